@@ -1,0 +1,1 @@
+"""Measure: one model at one point in weight space, or one trajectory."""

@@ -1,0 +1,1 @@
+"""Make dynamics: data, label noise, training, and the record of a run on disk."""
