@@ -1,0 +1,110 @@
+"""What a backend must answer, and how one is found by its name.
+
+A backend wraps a model at its present weights and one labelled data set. Estimators ask it about sets of
+samples and never see the model; so every estimator works with every backend.
+"""
+
+from importlib.metadata import entry_points
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+
+import numpy as np
+
+from sgdphases.estimators.errors import UsageError
+
+GROUP = "sgdphases.backends"
+
+
+class Scores(NamedTuple):
+    """How the model does on some samples.
+
+    ``loss``: shape (n,), float64, in nats for cross-entropy. ``correct``: shape (n,), float64, 1 or 0, or NaN for
+    regression.
+    """
+
+    loss: np.ndarray
+    correct: np.ndarray
+
+
+class SampleGradients(NamedTuple):
+    """What one forward and backward pass tells of some samples.
+
+    ``loss`` and ``correct`` as in `Scores`; ``squared_norm``: ``|g_i|^2``, shape (n,), float64;
+    ``gradient_sum``: ``sum_i g_i``, shape (P,), float64.
+    """
+
+    loss: np.ndarray
+    correct: np.ndarray
+    squared_norm: np.ndarray
+    gradient_sum: np.ndarray
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A model at its present weights, on one labelled data set.
+
+    ``indices`` are sample numbers, shape (n,), repeats allowed; a backend is never asked about more than
+    ``chunk_size`` of them at once, so it needs no chunks of its own, except in ``train``. Everything it returns is a
+    float64 numpy array, whatever the dtype and device of the model.
+    """
+
+    n_samples: int
+    n_parameters: int
+    chunk_size: int
+
+    @property
+    def weights(self) -> np.ndarray:
+        """All weights in one vector, shape (P,), in the model's own dtype: a copy."""
+
+    def load_weights(self, weights: np.ndarray) -> None:
+        """Move the model to these weights, shape (P,)."""
+
+    def on(self, x: np.ndarray, y: np.ndarray) -> Self:
+        """The same model, weights shared, on another labelled data set."""
+
+    def scores(self, indices: np.ndarray) -> Scores:
+        """Losses and correctness: a forward pass."""
+
+    def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
+        """Losses, squared gradient norms and the sum of gradients: a forward and a backward pass."""
+
+    def projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """``g_i . v_k`` for directions ``v_k`` in the rows of a (k, P) array: shape (n, k)."""
+
+    def gram(self, indices: np.ndarray) -> np.ndarray:
+        """``g_i . g_j``: shape (n, n)."""
+
+    def train(self, order: np.ndarray, batch_size: int, learning_rate: float) -> None:
+        """SGD steps over ``order``, sample numbers cut into minibatches of ``batch_size``, the last maybe smaller.
+
+        A step moves the weights by ``-learning_rate`` times the mean gradient of its minibatch.
+        """
+
+
+def backend_names() -> list[str]:
+    """Names under which backends are registered, in alphabetical order."""
+    return sorted({point.name for point in entry_points(group=GROUP)})
+
+
+def backend_class(name: str) -> Any:
+    """The registered backend of this name: call it with ``(model, x, y, loss=..., dtype=..., device=...)``.
+
+    Raises
+    ------
+    UsageError
+        If no backend of that name is registered, or it needs a package that is not installed.
+    """
+    found = [point for point in entry_points(group=GROUP) if point.name == name]
+    if not found:
+        raise UsageError(f"backend = {name!r}: registered are {', '.join(backend_names()) or 'none'}.")
+    try:
+        return found[0].load()
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"backend = {name!r} needs the package {error.name!r}, which is not installed: "
+            f"pip install {error.name!r}, or choose another of {', '.join(backend_names())}."
+        ) from error
+
+
+def chunks(indices: np.ndarray, size: int) -> list[np.ndarray]:
+    """Cut sample numbers into pieces of at most ``size``."""
+    return [indices[start : start + size] for start in range(0, len(indices), size)]

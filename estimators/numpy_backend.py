@@ -1,0 +1,163 @@
+"""The reference: explicit per-sample gradients in float64 numpy. Slow, and obviously right."""
+
+from typing import Self
+
+import numpy as np
+from scipy.special import erf, logsumexp, softmax
+
+from sgdphases.estimators.backend import SampleGradients, Scores
+from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.estimators.mlp import MLP, layer_views
+from sgdphases.estimators.targets import is_correct, prepare_samples
+
+CHUNK_NUMBERS = 2**23  # explicit gradients held at once: 64 MiB
+
+
+class NumpyBackend:
+    """Multilayer perceptrons by explicit per-sample gradients, float64.
+
+    Parameters
+    ----------
+    model : MLP
+    x : ndarray, shape (N, ...)
+        Flattened to (N, inputs).
+    y : ndarray, shape (N,) or (N, outputs)
+        Integer class labels or real targets.
+    loss : {"cross-entropy", "squared"}
+    dtype : None or "float64"
+    device : None or "cpu"
+
+    Raises
+    ------
+    UsageError
+        For a setting this backend does not know.
+    InputError
+        If data and network do not fit together.
+    """
+
+    def __init__(self, model: MLP, x, y, *, loss: str = "cross-entropy", dtype=None, device: str | None = None):
+        model = require_mlp(model, "numpy", device)
+        if dtype is not None and np.dtype(dtype) != np.float64:
+            raise UsageError(f"dtype = {dtype}: the numpy backend is the float64 reference; use numba or torch.")
+        self.mlp = model
+        self._flat = np.array(model.weights, dtype=np.float64)
+        self._attach(x, y, loss)
+
+    def _attach(self, x, y, loss: str) -> None:
+        self.samples = prepare_samples(
+            flat_inputs(x, self.mlp), y, n_outputs=self.mlp.layer_sizes[-1], loss=loss, dtype=np.float64
+        )
+        self.n_samples = self.samples.n_samples
+        self.n_parameters = self.mlp.n_parameters
+        self.chunk_size = max(1, CHUNK_NUMBERS // self.n_parameters)
+
+    @property
+    def weights(self) -> np.ndarray:
+        return self._flat.copy()
+
+    def load_weights(self, weights: np.ndarray) -> None:
+        self._flat[:] = self.mlp.with_weights(weights).weights
+
+    def on(self, x, y) -> Self:
+        other = object.__new__(type(self))
+        other.mlp, other._flat = self.mlp, self._flat
+        other._attach(x, y, self.samples.loss)
+        return other
+
+    def scores(self, indices: np.ndarray) -> Scores:
+        outputs = self._forward(indices)[-1]
+        return Scores(self._loss(indices, outputs), is_correct(outputs, self.samples.labels[indices]))
+
+    def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
+        gradients = self.sample_gradients(indices)
+        return SampleGradients(*self.scores(indices), (gradients**2).sum(axis=1), gradients.sum(axis=0))
+
+    def projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        return self.sample_gradients(indices) @ np.asarray(directions, dtype=np.float64).T
+
+    def gram(self, indices: np.ndarray) -> np.ndarray:
+        gradients = self.sample_gradients(indices)
+        return gradients @ gradients.T
+
+    def train(self, order: np.ndarray, batch_size: int, learning_rate: float) -> None:
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            step = np.zeros(self.n_parameters)
+            for first in range(0, len(batch), self.chunk_size):
+                step += self.sample_gradients(batch[first : first + self.chunk_size]).sum(axis=0)
+            self._flat -= learning_rate / len(batch) * step
+
+    def sample_gradients(self, indices: np.ndarray) -> np.ndarray:
+        """``g_i`` in rows, shape (n, P): what all else is made of."""
+        values = self._forward(indices)
+        gradients = np.empty((len(indices), self.n_parameters))
+        layers = layer_views(self.mlp.layer_sizes, self._flat)
+        slots = layer_views(self.mlp.layer_sizes, gradients)
+        delta = self._output_delta(indices, values[-1])
+        for depth in reversed(range(len(layers))):
+            inputs = values[depth] if depth == 0 else _activate(values[depth], self.mlp.activation)
+            slots[depth][0][:] = delta[:, :, None] * inputs[:, None, :]
+            slots[depth][1][:] = delta
+            if depth:
+                delta = (delta @ layers[depth][0]) * _slope(values[depth], self.mlp.activation)
+        return gradients
+
+    def _forward(self, indices: np.ndarray) -> list[np.ndarray]:
+        """Inputs, then the pre-activations of every layer; the last are the outputs."""
+        values = [self.samples.inputs[indices]]
+        for depth, (matrix, bias) in enumerate(layer_views(self.mlp.layer_sizes, self._flat)):
+            inputs = values[-1] if depth == 0 else _activate(values[-1], self.mlp.activation)
+            values.append(inputs @ matrix.T + bias)
+        return values
+
+    def _loss(self, indices: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        targets = self.samples.targets[indices]
+        if self.samples.loss == "squared":
+            return 0.5 * ((outputs - targets) ** 2).sum(axis=1)
+        return logsumexp(outputs, axis=1) - (outputs * targets).sum(axis=1)
+
+    def _output_delta(self, indices: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        prediction = outputs if self.samples.loss == "squared" else softmax(outputs, axis=1)
+        return prediction - self.samples.targets[indices]
+
+
+def require_mlp(model, backend: str, device: str | None) -> MLP:
+    """The model, if it is one the backend can work with.
+
+    Raises
+    ------
+    UsageError
+        If the model is no MLP or a device other than the CPU is asked for.
+    """
+    if not isinstance(model, MLP):
+        raise UsageError(f"the {backend} backend takes an sgdphases MLP, not {type(model).__name__}: use backend='torch'.")
+    if device not in (None, "cpu"):
+        raise UsageError(f"device = {device!r}: the {backend} backend runs on the CPU; use backend='torch'.")
+    return model
+
+
+def flat_inputs(x, mlp: MLP) -> np.ndarray:
+    """Samples as rows, shape (N, inputs).
+
+    Raises
+    ------
+    InputError
+        If a sample has another size than the network's input.
+    """
+    x = np.asarray(x)
+    rows = x.reshape(len(x), -1) if x.ndim > 1 and len(x) else x
+    if rows.ndim == 2 and rows.shape[1] != mlp.layer_sizes[0]:
+        raise InputError(f"a sample of shape {x.shape[1:]} does not fit a network with {mlp.layer_sizes[0]} inputs.")
+    return rows
+
+
+def _activate(z: np.ndarray, activation: str) -> np.ndarray:
+    if activation == "relu":
+        return np.maximum(z, 0.0)
+    return np.tanh(z) if activation == "tanh" else erf(z / np.sqrt(2))
+
+
+def _slope(z: np.ndarray, activation: str) -> np.ndarray:
+    if activation == "relu":
+        return (z > 0).astype(z.dtype)
+    return 1 - np.tanh(z) ** 2 if activation == "tanh" else np.sqrt(2 / np.pi) * np.exp(-(z**2) / 2)
