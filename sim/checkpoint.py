@@ -1,0 +1,80 @@
+"""The state a run goes on from: weights, step, and every row measured so far, in one file."""
+
+import hashlib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sgdphases.estimators.errors import InputError
+from sgdphases.sim.atomic import write_whole
+from sgdphases.sim.dataset import Dataset
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A point along a run.
+
+    Attributes
+    ----------
+    step : int
+        SGD steps done.
+    weights : ndarray, shape (P,)
+    rows : dict of ndarray
+        Every measured scalar by name, shape (checkpoints so far,), float64; "step" is one of them.
+    fingerprint : str
+        Of the data the run was started on.
+    """
+
+    step: int
+    weights: np.ndarray
+    rows: dict[str, np.ndarray]
+    fingerprint: str
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, replacing the former one in a single move."""
+    names = np.array(list(checkpoint.rows))
+    table = np.array(list(checkpoint.rows.values()), dtype=np.float64)
+
+    def write(part: Path) -> None:
+        with open(part, "wb") as file:
+            np.savez(
+                file,
+                step=np.int64(checkpoint.step),
+                weights=checkpoint.weights,
+                names=names,
+                table=table,
+                fingerprint=np.array(checkpoint.fingerprint),
+            )
+
+    write_whole(path, write)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; nothing in the file is executed.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged or no checkpoint.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            names, table = stored["names"], stored["table"]
+            rows = {str(name): values for name, values in zip(names, table, strict=True)}
+            return Checkpoint(int(stored["step"]), stored["weights"], rows, str(stored["fingerprint"]))
+    except FileNotFoundError:
+        raise InputError(f"{path} is not there: the run never reached its first checkpoint; start it anew.") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is no usable checkpoint ({error}): restore it from a copy or start the run anew.") from None
+
+
+def fingerprint(data: Dataset) -> str:
+    """Hash of the training and test samples and labels: data that differ in one bit have another."""
+    digest = hashlib.sha256()
+    for array in (data.x_train, data.y_train, data.x_test, data.y_test):
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()

@@ -1,0 +1,119 @@
+"""A run on disk: a folder with fixed names, every file whole at any moment."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.sim.atomic import write_whole
+from sgdphases.sim.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sgdphases.sim.settings import RunSettings, make_settings, read_settings, settings_toml
+from sgdphases.sim.trajectory import read_trajectory, trajectory_dataset, write_trajectory
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where the parts of a run stand.
+
+    ``config.toml`` (settings, versions), ``checkpoint.npz`` (weights, step, rows measured so far),
+    ``trajectory.nc`` (the same rows, labelled), ``phases.json``, ``figures/`` and ``report.html``.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.toml"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.npz"
+
+    @property
+    def trajectory(self) -> Path:
+        return self.path / "trajectory.nc"
+
+    @property
+    def phases(self) -> Path:
+        return self.path / "phases.json"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint."""
+        save_checkpoint(self.checkpoint, checkpoint)
+
+    def publish(self, rows: dict[str, np.ndarray], steps_per_epoch: int) -> None:
+        """Bring ``trajectory.nc`` up to date."""
+        settings = self.config.read_text(encoding="utf-8")
+        write_trajectory(self.trajectory, trajectory_dataset(rows, steps_per_epoch, settings))
+
+    def read_settings(self) -> RunSettings:
+        """The run's settings.
+
+        Raises
+        ------
+        UsageError
+            If the folder holds no run.
+        """
+        if not self.config.is_file():
+            raise UsageError(f"{self.path} holds no run: there is no {self.config.name} in it.")
+        return make_settings(read_settings(self.config))
+
+    def read_checkpoint(self) -> Checkpoint:
+        """The newest checkpoint; raises InputError where there is none or it is damaged."""
+        return load_checkpoint(self.checkpoint)
+
+    def read_trajectory(self) -> xr.Dataset:
+        """The trajectory; raises InputError where there is none or it is damaged."""
+        return read_trajectory(self.trajectory)
+
+
+def free_folder(out: Path | None, dataset: str) -> RunFolder:
+    """The folder a new run may use; nothing is created yet.
+
+    Parameters
+    ----------
+    out : Path or None
+        None takes the first free of ``runs/DATASET-001``, ``-002``, …
+
+    Raises
+    ------
+    UsageError
+        If the folder is there and holds anything.
+    """
+    if out is None:
+        stem = Path(dataset).stem
+        number = next(n for n in range(1, 10**6) if not Path(f"runs/{stem}-{n:03d}").exists())
+        return RunFolder(Path(f"runs/{stem}-{number:03d}"))
+    folder = RunFolder(Path(out))
+    if folder.config.exists():
+        raise UsageError(
+            f"{out} already holds a run: go on with `sgdphases resume {out}`, or choose another folder with --out."
+        )
+    if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+        raise UsageError(f"{out} is there and not an empty folder: choose another with --out.")
+    return folder
+
+
+def start_folder(folder: RunFolder, settings: RunSettings) -> None:
+    """Create the folder and write the settings into it.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written.
+    """
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        write_whole(folder.config, lambda part: part.write_text(settings_toml(settings), encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{folder.path} cannot be written: {error.strerror or error}; choose another with --out.") from None

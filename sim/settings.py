@@ -1,0 +1,148 @@
+"""Everything that fixes a run, as one frozen record, to and from TOML."""
+
+import platform
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sgdphases.estimators.errors import InputError, UsageError
+
+LIBRARIES = ("sgdphases", "numpy", "scipy", "numba", "torch", "xarray")
+
+
+class RunSettings(BaseModel):
+    """Settings of one run. Two runs with equal settings, versions and machine end in the same bits.
+
+    Attributes
+    ----------
+    dataset : str
+        A name from ``sgdphases datasets``, or a path that ends in ``.npz``.
+    dataset_options : dict
+        Keyword arguments of that data set.
+    data_dir : str or None
+        Where the files of mnist or cifar10 are.
+    train_size, test_size : int or None
+        Samples to generate, or to draw from the real ones; None takes the data set's own number.
+    noise_fraction : float
+        The paper's rho, 0 to 1.
+    noise_kind : str
+        How labels are made wrong: see `sgdphases.sim.label_noise`.
+    transition_matrix, noisy_labels : str or None
+        Files for the noise kinds "transition" and "given".
+    wrong_labels : {"assigned", "actual"}
+        Which samples form the wrong population: all that were assigned a random label, as in the paper, or those
+        whose label is really wrong. They differ only for noise that may hit the right label by chance.
+    hidden : tuple of int
+        Units of each hidden layer; empty for a linear model.
+    activation : {"relu", "tanh", "erf"}
+    loss : {"auto", "cross-entropy", "squared"}
+        "auto": cross-entropy for classes, squared for regression.
+    learning_rate : float
+        The paper's alpha, above 0.
+    batch_size : int
+        The paper's B.
+    epochs : int
+    seed : int
+    backend, device, dtype : str
+        Which backend trains and measures, and how; None leaves the choice to the backend.
+    checkpoints : int
+        Measurements along the run, log-spaced in steps, the first at the start and the last at the end.
+    alignment_batches : int
+        Minibatches drawn for each sampled alignment; 0 for none, otherwise at least 3.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    dataset_options: dict[str, Any] = Field(default_factory=dict)
+    data_dir: str | None = None
+    train_size: int | None = Field(default=None, ge=1)
+    test_size: int | None = Field(default=None, ge=1)
+    noise_fraction: float = Field(default=0.0, ge=0, le=1)
+    noise_kind: str = "uniform"
+    transition_matrix: str | None = None
+    noisy_labels: str | None = None
+    wrong_labels: Literal["assigned", "actual"] = "assigned"
+    hidden: tuple[int, ...] = (100, 100)
+    activation: Literal["relu", "tanh", "erf"] = "relu"
+    loss: Literal["auto", "cross-entropy", "squared"] = "auto"
+    learning_rate: float = Field(default=0.1, gt=0, allow_inf_nan=False)
+    batch_size: int = Field(default=50, ge=1)
+    epochs: int = Field(default=300, ge=1)
+    seed: int = Field(default=0, ge=0)
+    backend: str = "numba"
+    device: str | None = None
+    dtype: Literal["float32", "float64"] | None = None
+    checkpoints: int = Field(default=80, ge=2)
+    alignment_batches: int = Field(default=32, ge=0)
+
+
+def make_settings(values: dict[str, Any]) -> RunSettings:
+    """Settings from plain values.
+
+    Raises
+    ------
+    UsageError
+        Naming every setting that is unknown, missing or out of range.
+    """
+    try:
+        settings = RunSettings(**values)
+    except ValidationError as error:
+        raise UsageError("\n".join(_explain(problem) for problem in error.errors())) from None
+    if any(units < 1 for units in settings.hidden):
+        raise UsageError(f"hidden = {settings.hidden}: every hidden layer needs at least one unit.")
+    if settings.alignment_batches in (1, 2):
+        raise UsageError(
+            f"alignment_batches = {settings.alignment_batches}: give 0 for none, or at least 3 for a standard error."
+        )
+    return settings
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Plain values from a TOML file, without the versions a run has noted in it.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or no TOML.
+    """
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"settings file {path} cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"settings file {path} is not valid TOML: {error}") from None
+    values.pop("versions", None)
+    return values
+
+
+def settings_toml(settings: RunSettings) -> str:
+    """The settings as TOML, with the versions they ran under."""
+    values = {name: value for name, value in settings.model_dump().items() if value is not None}
+    options = values.pop("dataset_options")
+    values["hidden"] = list(values["hidden"])
+    return tomli_w.dumps({**values, "dataset_options": options, "versions": _versions()})
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _explain(problem: Any) -> str:
+    name = ".".join(str(part) for part in problem["loc"][:1])
+    if problem["type"] == "missing":
+        return f"{name} is not set: give it as an argument or in the settings file."
+    if problem["type"] == "extra_forbidden":
+        return f"{name} is no setting: known are {', '.join(RunSettings.model_fields)}."
+    text = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"{name} = {problem['input']!r}: {text}."

@@ -1,0 +1,67 @@
+"""The record of a run: one labelled data set, every order parameter against step and epoch."""
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from sgdphases.estimators.errors import InputError
+from sgdphases.estimators.order_parameters import describe
+from sgdphases.sim.atomic import write_whole
+
+TEST_SCALARS = {
+    "test_loss": ("L_te", "mean loss of the test set"),
+    "test_error": ("ε_te", "fraction of test samples not given their label"),
+}
+
+
+def trajectory_dataset(rows: dict[str, np.ndarray], steps_per_epoch: int, settings: str) -> xr.Dataset:
+    """Measured scalars as an `xarray.Dataset` with dimension "step".
+
+    Parameters
+    ----------
+    rows : dict of ndarray, shape (checkpoints,)
+        By name; "step" among them.
+    steps_per_epoch : int
+    settings : str
+        The run's settings as TOML, kept as an attribute.
+
+    Returns
+    -------
+    xarray.Dataset
+        Variables carry their symbol and meaning as attributes; coordinates "step" and "epoch".
+    """
+    meaning = {**describe(), **TEST_SCALARS}
+    step = rows["step"].astype(np.int64)
+    variables = {
+        name: ("step", values, {"symbol": meaning[name][0], "long_name": meaning[name][1], "units": "1"})
+        for name, values in rows.items()
+        if name != "step"
+    }
+    coordinates = {
+        "step": ("step", step, {"long_name": "SGD steps done"}),
+        "epoch": ("step", step / steps_per_epoch, {"long_name": "passes over the training set"}),
+    }
+    return xr.Dataset(variables, coordinates, {"settings": settings, "steps_per_epoch": steps_per_epoch})
+
+
+def write_trajectory(path: Path, trajectory: xr.Dataset) -> None:
+    """Write netCDF, whole or not at all."""
+    write_whole(path, lambda part: trajectory.to_netcdf(part, engine="h5netcdf"))
+
+
+def read_trajectory(path: Path) -> xr.Dataset:
+    """Read a trajectory into memory.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or no trajectory.
+    """
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as stored:
+            return stored.load()
+    except FileNotFoundError:
+        raise InputError(f"{path} is not there: give the folder of a run that reached a checkpoint.") from None
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is no usable trajectory ({error}).") from None
