@@ -30,7 +30,7 @@ def load_labels(path: str | Path) -> np.ndarray:
         values = values.ravel()
     if values.dtype.kind == "f" and np.array_equal(values, np.round(values)) and np.abs(values).max() < 2**53:
         return values.astype(np.int64)
-    return values.astype(np.int64 if values.dtype.kind in "bi" else np.float64)
+    return values.astype(np.int64 if values.dtype.kind in "biu" else np.float64)
 
 
 def load_transition(path: str | Path) -> np.ndarray:
@@ -74,7 +74,7 @@ def _read_numbers(path: str | Path) -> np.ndarray:
 
 
 def _parse(path: Path) -> np.ndarray:
-    text = path.read_text(encoding="utf-8").replace(",", " ")
+    text = path.read_text(encoding="utf-8-sig").replace(",", " ")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # numpy's, of an empty file: told below
         return np.loadtxt(text.splitlines(), dtype=np.float64, ndmin=2)
