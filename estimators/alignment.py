@@ -30,26 +30,26 @@ class SampledAlignment(NamedTuple):
 UNDEFINED = Alignment(float("nan"), float("nan"))
 
 
-def mean_cosine(gradients: np.ndarray) -> Alignment:
-    """Unbiased mean cosine over all pairs of rows (Feng & Tu 2021, eq 6).
+def mean_cosine(gram: np.ndarray) -> Alignment:
+    """Unbiased mean cosine over all pairs of vectors, from their inner products (Feng & Tu 2021, eq 6).
 
-    ``(|sum of unit vectors|^2 - M) / (M (M-1))`` with the jackknife standard error of this U-statistic.
+    The mean of ``K_ij / sqrt(K_ii K_jj)`` over i != j, which is ``(|sum of unit vectors|^2 - M) / (M (M-1))``, with the
+    jackknife standard error of this U-statistic.
 
     Parameters
     ----------
-    gradients : ndarray, shape (M, P)
-        Independently drawn minibatch gradients; fewer than three, or one of norm zero, give NaN.
+    gram : ndarray, shape (M, M)
+        Inner products of M independently drawn minibatch gradients; fewer than three of them, or one of norm zero,
+        give NaN.
     """
-    n = len(gradients)
-    norms = np.linalg.norm(gradients, axis=1)
-    if n < MIN_BATCHES or not (norms > 0).all():
+    n, squares = len(gram), np.diag(gram)
+    if n < MIN_BATCHES or not (squares > 0).all():
         return UNDEFINED
-    units = gradients / norms[:, None]
-    total = units.sum(axis=0)
-    square = total @ total
-    left_out = (square - 2 * (units @ total) + 1 - (n - 1)) / ((n - 1) * (n - 2))
+    norms = np.sqrt(squares)
+    rows = (gram / norms / norms[:, None]).sum(axis=1) - 1  # cosines of each with all others
+    left_out = (rows.sum() - 2 * rows) / ((n - 1) * (n - 2))
     spread = np.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum())
-    return Alignment(float((square - n) / (n * (n - 1))), float(spread))
+    return Alignment(float(rows.sum() / (n * (n - 1))), float(spread))
 
 
 def sampled_alignment(
@@ -90,19 +90,22 @@ def sampled_alignment(
     if not replacement and batch_size > backend.n_samples:
         raise UsageError(f"batch_size = {batch_size} exceeds the {backend.n_samples} samples.")
     mask = check_mask(wrong, backend.n_samples)
-    wholes, parts = [], ([], [])
-    for _ in range(n_batches):
+    sides = 1 if mask is None else 2
+    gradients = np.zeros((sides, n_batches, backend.n_parameters))
+    present = np.zeros((sides, n_batches), dtype=bool)
+    for number in range(n_batches):
         batch = rng.choice(backend.n_samples, size=batch_size, replace=replacement)
-        members = (batch, batch[:0]) if mask is None else (batch[~mask[batch]], batch[mask[batch]])
-        whole = np.zeros(backend.n_parameters)
-        for kept, part in zip(parts, members, strict=True):
+        parts = (batch,) if mask is None else (batch[~mask[batch]], batch[mask[batch]])
+        for side, part in enumerate(parts):
             if len(part):
-                gradient = sum_gradients(backend, part).gradient
-                kept.append(gradient)
-                whole += gradient
-        wholes.append(whole)
-    everything = mean_cosine(np.stack(wholes))
+                gradients[side, number] = sum_gradients(backend, part).gradient
+                present[side, number] = True
+    flat = gradients.reshape(sides * n_batches, -1)
+    gram = (flat @ flat.T).reshape(sides, n_batches, sides, n_batches)
+    everything = mean_cosine(gram.sum(axis=(0, 2)))
     if mask is None:
         return SampledAlignment(everything, UNDEFINED, UNDEFINED)
-    clean, faulty = (mean_cosine(np.stack(part)) if part else UNDEFINED for part in parts)
+    clean, faulty = (
+        mean_cosine(gram[side, :, side][np.ix_(present[side], present[side])]) for side in range(sides)
+    )
     return SampledAlignment(everything, clean, faulty)

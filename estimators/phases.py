@@ -109,3 +109,14 @@ def _crossing(epoch: np.ndarray, values: np.ndarray, level: float) -> float | No
         return float(epoch[later])
     share = (values[later - 1] - level) / (values[later - 1] - values[later])
     return float(np.exp((1 - share) * np.log(epoch[later - 1]) + share * np.log(epoch[later])))
+
+
+def phase_medians(trajectory: xr.Dataset, phases: Phases, names: tuple[str, ...]) -> list[dict[str, float]]:
+    """Median of some variables over the checkpoints of each phase, by name; NaN where it holds none."""
+    epoch = trajectory["epoch"].to_numpy()
+    table = []
+    for phase in phases.found:
+        inside = (epoch >= phase.start) & (epoch <= phase.end)
+        values = {name: trajectory[name].to_numpy()[inside] for name in names}
+        table.append({name: float(np.median(v)) if len(v) else float("nan") for name, v in values.items()})
+    return table

@@ -77,7 +77,7 @@ class RunSettings(BaseModel):
     backend: str = "numba"
     device: str | None = None
     dtype: Literal["float32", "float64"] | None = None
-    checkpoints: int = Field(default=80, ge=2)
+    checkpoints: int = Field(default=60, ge=2)
     alignment_batches: int = Field(default=32, ge=0)
 
 

@@ -1,0 +1,250 @@
+"""The command line: arguments in, tables and paths out. No computation here."""
+
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
+from sgdphases.sim.settings import RunSettings, make_settings, read_settings
+
+app = typer.Typer(
+    help="Measure, predict and use the phases of learning of stochastic gradient descent.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+console = Console()
+INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
+
+
+def _option(flag: str, text: str, field: str | None = None, short: str | None = None) -> Any:
+    """A flag that is None unless given, so that a settings file can fill it; the help tells the default."""
+    default = RunSettings.model_fields[field or flag.replace("-", "_")].default
+    if isinstance(default, tuple):
+        default = ",".join(map(str, default))
+    shown = "" if default is None or default is ... or repr(default) == "PydanticUndefined" else f" [default: {default}]"
+    return typer.Option(*([short] if short else []), f"--{flag}", help=text + shown.replace("[", r"\["), show_default=False)
+
+
+@app.command()
+def run(
+    dataset: Annotated[
+        str | None, typer.Argument(help="A name from `sgdphases datasets`, or a path that ends in .npz.", show_default=False)
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings in TOML; flags win.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help=r"New folder for the run. \[default: runs/DATASET-001, …]", show_default=False)
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("-o", "--option", help="NAME=VALUE for the data set, as often as needed.", show_default=False),
+    ] = None,
+    data_dir: Annotated[str | None, _option("data-dir", "Where the files of mnist or cifar10 are.")] = None,
+    train_size: Annotated[int | None, _option("train-size", "Training samples.")] = None,
+    test_size: Annotated[int | None, _option("test-size", "Test samples.")] = None,
+    noise_fraction: Annotated[float | None, _option("noise-fraction", "Share of samples given noisy labels, 0 to 1.")] = None,
+    noise_kind: Annotated[
+        str | None,
+        _option("noise-kind", "uniform, uniform-other, pair-flip, transition, given, redraw or sign-flip."),
+    ] = None,
+    transition_matrix: Annotated[str | None, _option("transition-matrix", "K x K matrix, for noise kind transition.")] = None,
+    noisy_labels: Annotated[str | None, _option("noisy-labels", "Training labels, for noise kind given.")] = None,
+    wrong_labels: Annotated[
+        str | None, _option("wrong-labels", "Wrong population: labels assigned at random, or actual wrong ones.")
+    ] = None,
+    hidden: Annotated[str | None, _option("hidden", "Units of each hidden layer, or none.")] = None,
+    activation: Annotated[str | None, _option("activation", "relu, tanh or erf.")] = None,
+    loss: Annotated[str | None, _option("loss", "auto, cross-entropy or squared.")] = None,
+    learning_rate: Annotated[float | None, _option("learning-rate", "Step size of SGD.")] = None,
+    batch_size: Annotated[int | None, _option("batch-size", "Samples in a minibatch.")] = None,
+    epochs: Annotated[int | None, _option("epochs", "Passes over the training set.")] = None,
+    seed: Annotated[int | None, _option("seed", "Of every random draw.")] = None,
+    backend: Annotated[str | None, _option("backend", "numpy, numba, torch, or another that is registered.")] = None,
+    device: Annotated[str | None, _option("device", "cpu, cuda, mps, … for the torch backend.")] = None,
+    dtype: Annotated[str | None, _option("dtype", "float32 or float64.")] = None,
+    checkpoints: Annotated[int | None, _option("checkpoints", "Measurements, log-spaced along the run.")] = None,
+    alignment_batches: Annotated[
+        int | None, _option("alignment-batches", "Minibatches drawn for each sampled alignment, 0 for none.")
+    ] = None,
+) -> None:
+    """Train a network, measure its order parameters, and draw its phases."""
+    flags = {name: value for name, value in locals().items() if name in RunSettings.model_fields and value is not None}
+    values = {**({} if config is None else read_settings(config)), **flags}
+    if hidden is not None:
+        values["hidden"] = _layers(hidden)
+    if option:
+        values["dataset_options"] = {**values.get("dataset_options", {}), **dict(map(_name_and_value, option))}
+    if "dataset" not in values:
+        raise UsageError("no data set is named: give one of those that `sgdphases datasets` lists, or --config.")
+    settings = make_settings(values)
+
+    from sgdphases.sim.run_folder import free_folder, start_folder
+    from sgdphases.sim.training import prepare
+
+    folder = free_folder(out, settings.dataset)
+    with console.status("loading data"):
+        experiment = prepare(settings)
+    start_folder(folder, experiment.settings)
+    _finish(experiment, folder, None)
+
+
+@app.command()
+def resume(run_folder: Annotated[Path, typer.Argument(help="Folder of an interrupted run.", show_default=False)]) -> None:
+    """Go on with an interrupted run from its last checkpoint."""
+    from sgdphases.sim.run_folder import RunFolder
+    from sgdphases.sim.training import prepare
+
+    folder = RunFolder(run_folder)
+    settings = folder.read_settings()
+    start = folder.read_checkpoint() if folder.checkpoint.exists() else None
+    with console.status("loading data"):
+        experiment = prepare(settings)
+    _finish(experiment, folder, start)
+
+
+@app.command()
+def report(run_folder: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)]) -> None:
+    """Draw the figures and the page of a run again."""
+    from sgdphases.sim.run_folder import RunFolder
+
+    _show(RunFolder(run_folder))
+
+
+@app.command()
+def datasets() -> None:
+    """List the data sets and their options."""
+    from sgdphases.sim.datasets import describe_datasets
+
+    for entry in describe_datasets():
+        table = Table(title=f"[bold]{entry.name}[/bold]  {entry.summary}", title_justify="left", box=None, padding=(0, 2))
+        for each in entry.options:
+            table.add_row(f"-o {each.name}=", str(each.default))
+        console.print(table)
+        console.print()
+
+
+@app.command()
+def backends() -> None:
+    """List the registered backends."""
+    from sgdphases.estimators.backend import backend_names
+
+    console.print("\n".join(backend_names()))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from sgdphases import __version__
+
+        console.print(f"sgdphases {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point: a user's mistake ends in one message, exit code 2 for usage and 1 for failure."""
+    try:
+        app()
+    except UsageError as error:
+        _complain(error)
+        sys.exit(2)
+    except (InputError, TrainingDiverged, OSError, MemoryError) as error:
+        _complain(error)
+        sys.exit(1)
+
+
+def _complain(error: BaseException) -> None:
+    Console(stderr=True).print(f"Error: {error}" if str(error) else f"Error: {type(error).__name__}", style="red", markup=False)
+
+
+def _finish(experiment: Any, folder: Any, start: Any) -> None:
+    """Train to the end with a progress bar, then draw; Ctrl-C tells how to go on."""
+    from sgdphases.sim.training import advance
+
+    try:
+        with _progress(experiment.n_steps) as show:
+            for state in advance(experiment, folder, start):
+                show(state)
+        _show(folder)
+    except KeyboardInterrupt:
+        console.print(f"\nStopped. Go on with: sgdphases resume {folder.path}", markup=False)
+        sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def _progress(n_steps: int) -> Iterator[Any]:
+    """A bar with the newest order parameters; on a plain stream, a line at every tenth of the way."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    if not console.is_terminal:
+        tenths = [0]
+
+        def line(state: Any) -> None:
+            if state.step * 10 // state.n_steps >= tenths[0]:
+                tenths[0] = state.step * 10 // state.n_steps + 1
+                console.print(_status(state), markup=False, highlight=False)
+
+        yield line
+        return
+    columns = [BarColumn(bar_width=24), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False)]
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=n_steps)
+        yield lambda state: bar.update(task, completed=state.step, description=_status(state))
+
+
+def _status(state: Any) -> str:
+    from sgdphases.report import number
+
+    shown = {"L": "loss", "ε_te": "test_error", "A": "activity", "R_cw": "alignment_cw", "σ_λ²": "projection_variance"}
+    known = [f"{symbol} {number(state.latest[name])}" for symbol, name in shown.items() if state.latest[name] == state.latest[name]]
+    return f"epoch {state.epoch:.4g}  " + "  ".join(known)
+
+
+def _show(folder: Any) -> None:
+    """Write the report and print the table of phases and where the report is."""
+    from sgdphases.report import phase_rows, write_report
+
+    with console.status("drawing"):
+        phases = write_report(folder)
+    heading, rows = phase_rows(folder.read_trajectory(), phases)
+    table = Table(*heading, box=None, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    for name, reason in phases.not_reached.items():
+        console.print(f"not reached: {name} – {reason}", markup=False)
+    console.print(f"report: {folder.report}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    """Units of each hidden layer from "100,100"; "none" and "" mean a linear model."""
+    if text.strip().lower() in ("", "none"):
+        return ()
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--hidden {text!r}: give whole numbers with commas between, such as 100,100, or none.") from None
+
+
+def _name_and_value(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value read as TOML where it is such, and as plain text otherwise."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageError(f"--option {text!r}: write NAME=VALUE, such as separation=3.")
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, value

@@ -1,0 +1,120 @@
+"""What a finished run shows a person: phases.json, the figures, and one self-contained page."""
+
+import base64
+import html
+import json
+import math
+
+import xarray as xr
+
+from sgdphases.estimators.phases import Phases, find_phases, phase_medians
+from sgdphases.figures import FIGURES
+from sgdphases.sim.atomic import write_whole
+from sgdphases.sim.run_folder import RunFolder
+from sgdphases.sim.settings import RunSettings
+
+COLUMNS = {
+    "test_error": "test error",
+    "error_c": "error, clean",
+    "error_w": "error, wrong",
+    "activity": "A",
+    "directed_activity": "A₀",
+    "alignment": "R",
+    "alignment_cw": "R_cw",
+    "projection_variance": "σ_λ²",
+}
+_DOTS_PER_INCH = 140
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+img { max-width: 100%; height: auto; }
+table { border-collapse: collapse; font-size: 0.9rem; } th, td { padding: 0.25rem 0.7rem; text-align: right; }
+th { border-bottom: 1px solid #888; font-weight: 600; } th:first-child, td:first-child { text-align: left; }
+pre { background: #f4f6f8; padding: 1rem; overflow-x: auto; font-size: 0.85rem; }
+p.note { color: #555; font-size: 0.9rem; }
+"""
+
+
+def write_report(folder: RunFolder) -> Phases:
+    """Find the phases of a run, draw its figures, and write its page.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Of a run that has reached a checkpoint.
+
+    Returns
+    -------
+    Phases
+
+    Raises
+    ------
+    UsageError, InputError
+        If the folder holds no run or its files are damaged.
+    """
+    settings, trajectory = folder.read_settings(), folder.read_trajectory()
+    phases = find_phases(trajectory)
+    text = json.dumps(phases.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+    write_whole(folder.phases, lambda part: part.write_text(text + "\n", encoding="utf-8"))
+    folder.figures.mkdir(exist_ok=True)
+    pictures = []
+    for name, (title, draw) in FIGURES.items():
+        path = folder.figures / f"{name}.png"
+        figure = draw(trajectory, phases)
+        write_whole(path, lambda part, figure=figure: figure.savefig(part, dpi=_DOTS_PER_INCH))
+        pictures.append((title, draw.__doc__ or "", base64.b64encode(path.read_bytes()).decode()))
+    page = _page(settings, folder.config.read_text(encoding="utf-8"), trajectory, phases, pictures)
+    write_whole(folder.report, lambda part: part.write_text(page, encoding="utf-8"))
+    return phases
+
+
+def phase_rows(trajectory: xr.Dataset, phases: Phases) -> tuple[list[str], list[list[str]]]:
+    """Heading and rows of the table of phases: name, epochs, and medians of what is known."""
+    known = {name: title for name, title in COLUMNS.items() if bool(trajectory[name].notnull().any())}
+    heading = ["phase", "epochs", *known.values()]
+    rows = []
+    for phase, medians in zip(phases.found, phase_medians(trajectory, phases, tuple(known)), strict=True):
+        rows.append([phase.name, f"{phase.start:.3g} – {phase.end:.3g}", *(number(medians[name]) for name in known)])
+    return heading, rows
+
+
+def number(value: float) -> str:
+    """A value to three digits; a dash where undefined."""
+    return f"{value:.3g}" if math.isfinite(value) else "–"
+
+
+def _page(
+    settings: RunSettings, config: str, trajectory: xr.Dataset, phases: Phases, pictures: list[tuple[str, str, str]]
+) -> str:
+    figures = [
+        f'<h2>{html.escape(title)}</h2><img alt="{html.escape(title)}" src="data:image/png;base64,{data}">'
+        f"<p class='note'>{html.escape(note)}</p>"
+        for title, note, data in pictures
+    ]
+    name = html.escape(settings.dataset)
+    epoch = float(trajectory["epoch"][-1])
+    done = "" if epoch >= settings.epochs else f" (unfinished: {epoch:.4g} of {settings.epochs} epochs so far)"
+    intro = (
+        f"Network with hidden layers {', '.join(map(str, settings.hidden)) or 'none'} ({settings.activation}), "
+        f"{settings.noise_fraction:.0%} label noise ({html.escape(settings.noise_kind)}), learning rate "
+        f"{settings.learning_rate:g}, minibatches of {settings.batch_size}, {settings.epochs} epochs{done}."
+    )
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        f"<title>Phases of learning: {name}</title><style>{_STYLE}</style></head><body>"
+        f"<h1>Phases of learning: {name}</h1><p>{intro}</p>{figures[0]}"
+        f"<h2>Phase by phase</h2>{_table(trajectory, phases)}{''.join(figures[1:])}"
+        f"<h2>Settings</h2><p class='note'>Repeat this run with <code>sgdphases run --config config.toml</code>.</p>"
+        f"<pre>{html.escape(config)}</pre></body></html>\n"
+    )
+
+
+def _table(trajectory: xr.Dataset, phases: Phases) -> str:
+    heading, rows = phase_rows(trajectory, phases)
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in heading)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    missing = "".join(
+        f"<p class='note'>Not reached: {html.escape(name)} – {html.escape(reason)}.</p>"
+        for name, reason in phases.not_reached.items()
+    )
+    return f"<table><tr>{head}</tr>{body}</table><p class='note'>Medians over the checkpoints of a phase.</p>{missing}"

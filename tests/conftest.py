@@ -1,0 +1,22 @@
+"""Shared set-up: reproducible hypothesis runs, and where real data are."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("steady")
+
+
+@pytest.fixture(scope="session")
+def mnist_folder() -> Path:
+    """Folder of the real MNIST files: $SGDPHASES_DATA/mnist, or ../shared/data/mnist beside the checkout."""
+    root = os.environ.get("SGDPHASES_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
+    folder = Path(root) / "mnist"
+    if not folder.is_dir():
+        pytest.skip(f"real MNIST is not at {folder}; set SGDPHASES_DATA to the folder that holds mnist/")
+    return folder
