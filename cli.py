@@ -25,19 +25,31 @@ console = Console()
 INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
 
 
-def _option(flag: str, text: str, field: str | None = None, short: str | None = None) -> Any:
+def _number(text: str) -> Any:
+    """The number a text holds, or the text itself: the settings refuse what is no number, flags and file alike."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+def _option(flag: str, text: str, metavar: str = "TEXT") -> Any:
     """A flag that is None unless given, so that a settings file can fill it; the help tells the default."""
-    default = RunSettings.model_fields[field or flag.replace("-", "_")].default
+    default = RunSettings.model_fields[flag.replace("-", "_")].default
     if isinstance(default, tuple):
         default = ",".join(map(str, default))
-    shown = "" if default is None or default is ... or repr(default) == "PydanticUndefined" else f" [default: {default}]"
-    return typer.Option(*([short] if short else []), f"--{flag}", help=text + shown.replace("[", r"\["), show_default=False)
+    shown = "" if default is None else rf" \[default: {default}]"
+    parser = None if metavar == "TEXT" else _number
+    return typer.Option(f"--{flag}", help=text + shown, show_default=False, metavar=metavar, parser=parser)
 
 
 @app.command()
 def run(
     dataset: Annotated[
-        str | None, typer.Argument(help="A name from `sgdphases datasets`, or a path that ends in .npz.", show_default=False)
+        str | None,
+        typer.Argument(help="A name from `sgdphases datasets`, or a path that ends in .npz.", show_default=False),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings in TOML; flags win.", show_default=False)] = None,
     out: Annotated[
@@ -48,14 +60,18 @@ def run(
         typer.Option("-o", "--option", help="NAME=VALUE for the data set, as often as needed.", show_default=False),
     ] = None,
     data_dir: Annotated[str | None, _option("data-dir", "Where the files of mnist or cifar10 are.")] = None,
-    train_size: Annotated[int | None, _option("train-size", "Training samples.")] = None,
-    test_size: Annotated[int | None, _option("test-size", "Test samples.")] = None,
-    noise_fraction: Annotated[float | None, _option("noise-fraction", "Share of samples given noisy labels, 0 to 1.")] = None,
+    train_size: Annotated[Any, _option("train-size", "Training samples.", "INTEGER")] = None,
+    test_size: Annotated[Any, _option("test-size", "Test samples.", "INTEGER")] = None,
+    noise_fraction: Annotated[
+        Any, _option("noise-fraction", "Share of samples given noisy labels, 0 to 1.", "NUMBER")
+    ] = None,
     noise_kind: Annotated[
         str | None,
         _option("noise-kind", "uniform, uniform-other, pair-flip, transition, given, redraw or sign-flip."),
     ] = None,
-    transition_matrix: Annotated[str | None, _option("transition-matrix", "K x K matrix, for noise kind transition.")] = None,
+    transition_matrix: Annotated[
+        str | None, _option("transition-matrix", "K x K matrix, for noise kind transition.")
+    ] = None,
     noisy_labels: Annotated[str | None, _option("noisy-labels", "Training labels, for noise kind given.")] = None,
     wrong_labels: Annotated[
         str | None, _option("wrong-labels", "Wrong population: labels assigned at random, or actual wrong ones.")
@@ -63,16 +79,16 @@ def run(
     hidden: Annotated[str | None, _option("hidden", "Units of each hidden layer, or none.")] = None,
     activation: Annotated[str | None, _option("activation", "relu, tanh or erf.")] = None,
     loss: Annotated[str | None, _option("loss", "auto, cross-entropy or squared.")] = None,
-    learning_rate: Annotated[float | None, _option("learning-rate", "Step size of SGD.")] = None,
-    batch_size: Annotated[int | None, _option("batch-size", "Samples in a minibatch.")] = None,
-    epochs: Annotated[int | None, _option("epochs", "Passes over the training set.")] = None,
-    seed: Annotated[int | None, _option("seed", "Of every random draw.")] = None,
+    learning_rate: Annotated[Any, _option("learning-rate", "Step size of SGD.", "NUMBER")] = None,
+    batch_size: Annotated[Any, _option("batch-size", "Samples in a minibatch.", "INTEGER")] = None,
+    epochs: Annotated[Any, _option("epochs", "Passes over the training set.", "INTEGER")] = None,
+    seed: Annotated[Any, _option("seed", "Of every random draw.", "INTEGER")] = None,
     backend: Annotated[str | None, _option("backend", "numpy, numba, torch, or another that is registered.")] = None,
     device: Annotated[str | None, _option("device", "cpu, cuda, mps, … for the torch backend.")] = None,
     dtype: Annotated[str | None, _option("dtype", "float32 or float64.")] = None,
-    checkpoints: Annotated[int | None, _option("checkpoints", "Measurements, log-spaced along the run.")] = None,
+    checkpoints: Annotated[Any, _option("checkpoints", "Measurements, log-spaced along the run.", "INTEGER")] = None,
     alignment_batches: Annotated[
-        int | None, _option("alignment-batches", "Minibatches drawn for each sampled alignment, 0 for none.")
+        Any, _option("alignment-batches", "Minibatches drawn for each sampled alignment, 0 for none.", "INTEGER")
     ] = None,
 ) -> None:
     """Train a network, measure its order parameters, and draw its phases."""
@@ -84,7 +100,7 @@ def run(
         values["dataset_options"] = {**values.get("dataset_options", {}), **dict(map(_name_and_value, option))}
     if "dataset" not in values:
         raise UsageError("no data set is named: give one of those that `sgdphases datasets` lists, or --config.")
-    settings = make_settings(values)
+    settings = make_settings(_absolute_paths(values))
 
     from sgdphases.sim.run_folder import free_folder, start_folder
     from sgdphases.sim.training import prepare
@@ -97,7 +113,9 @@ def run(
 
 
 @app.command()
-def resume(run_folder: Annotated[Path, typer.Argument(help="Folder of an interrupted run.", show_default=False)]) -> None:
+def resume(
+    run_folder: Annotated[Path, typer.Argument(help="Folder of an interrupted run.", show_default=False)],
+) -> None:
     """Go on with an interrupted run from its last checkpoint."""
     from sgdphases.sim.run_folder import RunFolder
     from sgdphases.sim.training import prepare
@@ -124,11 +142,12 @@ def datasets() -> None:
     from sgdphases.sim.datasets import describe_datasets
 
     for entry in describe_datasets():
-        table = Table(title=f"[bold]{entry.name}[/bold]  {entry.summary}", title_justify="left", box=None, padding=(0, 2))
+        console.print(f"[bold]{entry.name}[/bold]  {entry.summary}", highlight=False)
+        if entry.takes_folder:
+            console.print("    --data-dir FOLDER", highlight=False)
         for each in entry.options:
-            table.add_row(f"-o {each.name}=", str(each.default))
-        console.print(table)
-        console.print()
+            choices = f"   one of {', '.join(each.choices)}" if each.choices else ""
+            console.print(f"    -o {each}{choices}", highlight=False, markup=False)
 
 
 @app.command()
@@ -149,7 +168,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     pass
 
@@ -167,7 +188,9 @@ def main() -> None:
 
 
 def _complain(error: BaseException) -> None:
-    Console(stderr=True).print(f"Error: {error}" if str(error) else f"Error: {type(error).__name__}", style="red", markup=False)
+    Console(stderr=True).print(
+        f"Error: {error}" if str(error) else f"Error: {type(error).__name__}", style="red", markup=False, soft_wrap=True
+    )
 
 
 def _finish(experiment: Any, folder: Any, start: Any) -> None:
@@ -180,7 +203,7 @@ def _finish(experiment: Any, folder: Any, start: Any) -> None:
                 show(state)
         _show(folder)
     except KeyboardInterrupt:
-        console.print(f"\nStopped. Go on with: sgdphases resume {folder.path}", markup=False)
+        console.print(f"\nStopped. Go on with: sgdphases resume {folder.path}", markup=False, soft_wrap=True)
         sys.exit(INTERRUPTED)
 
 
@@ -199,7 +222,12 @@ def _progress(n_steps: int) -> Iterator[Any]:
 
         yield line
         return
-    columns = [BarColumn(bar_width=24), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False)]
+    columns = [
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
+    ]
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=n_steps)
         yield lambda state: bar.update(task, completed=state.step, description=_status(state))
@@ -209,7 +237,11 @@ def _status(state: Any) -> str:
     from sgdphases.report import number
 
     shown = {"L": "loss", "ε_te": "test_error", "A": "activity", "R_cw": "alignment_cw", "σ_λ²": "projection_variance"}
-    known = [f"{symbol} {number(state.latest[name])}" for symbol, name in shown.items() if state.latest[name] == state.latest[name]]
+    known = [
+        f"{symbol} {number(state.latest[name])}"
+        for symbol, name in shown.items()
+        if state.latest[name] == state.latest[name]
+    ]
     return f"epoch {state.epoch:.4g}  " + "  ".join(known)
 
 
@@ -229,6 +261,14 @@ def _show(folder: Any) -> None:
     console.print(f"report: {folder.report}", markup=False, highlight=False, soft_wrap=True)
 
 
+def _absolute_paths(values: dict[str, Any]) -> dict[str, Any]:
+    """Paths that still lead there when the run is resumed from another folder."""
+    names = [name for name in ("data_dir", "transition_matrix", "noisy_labels") if isinstance(values.get(name), str)]
+    if isinstance(values["dataset"], str) and values["dataset"].endswith(".npz"):
+        names.append("dataset")
+    return {**values, **{name: str(Path(values[name]).absolute()) for name in names}}
+
+
 def _layers(text: str) -> tuple[int, ...]:
     """Units of each hidden layer from "100,100"; "none" and "" mean a linear model."""
     if text.strip().lower() in ("", "none"):
@@ -236,7 +276,9 @@ def _layers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"--hidden {text!r}: give whole numbers with commas between, such as 100,100, or none.") from None
+        raise UsageError(
+            f"--hidden {text!r}: give whole numbers with commas between, such as 100,100, or none."
+        ) from None
 
 
 def _name_and_value(text: str) -> tuple[str, Any]:

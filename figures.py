@@ -40,10 +40,7 @@ def overview(trajectory: xr.Dataset, phases: Phases) -> Figure:
             _alignments(bottom, trajectory)
         else:
             _alignment(bottom, trajectory)
-        for axes in (top, middle, bottom):
-            _shade(axes, phases, named=axes is top)
-        bottom.set_xlabel("epoch")
-        _log_epochs(bottom, trajectory)
+        _finish([top, middle, bottom], trajectory, phases)
         return figure
 
 
@@ -54,10 +51,7 @@ def losses_and_errors(trajectory: xr.Dataset, phases: Phases) -> Figure:
         top, bottom = figure.subplots(2, 1, sharex=True)
         _losses(top, trajectory)
         _errors(bottom, trajectory)
-        _shade(top, phases, named=True)
-        _shade(bottom, phases, named=False)
-        bottom.set_xlabel("epoch")
-        _log_epochs(bottom, trajectory)
+        _finish([top, bottom], trajectory, phases)
         return figure
 
 
@@ -80,10 +74,7 @@ def alignments(trajectory: xr.Dataset, phases: Phases) -> Figure:
         top, bottom = figure.subplots(2, 1, sharex=True)
         _alignments(top, trajectory)
         _alignment(bottom, trajectory)
-        _shade(top, phases, named=True)
-        _shade(bottom, phases, named=False)
-        bottom.set_xlabel("epoch")
-        _log_epochs(bottom, trajectory)
+        _finish([top, bottom], trajectory, phases)
         return figure
 
 
@@ -198,9 +189,7 @@ def _single(trajectory: xr.Dataset, phases: Phases, draw: Callable[[Axes, xr.Dat
         figure = Figure(figsize=(7.0, 3.2), layout="constrained")
         axes = figure.subplots()
         draw(axes, trajectory)
-        _shade(axes, phases, named=True)
-        axes.set_xlabel("epoch")
-        _log_epochs(axes, trajectory)
+        _finish([axes], trajectory, phases)
         return figure
 
 
@@ -228,29 +217,31 @@ def _log_values(axes: Axes) -> None:
         axes.set_yscale("log")
 
 
-def _log_epochs(axes: Axes, trajectory: xr.Dataset) -> None:
-    axes.set_xscale("log")
+def _finish(panels: list[Axes], trajectory: xr.Dataset, phases: Phases) -> None:
+    """One logarithmic epoch axis under all panels, phases shaded in each and named above the first."""
+    panels[-1].set_xlabel("epoch")
     epoch = trajectory["epoch"].to_numpy()
-    if len(epoch) > 1:
-        axes.set_xlim(epoch[1], epoch[-1])
-
-
-def _shade(axes: Axes, phases: Phases, *, named: bool) -> None:
-    """Alternate the ground from phase to phase, and write their names along the top."""
-    for number, phase in enumerate(phases.found):
-        axes.axvspan(phase.start, phase.end, facecolor=_SHADES[number % 2], edgecolor="none", zorder=-2)
-        if number:
-            axes.axvline(phase.start, color="0.5", linewidth=0.8, linestyle="--", zorder=-1)
-    if named and phases.found:
-        axes.set_title(axes.get_title(), pad=18)
-        for phase in phases.found:
-            _name(axes, phase.name, phase.start, phase.end)
+    for axes in panels:
+        axes.set_xscale("log")
+        if len(epoch) > 2:
+            axes.set_xlim(epoch[1], epoch[-1])
+    left, right = panels[0].get_xlim()
+    for axes in panels:
+        for number, phase in enumerate(phases.found):
+            start = max(phase.start, left)
+            axes.axvspan(start, phase.end, facecolor=_SHADES[number % 2], edgecolor="none", zorder=-2)
+            if number:
+                axes.axvline(start, color="0.5", linewidth=0.8, linestyle="--", zorder=-1)
+        axes.set_xlim(left, right)
+    if phases.found:
+        panels[0].set_title(panels[0].get_title(), pad=18)
+    for phase in phases.found:
+        _name(panels[0], phase.name, max(phase.start, left), min(phase.end, right))
 
 
 def _name(axes: Axes, name: str, start: float, end: float) -> None:
     """Write a phase's name above the middle of its span on the logarithmic axis."""
-    left = max(start, min(line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) > 2))
-    if left < end:
-        middle = float(np.sqrt(left * end))
+    if start < end:
+        middle = float(np.sqrt(start * end))
         axes.annotate(name, (middle, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 4),
                       textcoords="offset points", ha="center", fontsize=9, color="0.25")  # fmt: skip

@@ -14,9 +14,10 @@ from sgdphases.sim.run_folder import RunFolder
 from sgdphases.sim.settings import RunSettings
 
 COLUMNS = {
-    "test_error": "test error",
-    "error_c": "error, clean",
-    "error_w": "error, wrong",
+    "train_error": "ε_tr",
+    "test_error": "ε_te",
+    "error_c": "ε_c",
+    "error_w": "ε_w",
     "activity": "A",
     "directed_activity": "A₀",
     "alignment": "R",
@@ -74,13 +75,13 @@ def phase_rows(trajectory: xr.Dataset, phases: Phases) -> tuple[list[str], list[
     heading = ["phase", "epochs", *known.values()]
     rows = []
     for phase, medians in zip(phases.found, phase_medians(trajectory, phases, tuple(known)), strict=True):
-        rows.append([phase.name, f"{phase.start:.3g} – {phase.end:.3g}", *(number(medians[name]) for name in known)])
+        rows.append([phase.name, f"{phase.start:.3g}–{phase.end:.3g}", *(number(medians[name]) for name in known)])
     return heading, rows
 
 
 def number(value: float) -> str:
-    """A value to three digits; a dash where undefined."""
-    return f"{value:.3g}" if math.isfinite(value) else "–"
+    """A value to two digits; a dash where undefined."""
+    return f"{value:.2g}" if math.isfinite(value) else "–"
 
 
 def _page(

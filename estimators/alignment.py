@@ -86,7 +86,9 @@ def sampled_alignment(
         If the mask does not fit the data.
     """
     if n_batches < MIN_BATCHES:
-        raise UsageError(f"{n_batches} minibatches give no standard error of the alignment: draw at least {MIN_BATCHES}.")
+        raise UsageError(
+            f"{n_batches} minibatches give no standard error of the alignment: draw at least {MIN_BATCHES}."
+        )
     if not replacement and batch_size > backend.n_samples:
         raise UsageError(f"batch_size = {batch_size} exceeds the {backend.n_samples} samples.")
     mask = check_mask(wrong, backend.n_samples)
@@ -105,7 +107,5 @@ def sampled_alignment(
     everything = mean_cosine(gram.sum(axis=(0, 2)))
     if mask is None:
         return SampledAlignment(everything, UNDEFINED, UNDEFINED)
-    clean, faulty = (
-        mean_cosine(gram[side, :, side][np.ix_(present[side], present[side])]) for side in range(sides)
-    )
+    clean, faulty = (mean_cosine(gram[side, :, side][np.ix_(present[side], present[side])]) for side in range(sides))
     return SampledAlignment(everything, clean, faulty)

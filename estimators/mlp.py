@@ -1,6 +1,7 @@
 """A multilayer perceptron as a plain record: its shape, its activation and one flat vector of weights."""
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -64,8 +65,10 @@ def n_weights(layer_sizes: tuple[int, ...]) -> int:
         If there are fewer than two layers or a size is below one.
     """
     if len(layer_sizes) < 2 or any(size != int(size) or size < 1 for size in layer_sizes):
-        raise UsageError(f"layer_sizes = {layer_sizes}: give inputs, hidden units if any, and outputs, each at least 1.")
-    return sum((fan_in + 1) * fan_out for fan_in, fan_out in zip(layer_sizes, layer_sizes[1:], strict=False))
+        raise UsageError(
+            f"layer_sizes = {layer_sizes}: give inputs, hidden units if any, and outputs, each at least 1."
+        )
+    return sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(layer_sizes))
 
 
 def initial_mlp(layer_sizes: tuple[int, ...], activation: str, rng: np.random.Generator) -> MLP:
@@ -90,7 +93,7 @@ def initial_mlp(layer_sizes: tuple[int, ...], activation: str, rng: np.random.Ge
     layer_sizes = tuple(layer_sizes)
     n_weights(layer_sizes)
     parts = []
-    for fan_in, fan_out in zip(layer_sizes, layer_sizes[1:], strict=False):
+    for fan_in, fan_out in pairwise(layer_sizes):
         parts.append(rng.uniform(-1, 1, (fan_in + 1) * fan_out) / np.sqrt(fan_in))
     return MLP(layer_sizes, activation, np.concatenate(parts))
 
@@ -98,7 +101,7 @@ def initial_mlp(layer_sizes: tuple[int, ...], activation: str, rng: np.random.Ge
 def layer_views(layer_sizes: tuple[int, ...], flat: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """Matrix, shape (..., out, in), and bias, shape (..., out), of every layer, as views into (..., P)."""
     views, start = [], 0
-    for fan_in, fan_out in zip(layer_sizes, layer_sizes[1:], strict=False):
+    for fan_in, fan_out in pairwise(layer_sizes):
         middle, stop = start + fan_in * fan_out, start + (fan_in + 1) * fan_out
         views.append((flat[..., start:middle].reshape(*flat.shape[:-1], fan_out, fan_in), flat[..., middle:stop]))
         start = stop

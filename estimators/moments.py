@@ -143,9 +143,7 @@ def gradient_moments(backend: Backend, wrong: np.ndarray | None = None) -> Gradi
         groups = [members for members in (everyone[~wrong], everyone[wrong]) if len(members)]
     sums = [sum_gradients(backend, members) for members in groups]
     total = sums[0] if len(sums) == 1 else sums[0] + sums[1]
-    populations = [
-        _population(backend, members, part, total.mean) for members, part in zip(groups, sums, strict=True)
-    ]
+    populations = [_population(backend, members, part, total.mean) for members, part in zip(groups, sums, strict=True)]
     if len(populations) == 2:
         clean, faulty = populations
         fraction = faulty.count / backend.n_samples
@@ -164,10 +162,14 @@ def gradient_moments(backend: Backend, wrong: np.ndarray | None = None) -> Gradi
 def _first_pass(backend: Backend, indices: np.ndarray) -> GradientSums:
     found = backend.gradient_sums(indices)
     errors = float(np.sum(1.0 - found.correct))
-    return GradientSums(len(indices), float(found.loss.sum()), errors, float(found.squared_norm.sum()), found.gradient_sum)
+    return GradientSums(
+        len(indices), float(found.loss.sum()), errors, float(found.squared_norm.sum()), found.gradient_sum
+    )
 
 
-def _population(backend: Backend, indices: np.ndarray, sums: GradientSums, mean_of_all: np.ndarray) -> PopulationMoments:
+def _population(
+    backend: Backend, indices: np.ndarray, sums: GradientSums, mean_of_all: np.ndarray
+) -> PopulationMoments:
     own = sums.mean
     centres = np.array([own @ mean_of_all, own @ own])
     projected = sum_projections(backend, indices, np.stack([mean_of_all, own]), centres)
@@ -185,7 +187,9 @@ def _population(backend: Backend, indices: np.ndarray, sums: GradientSums, mean_
     )
 
 
-def _merged(clean: PopulationMoments, wrong: PopulationMoments, fraction: float, sums: GradientSums) -> PopulationMoments:
+def _merged(
+    clean: PopulationMoments, wrong: PopulationMoments, fraction: float, sums: GradientSums
+) -> PopulationMoments:
     mean = sums.mean
     gap = (clean.mean_on_mean - wrong.mean_on_mean) ** 2
     variance = mixture_variance(fraction, clean.variance_on_mean, wrong.variance_on_mean, gap)

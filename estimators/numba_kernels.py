@@ -14,7 +14,7 @@ RELU, TANH, ERF = 0, 1, 2
 CROSS_ENTROPY, SQUARED = 0, 1
 BLAS_FROM = 30_000
 # Sums may be reordered and fused, so that dot products vectorise; NaN and infinity keep their meaning.
-FAST = {"reassoc", "contract", "arcp", "nsz"}  # noqa: RUF012
+FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 
 @njit(cache=True, fastmath=FAST)
@@ -214,7 +214,21 @@ def projections(direction, sizes, n, values, deltas, out):
 
 
 @njit(cache=True)
-def train(weights, sizes, activation, loss_kind, inputs, targets, order, batch_size, learning_rate, values, deltas, losses, scratch):
+def train(
+    weights,
+    sizes,
+    activation,
+    loss_kind,
+    inputs,
+    targets,
+    order,
+    batch_size,
+    learning_rate,
+    values,
+    deltas,
+    losses,
+    scratch,
+):
     """SGD over ``order`` in minibatches; the weights move in place."""
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]

@@ -130,7 +130,9 @@ def require_mlp(model, backend: str, device: str | None) -> MLP:
         If the model is no MLP or a device other than the CPU is asked for.
     """
     if not isinstance(model, MLP):
-        raise UsageError(f"the {backend} backend takes an sgdphases MLP, not {type(model).__name__}: use backend='torch'.")
+        raise UsageError(
+            f"the {backend} backend takes an sgdphases MLP, not {type(model).__name__}: use backend='torch'."
+        )
     if device not in (None, "cpu"):
         raise UsageError(f"device = {device!r}: the {backend} backend runs on the CPU; use backend='torch'.")
     return model

@@ -139,7 +139,9 @@ def from_moments(
     UsageError
         If no such ensemble exists for these samples.
     """
-    check_ensemble(moments.everything.count, batch_size, replacement, ensemble, known=moments.fraction == moments.fraction)
+    check_ensemble(
+        moments.everything.count, batch_size, replacement, ensemble, known=moments.fraction == moments.fraction
+    )
     whole, clean, wrong, rho = moments.everything, moments.clean, moments.wrong, moments.fraction
     factor_c = _factor(clean, (1 - rho) * batch_size, replacement)
     factor_w = _factor(wrong, rho * batch_size, replacement)

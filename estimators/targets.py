@@ -33,7 +33,9 @@ class Samples:
         return len(self.inputs)
 
 
-def prepare_samples(x: np.ndarray, y: np.ndarray, *, n_outputs: int, loss: str, dtype: np.dtype | type | str) -> Samples:
+def prepare_samples(
+    x: np.ndarray, y: np.ndarray, *, n_outputs: int, loss: str, dtype: np.dtype | type | str
+) -> Samples:
     """Check a labelled data set against a network's outputs and encode its targets.
 
     Parameters

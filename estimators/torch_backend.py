@@ -98,7 +98,9 @@ class TorchBackend:
 
     def load_weights(self, weights: np.ndarray) -> None:
         if np.shape(weights) != (self.n_parameters,):
-            raise InputError(f"weights of shape {np.shape(weights)} do not fit a model with {self.n_parameters} parameters.")
+            raise InputError(
+                f"weights of shape {np.shape(weights)} do not fit a model with {self.n_parameters} parameters."
+            )
         flat = torch.from_numpy(np.asarray(weights)).to(self.device, self.dtype)
         with torch.no_grad():
             for parameter in self._parameters:
@@ -136,7 +138,9 @@ class TorchBackend:
         for layer, inputs, delta in factors:
             for k, direction in enumerate(rows):
                 if layer.weight.requires_grad:
-                    out[:, k] += (inputs @ self._view(direction, layer.weight).T * delta).sum(dim=1, dtype=torch.float64)
+                    out[:, k] += (inputs @ self._view(direction, layer.weight).T * delta).sum(
+                        dim=1, dtype=torch.float64
+                    )
                 if layer.bias is not None and layer.bias.requires_grad:
                     out[:, k] += (delta * self._view(direction, layer.bias)).sum(dim=1, dtype=torch.float64)
         return _numpy(out)
@@ -205,7 +209,8 @@ class TorchBackend:
         def count(layer, inputs, output):
             if inputs[0].ndim != 2:
                 raise InputError(
-                    f"layer {self._layers[layer]!r} gets inputs of {inputs[0].ndim} dimensions: put a Flatten before it."
+                    f"layer {self._layers[layer]!r} gets inputs of {inputs[0].ndim} dimensions: "
+                    "put a Flatten before it."
                 )
             counted[0] += inputs[0].numel() + output.numel()
 
@@ -259,8 +264,8 @@ def _linear_layers(model: nn.Module) -> dict[nn.Linear, str]:
         leaf = not any(True for _ in module.children())
         if leaf and not isinstance(module, (*_KNOWN, _Erf)):
             raise UsageError(
-                f"layer {name or 'model'!r} is a {type(module).__name__}: the torch backend measures models made of Linear, "
-                f"activations and Flatten."
+                f"layer {name or 'model'!r} is a {type(module).__name__}: "
+                "the torch backend measures models made of Linear, activations and Flatten."
             )
         if isinstance(module, nn.Linear) and any(p.requires_grad for p in module.parameters()):
             layers[module] = name

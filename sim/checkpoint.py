@@ -68,7 +68,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except FileNotFoundError:
         raise InputError(f"{path} is not there: the run never reached its first checkpoint; start it anew.") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is no usable checkpoint ({error}): restore it from a copy or start the run anew.") from None
+        raise InputError(
+            f"{path} is no usable checkpoint ({error}): restore it from a copy or start the run anew."
+        ) from None
 
 
 def fingerprint(data: Dataset) -> str:

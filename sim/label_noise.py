@@ -86,9 +86,7 @@ def add_label_noise(
     return data.with_labels(y_new, clean, assigned if data.assigned is None else assigned | data.assigned)
 
 
-def _check_settings(
-    data: Dataset, kind: str, fraction: float | None, transition: object, labels: object
-) -> float:
+def _check_settings(data: Dataset, kind: str, fraction: float | None, transition: object, labels: object) -> float:
     """The fraction, once everything is known to fit together."""
     check_choice("label noise kind", kind, NOISE_KINDS)
     for name, value in (("transition", transition), ("labels", labels)):
@@ -135,9 +133,7 @@ def _check_fits(data: Dataset, kind: str) -> None:
         check_enough_classes(kind, data.n_classes)
 
 
-def _relabel(
-    kind: str, y: np.ndarray, chosen: np.ndarray, n_classes: int, rng: np.random.Generator
-) -> np.ndarray:
+def _relabel(kind: str, y: np.ndarray, chosen: np.ndarray, n_classes: int, rng: np.random.Generator) -> np.ndarray:
     """New labels for the samples `chosen` (indices)."""
     if kind == "uniform":
         return rng.integers(n_classes, size=len(chosen))

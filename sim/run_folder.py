@@ -116,4 +116,6 @@ def start_folder(folder: RunFolder, settings: RunSettings) -> None:
         folder.path.mkdir(parents=True, exist_ok=True)
         write_whole(folder.config, lambda part: part.write_text(settings_toml(settings), encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{folder.path} cannot be written: {error.strerror or error}; choose another with --out.") from None
+        raise InputError(
+            f"{folder.path} cannot be written: {error.strerror or error}; choose another with --out."
+        ) from None

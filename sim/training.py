@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -135,7 +134,9 @@ def advance(experiment: Experiment, folder: RunFolder, start: Checkpoint | None 
         step, rows, measured = 0, {}, 0
     else:
         if start.fingerprint != data_mark:
-            raise InputError(f"the data differ from those {folder.path} was started on: restore them, or start a new run.")
+            raise InputError(
+                f"the data differ from those {folder.path} was started on: restore them, or start a new run."
+            )
         step, rows, measured = start.step, dict(start.rows), len(start.rows["step"])
         experiment.train.load_weights(start.weights)
     saved = published = time.monotonic()

@@ -55,7 +55,9 @@ def test_unbiased_with_honest_standard_errors(replacement):
     units = unit_rows(plain_ensemble(gradients, 3, replacement))
     truth = (units.mean(axis=0) ** 2).sum()  # independent pairs may be the same minibatch
     found = [
-        sampled_alignment(TableBackend(gradients), batch_size=3, n_batches=12, rng=rng, replacement=replacement).everything
+        sampled_alignment(
+            TableBackend(gradients), batch_size=3, n_batches=12, rng=rng, replacement=replacement
+        ).everything
         for _ in range(400)
     ]
     values = np.array([each.value for each in found])
@@ -105,7 +107,9 @@ def test_splitting_into_parts_does_not_change_the_whole():
     assert split == pytest.approx(alone)
 
 
-@pytest.mark.parametrize(("settings", "named"), [({"n_batches": 2}, "2 minibatches"), ({"batch_size": 9}, "batch_size = 9")])
+@pytest.mark.parametrize(
+    ("settings", "named"), [({"n_batches": 2}, "2 minibatches"), ({"batch_size": 9}, "batch_size = 9")]
+)
 def test_impossible_draws_are_refused(settings, named):
     arguments = {"batch_size": 2, "n_batches": 4, "rng": np.random.default_rng(0), **settings}
     with pytest.raises(UsageError, match=named):

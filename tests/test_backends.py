@@ -79,7 +79,9 @@ def test_small_and_large_products_give_the_same(sizes, dtype):
     model = initial_mlp(sizes, "relu", rng)
     x, y = rng.normal(size=(64, sizes[0])), rng.integers(0, sizes[-1], 64)
     reference, backend = NumpyBackend(model, x, y), NumbaBackend(model, x, y, dtype=dtype)
-    for found, expected in zip(backend.gradient_sums(np.arange(64)), reference.gradient_sums(np.arange(64)), strict=True):
+    for found, expected in zip(
+        backend.gradient_sums(np.arange(64)), reference.gradient_sums(np.arange(64)), strict=True
+    ):
         close(found, expected, dtype)
     for trained in (reference, backend):
         trained.train(np.arange(64), 16, 0.1)

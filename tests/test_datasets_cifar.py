@@ -80,23 +80,8 @@ def python2_batch(images: np.ndarray, labels: np.ndarray) -> bytes:
 
     dtype = b"cnumpy\ndtype\n" + text(b"u1") + number(0) + number(1) + b"\x87R("
     dtype += number(3) + text(b"|") + b"NNN" + number(-1) + number(-1) + number(0) + b"tb"
-    array = (
-        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n"
-        + number(0)
-        + b"\x85"
-        + text(b"b")
-        + b"\x87R("
-    )
-    array += (
-        number(1)
-        + number(len(images))
-        + number(3072)
-        + b"\x86"
-        + dtype
-        + b"\x89"
-        + text(images.tobytes())
-        + b"tb"
-    )
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n" + number(0) + b"\x85" + text(b"b") + b"\x87R("
+    array += number(1) + number(len(images)) + number(3072) + b"\x86" + dtype + b"\x89" + text(images.tobytes()) + b"tb"
     listing = b"](" + b"".join(map(number, labels.tolist())) + b"e"
     return b"\x80\x02}(" + text(b"data") + array + text(b"labels") + listing + b"u."
 
@@ -184,9 +169,7 @@ def test_bad_cifar_python_files_are_refused(tmp_path, content, words):
 
 def test_an_array_that_lies_about_its_size_is_refused(tmp_path):
     write_pickles(tmp_path)
-    content = python2_batch(IMAGES, LABELS).replace(
-        b"J\x02\x00\x00\x00J\x00\x0c", b"J\x02\x00\x00\x7fJ\x00\x0c"
-    )
+    content = python2_batch(IMAGES, LABELS).replace(b"J\x02\x00\x00\x00J\x00\x0c", b"J\x02\x00\x00\x7fJ\x00\x0c")
     (tmp_path / "data_batch_1").write_bytes(content)
     with pytest.raises(InputError, match="array that cannot be read"):
         load("cifar10", tmp_path)

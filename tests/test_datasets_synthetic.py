@@ -135,9 +135,7 @@ def test_teacher_formulas_and_norms():
         assert np.allclose(committee.outputs(x)[:, output], expected)
 
 
-@pytest.mark.parametrize(
-    ("kind", "classes"), [("linear", 2), ("perceptron", 2), ("committee", 3), ("linear", 5)]
-)
+@pytest.mark.parametrize(("kind", "classes"), [("linear", 2), ("perceptron", 2), ("committee", 3), ("linear", 5)])
 def test_teacher_classes(kind, classes):
     """All classes occur evenly on average; two classes are the sign. Exact without noise."""
     options = dict(teacher=kind, classes=classes, dimension=30)

@@ -173,9 +173,7 @@ def test_redraw_and_sign_flip_may_leave_a_target_right():
 def test_one_sample():
     """Uniform noise on one sample of two classes is wrong half the time: binomial test, rate 1e-6."""
     rng = generator(0)
-    wrong = sum(
-        add_label_noise(classes(1, 2), kind="uniform", fraction=1, rng=rng).wrong[0] for _ in range(400)
-    )
+    wrong = sum(add_label_noise(classes(1, 2), kind="uniform", fraction=1, rng=rng).wrong[0] for _ in range(400))
     assert binomtest(int(wrong), 400).pvalue > 1e-6
     with pytest.raises(UsageError, match="there is only one"):
         add_label_noise(regression(1), kind="redraw", fraction=1, rng=rng)

@@ -113,7 +113,12 @@ def stratified_variance(fraction: float, batch_variance_c: float, batch_variance
 
 
 def activity_from_populations(
-    fraction: float, activity_c: float, activity_w: float, squared_norm_c: float, squared_norm_w: float, alignment_cw: float
+    fraction: float,
+    activity_c: float,
+    activity_w: float,
+    squared_norm_c: float,
+    squared_norm_w: float,
+    alignment_cw: float,
 ) -> float:
     """Total activity of the stratified ensemble from its two populations (Feng & Tu 2021, eq 15).
 

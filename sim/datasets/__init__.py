@@ -140,9 +140,7 @@ def _describe(name: str) -> DatasetDescription:
     own = [parameter for key, parameter in parameters.items() if key not in _SHARED]
     sizes = [parameters[key].default if key in parameters else None for key in ("train_size", "test_size")]
     summary = (inspect.getdoc(function) or "").split("\n")[0]
-    return DatasetDescription(
-        name, summary, tuple(_option(each) for each in own), "data_dir" in parameters, *sizes
-    )
+    return DatasetDescription(name, summary, tuple(_option(each) for each in own), "data_dir" in parameters, *sizes)
 
 
 def _option(parameter: inspect.Parameter) -> DatasetOption:

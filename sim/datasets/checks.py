@@ -41,8 +41,7 @@ def check_choice(thing: str, value: object, choices: Iterable[str]) -> None:
     choices = list(choices)
     if value not in choices:
         raise UsageError(
-            f"{thing}={value!r} is not known; choose one of {', '.join(choices)}"
-            f"{suggestion(str(value), choices)}"
+            f"{thing}={value!r} is not known; choose one of {', '.join(choices)}{suggestion(str(value), choices)}"
         )
 
 
@@ -114,18 +113,14 @@ def check_dataset(data: Dataset, source: str) -> Dataset:
                 f"the shape {x.shape}; give a single feature the shape (N, 1)"
             )
         if x.size == 0:
-            raise InputError(
-                f"{x_name} is empty, shape {x.shape}; at least one sample with one feature is needed"
-            )
+            raise InputError(f"{x_name} is empty, shape {x.shape}; at least one sample with one feature is needed")
         check_finite(x, x_name)
         if data.n_classes is None:
             _check_targets(y, y_name)
         else:
             check_labels(y, data.n_classes, y_name)
         if len(x) != len(y):
-            raise InputError(
-                f"{x_name} holds {len(x)} samples but y_{part} {len(y)} labels; there must be one each"
-            )
+            raise InputError(f"{x_name} holds {len(x)} samples but y_{part} {len(y)} labels; there must be one each")
     if data.x_train.shape[1:] != data.x_test.shape[1:]:
         raise InputError(
             f"{source}: one sample of x_train has the shape {data.x_train.shape[1:]}, one of x_test "

@@ -121,9 +121,7 @@ def _read_python(path: Path) -> tuple[np.ndarray, np.ndarray]:
         ) from error
     if rest or not isinstance(content, dict):
         raise InputError(f"{path} is no CIFAR-10 batch (one dictionary with 'data' and 'labels'); {_REMEDY}")
-    found = {
-        key.decode("latin-1") if isinstance(key, bytes) else key: value for key, value in content.items()
-    }
+    found = {key.decode("latin-1") if isinstance(key, bytes) else key: value for key, value in content.items()}
     pixels, labels = found.get("data"), found.get("labels")
     if not isinstance(pixels, _PickledArray) or not isinstance(labels, list):
         raise InputError(f"{path} lacks the array 'data' or the list 'labels' of a CIFAR-10 batch; {_REMEDY}")
@@ -131,9 +129,7 @@ def _read_python(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"{path} holds labels that are no whole numbers; {_REMEDY}")
     images = pixels.bytes_array(path)
     if images.ndim != 2 or images.shape[1] != _PIXELS or len(images) == 0:
-        raise InputError(
-            f"{path} holds an array of the shape {images.shape}, expected (N, {_PIXELS}); {_REMEDY}"
-        )
+        raise InputError(f"{path} holds an array of the shape {images.shape}, expected (N, {_PIXELS}); {_REMEDY}")
     if len(images) != len(labels):
         raise InputError(f"{path} holds {len(images)} images but {len(labels)} labels; {_REMEDY}")
     if not all(0 <= label <= 9 for label in labels):
@@ -169,9 +165,7 @@ class _PickledArray:
         self.state = _ArrayState(shape, dtype, bool(fortran_order), content)
 
     @classmethod
-    def from_buffer(
-        cls, content: Any, dtype: Any, shape: tuple[int, ...], order: Any, *_: object
-    ) -> "_PickledArray":
+    def from_buffer(cls, content: Any, dtype: Any, shape: tuple[int, ...], order: Any, *_: object) -> "_PickledArray":
         array = cls()
         array.state = _ArrayState(shape, dtype, order in ("F", b"F"), content)
         return array
@@ -191,8 +185,7 @@ def _encode(text: str, encoding: str | bytes) -> bytes:
     """Python 3 writes bytes so in old pickles; no other encoding occurs there."""
     if encoding not in ("latin1", b"latin1"):
         raise InputError(
-            f"it asks for the encoding {encoding!r}, which no CIFAR-10 file needs, and was not read; "
-            f"{_REMEDY}"
+            f"it asks for the encoding {encoding!r}, which no CIFAR-10 file needs, and was not read; {_REMEDY}"
         )
     return text.encode("latin-1")
 

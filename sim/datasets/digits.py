@@ -32,7 +32,5 @@ def load_digits(rng: np.random.Generator) -> Dataset:
     order = rng.permutation(len(y))
     test, train = order[:_TEST_SIZE], order[_TEST_SIZE:]
     names = tuple(str(digit) for digit in range(10))
-    data = Dataset(
-        "digits", x[train], y[train], x[test], y[test], n_classes=10, y_clean=y[train], class_names=names
-    )
+    data = Dataset("digits", x[train], y[train], x[test], y[test], n_classes=10, y_clean=y[train], class_names=names)
     return check_dataset(data, "digits")

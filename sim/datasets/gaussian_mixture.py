@@ -69,9 +69,7 @@ def make_gaussian_mixture(
     check_real("imbalance", imbalance, least=1)
     spread = np.sqrt(covariance_spectrum(dimension, covariance, exponent))
     if dimension == 1 and classes > 1:
-        raise UsageError(
-            f"dimension=1 has no room for the means of classes={classes}; give dimension=2 or more"
-        )
+        raise UsageError(f"dimension=1 has no room for the means of classes={classes}; give dimension=2 or more")
     means = random_directions(classes, dimension, rng) * (separation / math.sqrt(2))
     frequency = imbalance ** -np.linspace(0, 1, classes)
     frequency /= frequency.sum()

@@ -111,11 +111,7 @@ def _fetch(data_dir: str | Path | None) -> tuple[np.ndarray, np.ndarray]:
             f"mnist could not be fetched from OpenML ({type(error).__name__}: {error}); check the "
             "connection, or give the folder of the four MNIST files with --data-dir"
         ) from error
-    if (
-        images.shape != (len(labels), 784)
-        or len(labels) <= _TRAIN_SIZE
-        or not 0 <= images.min() <= images.max() <= 255
-    ):
+    if images.shape != (len(labels), 784) or len(labels) <= _TRAIN_SIZE or not 0 <= images.min() <= images.max() <= 255:
         raise InputError(
             f"mnist as fetched from OpenML has the shape {images.shape} and {len(labels)} labels, expected "
             "(70000, 784) with pixels 0..255; remove the copy in scikit-learn's data folder and try again"

@@ -116,9 +116,7 @@ def _samples(x: np.ndarray, name: str) -> np.ndarray:
 
 def _is_real(y: np.ndarray, name: str) -> bool:
     if y.dtype.kind not in "biuf":
-        raise InputError(
-            f"{name} has the type {y.dtype}; save class labels as integers, regression targets as floats"
-        )
+        raise InputError(f"{name} has the type {y.dtype}; save class labels as integers, regression targets as floats")
     return y.dtype.kind == "f"
 
 

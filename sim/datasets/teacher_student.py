@@ -154,9 +154,7 @@ def make_teacher_student(
         data = Dataset("teacher-student", x_train, noisy, x_test, test, n_classes=None, y_clean=noisy)
     else:
         y_train, y_clean, y_test = (_classify(outputs) for outputs in (noisy, clean, test))
-        data = Dataset(
-            "teacher-student", x_train, y_train, x_test, y_test, n_classes=classes, y_clean=y_clean
-        )
+        data = Dataset("teacher-student", x_train, y_train, x_test, y_test, n_classes=classes, y_clean=y_clean)
     return check_dataset(data, "teacher-student")
 
 

@@ -1,0 +1,62 @@
+"""Real MNIST shows its four phases (Feng & Tu 2021, figures 3 and 4)."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from sgdphases.sim.run_folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, mnist_folder):
+    """The run README shows, through the command line."""
+    out = tmp_path_factory.mktemp("mnist") / "run"
+    command = (
+        f"run mnist --data-dir {mnist_folder} --train-size 2000 --hidden 100,100 --noise-fraction 0.5 "
+        f"--learning-rate 0.1 --batch-size 50 --epochs 300 --seed 0 --out {out}"
+    )
+    program = [sys.executable, "-c", "from sgdphases.cli import main; main()", *command.split()]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stderr
+    return RunFolder(out)
+
+
+def test_the_alignment_of_both_gradients_turns_twice(run):
+    trajectory = run.read_trajectory()
+    epoch, alignment = trajectory["epoch"].to_numpy(), trajectory["alignment_cw"].to_numpy()
+    test_error, error_w = trajectory["test_error"].to_numpy(), trajectory["error_w"].to_numpy()
+    trough = test_error < test_error.min() + 0.1
+    assert alignment[trough].min() < -0.6
+    learning = (error_w < 0.8) & (error_w > 0.1) & (epoch > epoch[test_error.argmin()])
+    assert alignment[learning].max() > 0.3
+    assert alignment[-1] < -0.8
+
+
+def test_activity_rises_through_phase_three_and_falls_after(run):
+    activity = run.read_trajectory()["activity"].to_numpy()
+    top = activity.argmax()
+    assert activity[top] > 10 * activity[0] and activity[-1] < activity[top] / 100
+
+
+def test_the_test_error_falls_and_rises_again(run):
+    trajectory = run.read_trajectory()
+    error = trajectory["test_error"].to_numpy()
+    assert error[0] > 0.8 and error.min() < 0.25 and error[-1] > error.min() + 0.15
+    assert trajectory["train_error"][-1] == 0
+
+
+def test_four_phases_are_found_in_order(run):
+    from sgdphases.estimators.phases import find_phases
+
+    found = find_phases(run.read_trajectory())
+    assert [phase.name for phase in found.found] == ["I", "II", "III", "IV"]
+    starts = [phase.start for phase in found.found]
+    assert (np.diff(starts) > 0).all()
+
+
+def test_the_identity_of_the_projection_holds_throughout(run):
+    """<lambda> = 1, summed in float32 sample by sample against the mean gradient."""
+    trajectory = run.read_trajectory()
+    assert np.abs(trajectory["mean_projection"] - 1).max() < 1e-3
