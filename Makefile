@@ -1,5 +1,6 @@
 # make demo   install, and run the main job on an embedded data set
 # make test   install what the tests need, and run them
+# make check  style and types
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -14,7 +15,9 @@ test: $(VENV)/installed-test
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
-	$(BIN)/mypy -p sgdphases
+	rm -rf build
+	$(BIN)/python -m pip install --quiet --no-deps --target build/installed .
+	MYPYPATH=build/installed $(BIN)/mypy -p sgdphases
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -252,7 +252,9 @@ def _show(folder: Any) -> None:
     with console.status("drawing"):
         phases = write_report(folder)
     heading, rows = phase_rows(folder.read_trajectory(), phases)
-    table = Table(*heading, box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for title in heading:
+        table.add_column(title, no_wrap=True)
     for row in rows:
         table.add_row(*row)
     console.print(table)

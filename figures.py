@@ -1,6 +1,7 @@
 """Pictures of a run: order parameters against epochs, phases shaded."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib
 
@@ -16,7 +17,7 @@ from sgdphases.estimators.phases import Phases
 # Okabe & Ito's palette, told apart with any colour vision; one colour a role, throughout all figures.
 ALL, CLEAN, WRONG, TEST, OTHER = "#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 _SHADES = ("#FFFFFF", "#E8EEF4")
-_STYLE = {
+_STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.spines.top": False,

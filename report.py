@@ -4,6 +4,7 @@ import base64
 import html
 import json
 import math
+from functools import partial
 
 import xarray as xr
 
@@ -61,8 +62,7 @@ def write_report(folder: RunFolder) -> Phases:
     pictures = []
     for name, (title, draw) in FIGURES.items():
         path = folder.figures / f"{name}.png"
-        figure = draw(trajectory, phases)
-        write_whole(path, lambda part, figure=figure: figure.savefig(part, dpi=_DOTS_PER_INCH))
+        write_whole(path, partial(draw(trajectory, phases).savefig, dpi=_DOTS_PER_INCH))
         pictures.append((title, draw.__doc__ or "", base64.b64encode(path.read_bytes()).decode()))
     page = _page(settings, folder.config.read_text(encoding="utf-8"), trajectory, phases, pictures)
     write_whole(folder.report, lambda part: part.write_text(page, encoding="utf-8"))

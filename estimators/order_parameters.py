@@ -1,6 +1,7 @@
 """The order parameters of one point in weight space, as a frozen record."""
 
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.moments import GradientMoments, PopulationMoments
@@ -103,7 +104,7 @@ class OrderParameters:
         """
         return from_moments(self.moments, self.batch_size, replacement=self.replacement, ensemble=ensemble)
 
-    def with_values(self, **values: float) -> "OrderParameters":
+    def with_values(self, **values: Any) -> "OrderParameters":
         """A copy with some scalars set, for estimators that add to the closed forms."""
         return replace(self, **values)
 

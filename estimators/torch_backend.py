@@ -1,7 +1,7 @@
 """Any PyTorch module made of Linear layers, activations and Flatten, on any device."""
 
 import copy
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ _ACTIVATIONS = (
     nn.Tanhshrink, nn.Threshold,
 )  # fmt: skip
 _KNOWN = (*_ACTIVATIONS, nn.Linear, nn.Flatten, nn.Identity)
-_DTYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
+_DTYPES: dict[np.dtype, torch.dtype] = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
 
 
 class _Erf(nn.Module):
@@ -82,7 +82,7 @@ class TorchBackend:
         self._check_factors()
 
     def _attach(self, x, y, loss: str) -> None:
-        kept = next((np_type for np_type, own in _DTYPES.items() if own == self.dtype), None)
+        kept = next((dtype for dtype, own in _DTYPES.items() if own == self.dtype), None)
         if kept is None:
             raise UsageError(f"the model has dtype {self.dtype}: the torch backend knows float32 and float64.")
         n_outputs, numbers = self._try_forward(x, kept)
@@ -161,7 +161,7 @@ class TorchBackend:
             loss = self._losses(batch, self.module(self._inputs[batch])).mean()
             gradients = torch.autograd.grad(loss, self._parameters)
             with torch.no_grad():
-                torch._foreach_add_(self._parameters, gradients, alpha=-learning_rate)
+                torch._foreach_add_(list[torch.Tensor](self._parameters), gradients, alpha=-learning_rate)
 
     def _outputs(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         index = torch.from_numpy(np.asarray(indices)).to(self.device)
@@ -175,7 +175,7 @@ class TorchBackend:
 
     def _factors(self, indices: np.ndarray) -> tuple[list[_Factors], torch.Tensor, torch.Tensor]:
         """Layer factors, losses and outputs; needs gradients on whatever the caller has set."""
-        seen: dict[nn.Linear, tuple[torch.Tensor, object]] = {}
+        seen: dict[nn.Linear, tuple[torch.Tensor, Any]] = {}
 
         def keep(layer, inputs, output):
             if layer in seen:
