@@ -1,5 +1,6 @@
 """The command line: arguments in, tables and paths out. No computation here."""
 
+import os
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -257,7 +258,8 @@ def _show(folder: Any) -> None:
         table.add_column(title, no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    console.print(table)
+    if rows:
+        console.print(table)
     for name, reason in phases.not_reached.items():
         console.print(f"not reached: {name} – {reason}", markup=False)
     console.print(f"report: {folder.report}", markup=False, highlight=False, soft_wrap=True)
@@ -268,7 +270,7 @@ def _absolute_paths(values: dict[str, Any]) -> dict[str, Any]:
     names = [name for name in ("data_dir", "transition_matrix", "noisy_labels") if isinstance(values.get(name), str)]
     if isinstance(values["dataset"], str) and values["dataset"].endswith(".npz"):
         names.append("dataset")
-    return {**values, **{name: str(Path(values[name]).absolute()) for name in names}}
+    return {**values, **{name: os.path.abspath(values[name]) for name in names}}
 
 
 def _layers(text: str) -> tuple[int, ...]:

@@ -37,7 +37,7 @@ def overview(trajectory: xr.Dataset, phases: Phases) -> Figure:
         top, middle, bottom = figure.subplots(3, 1, sharex=True)
         _errors(top, trajectory)
         _activities(middle, trajectory)
-        if _known(trajectory, "alignment_cw"):
+        if worth_showing(trajectory, "alignment_cw"):
             _alignments(bottom, trajectory)
         else:
             _alignment(bottom, trajectory)
@@ -68,7 +68,7 @@ def directed_activities(trajectory: xr.Dataset, phases: Phases) -> Figure:
 
 def alignments(trajectory: xr.Dataset, phases: Phases) -> Figure:
     """Alignments of the mean gradients (R_cw, R_ac, R_aw) and of minibatches (R, R_c, R_w)."""
-    if not _known(trajectory, "alignment_cw"):
+    if not worth_showing(trajectory, "alignment_cw"):
         return _single(trajectory, phases, _alignment)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(7.0, 5.4), layout="constrained")
@@ -103,7 +103,7 @@ def _losses(axes: Axes, trajectory: xr.Dataset) -> None:
     ]
     _curves(axes, trajectory, curves)
     _log_values(axes)
-    axes.set_ylabel("loss (nats)")
+    axes.set_ylabel("loss (nats)" if trajectory["loss"].attrs["units"] == "nat" else "loss")
     axes.set_title("Loss")
 
 
@@ -196,7 +196,7 @@ def _single(trajectory: xr.Dataset, phases: Phases, draw: Callable[[Axes, xr.Dat
 
 def _curves(axes: Axes, trajectory: xr.Dataset, curves: Sequence[Curve]) -> bool:
     """Draw those curves that are known anywhere, and their legend; False if there are none."""
-    known = [curve for curve in curves if _known(trajectory, curve[0])]
+    known = [curve for curve in curves if worth_showing(trajectory, curve[0])]
     later = trajectory.isel(step=slice(1, None))  # step 0 has no place on a logarithmic axis
     for name, label, colour, line in known:
         axes.plot(later["epoch"], later[name], line, color=colour, label=label)
@@ -209,8 +209,10 @@ def _curves(axes: Axes, trajectory: xr.Dataset, curves: Sequence[Curve]) -> bool
     return bool(known)
 
 
-def _known(trajectory: xr.Dataset, name: str) -> bool:
-    return name in trajectory and bool(np.isfinite(trajectory[name]).any())
+def worth_showing(trajectory: xr.Dataset, name: str) -> bool:
+    """Whether a curve is known anywhere, and, if it is the clean population's, not that of all samples again."""
+    one_population = name.endswith("_c") and not (trajectory["noise_fraction"] > 0).any()
+    return name in trajectory and not one_population and bool(np.isfinite(trajectory[name]).any())
 
 
 def _log_values(axes: Axes) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 import xarray as xr
 
 from sgdphases.estimators.phases import Phases, find_phases, phase_medians
-from sgdphases.figures import FIGURES
+from sgdphases.figures import FIGURES, worth_showing
 from sgdphases.sim.atomic import write_whole
 from sgdphases.sim.run_folder import RunFolder
 from sgdphases.sim.settings import RunSettings
@@ -71,7 +71,7 @@ def write_report(folder: RunFolder) -> Phases:
 
 def phase_rows(trajectory: xr.Dataset, phases: Phases) -> tuple[list[str], list[list[str]]]:
     """Heading and rows of the table of phases: name, epochs, and medians of what is known."""
-    known = {name: title for name, title in COLUMNS.items() if bool(trajectory[name].notnull().any())}
+    known = {name: title for name, title in COLUMNS.items() if worth_showing(trajectory, name)}
     heading = ["phase", "epochs", *known.values()]
     rows = []
     for phase, medians in zip(phases.found, phase_medians(trajectory, phases, tuple(known)), strict=True):
@@ -118,4 +118,5 @@ def _table(trajectory: xr.Dataset, phases: Phases) -> str:
         f"<p class='note'>Not reached: {html.escape(name)} – {html.escape(reason)}.</p>"
         for name, reason in phases.not_reached.items()
     )
-    return f"<table><tr>{head}</tr>{body}</table><p class='note'>Medians over the checkpoints of a phase.</p>{missing}"
+    table = f"<table><tr>{head}</tr>{body}</table><p class='note'>Medians over the checkpoints of a phase.</p>"
+    return (table if rows else "") + missing

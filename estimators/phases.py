@@ -57,7 +57,7 @@ def find_phases(trajectory: xr.Dataset) -> Phases:
     epoch = trajectory["epoch"].to_numpy()
     train_error = trajectory["train_error"].to_numpy()
     if len(epoch) < 3 or np.isnan(train_error).any():
-        return Phases((), {"all": "no errors are recorded: regression, or fewer than three checkpoints"})
+        return Phases((), {"any phase": "no errors are recorded: regression, or fewer than three checkpoints"})
     error_w = trajectory["error_w"].to_numpy()
     if np.isnan(error_w).any() or np.isnan(trajectory["error_c"].to_numpy()).any():
         return _two_phases(epoch, train_error)

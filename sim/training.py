@@ -25,7 +25,10 @@ PUBLISH_SECONDS = 5.0  # how old trajectory.nc may grow while a run goes on
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """Everything a run needs in memory: made from its settings alone, before anything is written."""
+    """Everything a run needs in memory: made from its settings alone, before anything is written.
+
+    In ``settings`` an "auto" loss is replaced by the one chosen.
+    """
 
     settings: RunSettings
     data: Dataset
@@ -73,7 +76,9 @@ def prepare(settings: RunSettings) -> Experiment:
     build = backend_class(settings.backend)
     train = build(model, data.x_train, data.y_train, loss=loss, dtype=settings.dtype, device=settings.device)
     wrong = data.wrong if settings.wrong_labels == "actual" or data.assigned is None else data.assigned
-    return Experiment(settings, data, train, train.on(data.x_test, data.y_test), wrong)
+    return Experiment(
+        settings.model_copy(update={"loss": loss}), data, train, train.on(data.x_test, data.y_test), wrong
+    )
 
 
 def noisy_data(settings: RunSettings) -> Dataset:

@@ -1,5 +1,6 @@
 """The record of a run: one labelled data set, every order parameter against step and epoch."""
 
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def trajectory_dataset(rows: dict[str, np.ndarray], steps_per_epoch: int, settin
         By name; "step" among them.
     steps_per_epoch : int
     settings : str
-        The run's settings as TOML, kept as an attribute.
+        The run's settings as TOML, kept as an attribute. Their loss decides the units of losses.
 
     Returns
     -------
@@ -32,9 +33,14 @@ def trajectory_dataset(rows: dict[str, np.ndarray], steps_per_epoch: int, settin
         Variables carry their symbol and meaning as attributes; coordinates "step" and "epoch".
     """
     meaning = {**describe(), **TEST_SCALARS}
+    loss_units = "nat" if tomllib.loads(settings).get("loss") == "cross-entropy" else "1"
     step = rows["step"].astype(np.int64)
     variables = {
-        name: ("step", values, {"symbol": meaning[name][0], "long_name": meaning[name][1], "units": "1"})
+        name: (
+            "step",
+            values,
+            {"symbol": meaning[name][0], "long_name": meaning[name][1], "units": loss_units if "loss" in name else "1"},
+        )
         for name, values in rows.items()
         if name != "step"
     }

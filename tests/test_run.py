@@ -27,10 +27,9 @@ SMALL = dict(
 
 
 def start(path, **changes):
-    settings = make_settings({**SMALL, **changes})
-    folder = RunFolder(path)
-    start_folder(folder, settings)
-    return prepare(settings), folder
+    experiment, folder = prepare(make_settings({**SMALL, **changes})), RunFolder(path)
+    start_folder(folder, experiment.settings)
+    return experiment, folder
 
 
 def finish(experiment, folder, begin=None):
