@@ -57,7 +57,7 @@ def losses_and_errors(trajectory: xr.Dataset, phases: Phases) -> Figure:
 
 
 def activities(trajectory: xr.Dataset, phases: Phases) -> Figure:
-    """Total activities A, A_c, A_w and the total variance D."""
+    """Activities A, A_c, A_w, and A_0, the part that is directed."""
     return _single(trajectory, phases, _activities)
 
 

@@ -1,0 +1,33 @@
+"""What README and docs/ show is there and runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sgdphases.estimators.order_parameters import describe
+from sgdphases.sim.trajectory import TEST_SCALARS
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
+
+
+def test_the_python_example_of_readme_runs():
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    names = {}
+    exec(example, names)
+    assert names["found"].activity > names["found"].at_batch_size(100).activity > names["found"].directed_activity
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_every_measured_name_is_explained():
+    text = (ROOT / "docs" / "runs.md").read_text(encoding="utf-8")
+    for name in {**describe(), **TEST_SCALARS}:
+        stem = re.sub("_standard_error$", "", name)
+        shortened = re.search(rf"`{re.sub('_[cw]$', '', stem)}`[^|\n]*`…_{stem[-1]}`", text)
+        assert f"`{stem}`" in text or shortened, name
