@@ -30,7 +30,8 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 img { max-width: 100%; height: auto; }
-table { border-collapse: collapse; font-size: 0.9rem; } th, td { padding: 0.25rem 0.7rem; text-align: right; white-space: nowrap; }
+table { border-collapse: collapse; font-size: 0.9rem; }
+th, td { padding: 0.25rem 0.7rem; text-align: right; white-space: nowrap; }
 th { border-bottom: 1px solid #888; font-weight: 600; } th:first-child, td:first-child { text-align: left; }
 pre { background: #f4f6f8; padding: 1rem; overflow-x: auto; font-size: 0.85rem; }
 p.note { color: #555; font-size: 0.9rem; }
