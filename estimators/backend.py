@@ -4,6 +4,7 @@ A backend wraps a model at its present weights and one labelled data set. Estima
 samples and never see the model; so every estimator works with every backend.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
@@ -42,9 +43,11 @@ class SampleGradients(NamedTuple):
 class Backend(Protocol):
     """A model at its present weights, on one labelled data set.
 
-    ``indices`` are sample numbers, shape (n,), repeats allowed; a backend is never asked about more than
-    ``chunk_size`` of them at once, so it needs no chunks of its own, except in ``train``. Everything it returns is a
-    float64 numpy array, whatever the dtype and device of the model.
+    Gradients are those by the measured parameters, P = ``n_parameters`` numbers; ``weights`` are all that training
+    moves, W numbers. ``indices`` are sample numbers, shape (n,), repeats allowed; a backend is never asked about more
+    than ``chunk_size`` of them at once, so it needs no chunks of its own, except in ``train``. Everything it returns is
+    a float64 numpy array, whatever the dtype and device of the model; only a ``gradient_sum`` may stay a tensor on its
+    device, where chunks are added up before it is fetched.
     """
 
     n_samples: int
@@ -53,10 +56,10 @@ class Backend(Protocol):
 
     @property
     def weights(self) -> np.ndarray:
-        """All weights in one vector, shape (P,), in the model's own dtype: a copy."""
+        """All weights in one vector, shape (W,), in the model's own dtype: a copy."""
 
     def load_weights(self, weights: np.ndarray) -> None:
-        """Move the model to these weights, shape (P,)."""
+        """Move the model to these weights, shape (W,)."""
 
     def on(self, x: np.ndarray, y: np.ndarray) -> Self:
         """The same model, weights shared, on another labelled data set."""
@@ -70,14 +73,25 @@ class Backend(Protocol):
     def projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """``g_i . v_k`` for directions ``v_k`` in the rows of a (k, P) array: shape (n, k)."""
 
-    def gram(self, indices: np.ndarray) -> np.ndarray:
-        """``g_i . g_j``: shape (n, n)."""
+    def weighted_sums(self, indices: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+        """``sum_i c_ik g_i`` for coefficients of shape (n, k): shape (k, P)."""
+
+    def gram(self, indices: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """``g_i . g_j`` for the first samples and the others, shape (m,): shape (n, m)."""
 
     def train(self, order: np.ndarray, batch_size: int, learning_rate: float) -> None:
         """SGD steps over ``order``, sample numbers cut into minibatches of ``batch_size``, the last maybe smaller.
 
         A step moves the weights by ``-learning_rate`` times the mean gradient of its minibatch.
         """
+
+
+@runtime_checkable
+class CurvedBackend(Backend, Protocol):
+    """A backend that also knows second derivatives, as the sharp and floor parts need them."""
+
+    def hessian_products(self, indices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+        """``sum_i H_i v_k`` with H_i the Hessian of sample i's loss, for the rows of a (k, P) array: shape (k, P)."""
 
 
 def backend_names() -> list[str]:
@@ -103,6 +117,16 @@ def backend_class(name: str) -> Any:
             f"backend = {name!r} needs the package {error.name!r}, which is not installed: "
             f"pip install {error.name!r}, or choose another of {', '.join(backend_names())}."
         ) from error
+
+
+def still(backend: Backend) -> AbstractContextManager[None]:
+    """A stretch in which the weights stay: a backend with a ``still`` of its own may keep what it computed."""
+    return backend.still() if hasattr(backend, "still") else nullcontext()
+
+
+def to_numpy(values: Any) -> np.ndarray:
+    """A numpy array from an array, a list or a tensor on any device."""
+    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
 
 
 def chunks(indices: np.ndarray, size: int) -> list[np.ndarray]:

@@ -1,16 +1,21 @@
 """The public measurement: order parameters of a model on a labelled data set."""
 
 import sys
+from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
 
 from sgdphases.estimators.alignment import sampled_alignment
-from sgdphases.estimators.backend import Backend, backend_class
+from sgdphases.estimators.backend import Backend, backend_class, to_numpy
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.exact import exact
 from sgdphases.estimators.mlp import MLP
 from sgdphases.estimators.order_parameters import OrderParameters
+from sgdphases.estimators.sampled import sampled
+
+ESTIMATORS = ("exact", "sampled")
 
 
 def measure(
@@ -19,15 +24,20 @@ def measure(
     y: Any,
     *,
     batch_size: int,
-    wrong: np.ndarray | None = None,
-    loss: str = "cross-entropy",
+    wrong: Any = None,
+    loss: Any = "cross-entropy",
     replacement: bool = False,
     ensemble: str = "plain",
+    estimator: str = "exact",
+    n_batches: int = 100,
+    partition: bool = False,
     alignment_batches: int = 32,
     seed: int = 0,
+    parameters: str | Sequence[str] | None = None,
     backend: str | None = None,
     dtype: Any = None,
     device: str | None = None,
+    **options: Any,
 ) -> OrderParameters:
     """Order parameters of SGD at a model's present weights (Feng & Tu 2021, eqs 5-15).
 
@@ -42,20 +52,32 @@ def measure(
         The labels the model is trained on (integers), or real targets for ``loss="squared"``.
     batch_size : int
         B, 1 to N.
-    wrong : array of bool, shape (N,), or None
+    wrong : array or tensor of bool, shape (N,), or None
         Samples whose label is wrong. None leaves the two populations NaN.
-    loss : {"cross-entropy", "squared"}
-        Per sample: cross-entropy in nats, or ``|f - target|^2 / 2``.
+    loss : {"cross-entropy", "squared"}, or what the backend takes
+        Per sample: cross-entropy in nats, or ``|f - target|^2 / 2``. The torch backend also takes PyTorch's own
+        losses, such as ``torch.nn.CrossEntropyLoss(label_smoothing=0.1)``.
     replacement : bool
         Whether a minibatch may hold a sample twice; SGD's do not.
     ensemble : {"plain", "stratified"}
+    estimator : {"exact", "sampled"}
+        Closed forms over all minibatches, or ``n_batches`` drawn ones (see `sampled`).
+    n_batches : int
+        M, for the sampled estimator.
+    partition : bool
+        For the sampled estimator: the minibatches of one epoch instead of independent ones.
     alignment_batches : int
-        Minibatches drawn for the alignments R, R_c, R_w; 0 leaves them NaN, otherwise at least 3.
+        Minibatches drawn for the alignments R, R_c, R_w beside the exact scalars; 0 leaves them NaN, otherwise at
+        least 3.
     seed : int
-        Of that drawing. Nothing else is random.
+        Of the drawing. Nothing else is random.
+    parameters : str, list of str, or None
+        Measure the gradient by these parameters only, such as ``"layers.1.weight"``; ``*`` allowed. None takes all.
     backend : str or None
         A registered backend; None takes "torch" for a PyTorch module and "numba" for an MLP.
     dtype, device : passed on to the backend
+    **options : passed on to the backend
+        `TorchBackend` lists its own: ``batch_norm``, ``dropout``, ``autocast``, ``keep_activations``.
 
     Returns
     -------
@@ -78,17 +100,40 @@ def measure(
     >>> bool(abs(found.mean_projection - 1) < 1e-5)
     True
     """
-    chosen = backend_class(backend or _default_backend(model))
-    made = chosen(model, as_array(x), as_array(y), loss=loss, dtype=dtype, device=device)
-    return measure_backend(
-        made,
-        batch_size=batch_size,
-        wrong=None if wrong is None else as_array(wrong),
-        replacement=replacement,
-        ensemble=ensemble,
-        alignment_batches=alignment_batches,
-        rng=np.random.default_rng(seed),
+    made = make_backend(
+        model, x, y, backend=backend, loss=loss, dtype=dtype, device=device, parameters=parameters, **options
     )
+    mask = None if wrong is None else to_numpy(wrong)
+    common = dict(batch_size=batch_size, wrong=mask, replacement=replacement, ensemble=ensemble)
+    rng = np.random.default_rng(seed)
+    if estimator == "exact":
+        return measure_backend(made, **common, alignment_batches=alignment_batches, rng=rng)
+    if estimator == "sampled":
+        return sampled(made, **common, n_batches=n_batches, partition=partition, rng=rng)
+    raise UsageError(f"estimator = {estimator!r}: choose one of {', '.join(ESTIMATORS)}.")
+
+
+def make_backend(
+    model: Any, x: Any, y: Any, *, backend: str | None = None, parameters: Any = None, **options: Any
+) -> Backend:
+    """A registered backend around a model and data; what is None is left to the backend.
+
+    Raises
+    ------
+    UsageError
+        If no such backend is registered, none suits the model, or it does not know an option.
+    InputError
+        If data and model do not fit together.
+    """
+    name = backend or _default_backend(model)
+    given = {**options, **({} if parameters is None else {"parameters": parameters})}
+    chosen = backend_class(name)
+    known = signature(chosen).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        for option in given:
+            if option not in known:
+                raise UsageError(f"{option}: the {name} backend has no such option.")
+    return chosen(model, to_numpy(x), to_numpy(y), **given)
 
 
 def measure_backend(
@@ -105,7 +150,7 @@ def measure_backend(
     found = exact(backend, batch_size=batch_size, wrong=wrong, replacement=replacement, ensemble=ensemble)
     if alignment_batches == 0:
         return found
-    sampled = sampled_alignment(
+    drawn = sampled_alignment(
         backend,
         batch_size=batch_size,
         n_batches=alignment_batches,
@@ -113,19 +158,15 @@ def measure_backend(
         wrong=wrong,
         replacement=replacement,
     )
+    parts = {
+        "alignment": drawn.everything,
+        "alignment_c": drawn.clean,
+        "alignment_w": drawn.wrong,
+    }
     return found.with_values(
-        alignment=sampled.everything.value,
-        alignment_standard_error=sampled.everything.standard_error,
-        alignment_c=sampled.clean.value,
-        alignment_c_standard_error=sampled.clean.standard_error,
-        alignment_w=sampled.wrong.value,
-        alignment_w_standard_error=sampled.wrong.standard_error,
+        **{name: part.value for name, part in parts.items()},
+        standard_errors={name: part.standard_error for name, part in parts.items()},
     )
-
-
-def as_array(values: Any) -> np.ndarray:
-    """A numpy array from an array, a list or a tensor on any device."""
-    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
 
 
 def _default_backend(model: Any) -> str:

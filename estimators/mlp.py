@@ -1,11 +1,14 @@
 """A multilayer perceptron as a plain record: its shape, its activation and one flat vector of weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+from scipy.special import erf
 
 from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.estimators.parameters import chosen_parameters
 
 ACTIVATIONS = ("relu", "tanh", "erf")
 
@@ -106,3 +109,43 @@ def layer_views(layer_sizes: tuple[int, ...], flat: np.ndarray) -> list[tuple[np
         views.append((flat[..., start:middle].reshape(*flat.shape[:-1], fan_out, fan_in), flat[..., middle:stop]))
         start = stop
     return views
+
+
+def measured_places(layer_sizes: tuple[int, ...], parameters: str | Sequence[str] | None) -> np.ndarray:
+    """Places, in the flat weights, of the parameters chosen by name: ``layers.0.weight``, ``layers.0.bias``, …
+
+    Raises
+    ------
+    UsageError
+        If a name fits no parameter.
+    """
+    places, start = {}, 0
+    for layer, (fan_in, fan_out) in enumerate(pairwise(layer_sizes)):
+        middle, stop = start + fan_in * fan_out, start + (fan_in + 1) * fan_out
+        places[f"layers.{layer}.weight"], places[f"layers.{layer}.bias"] = (start, middle), (middle, stop)
+        start = stop
+    chosen = chosen_parameters(list(places), parameters)
+    return np.concatenate([np.arange(*places[name]) for name in chosen])
+
+
+def activate(z: np.ndarray, activation: str) -> np.ndarray:
+    """The activation at each pre-activation."""
+    if activation == "relu":
+        return np.maximum(z, 0.0)
+    return np.tanh(z) if activation == "tanh" else erf(z / np.sqrt(2))
+
+
+def slope(z: np.ndarray, activation: str) -> np.ndarray:
+    """Its first derivative."""
+    if activation == "relu":
+        return (z > 0).astype(z.dtype)
+    return 1 - np.tanh(z) ** 2 if activation == "tanh" else np.sqrt(2 / np.pi) * np.exp(-(z**2) / 2)
+
+
+def curvature(z: np.ndarray, activation: str) -> np.ndarray:
+    """Its second derivative; zero for ReLU."""
+    if activation == "relu":
+        return np.zeros_like(z)
+    if activation == "tanh":
+        return -2 * np.tanh(z) * (1 - np.tanh(z) ** 2)
+    return -z * slope(z, activation)

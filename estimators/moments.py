@@ -5,11 +5,11 @@ and gradients; the second, with the mean gradients known, sums projections on th
 so chunks, workers and devices can be added up in any order.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sgdphases.estimators.backend import Backend, chunks
+from sgdphases.estimators.backend import Backend, chunks, still, to_numpy
 from sgdphases.theory.minibatch_ensemble import mixture_variance
 
 
@@ -115,7 +115,7 @@ def sum_gradients(backend: Backend, indices: np.ndarray) -> GradientSums:
     total = next(parts)
     for part in parts:
         total = total + part
-    return total
+    return replace(total, gradient=to_numpy(total.gradient).astype(np.float64, copy=False))
 
 
 def sum_projections(backend: Backend, indices: np.ndarray, directions: np.ndarray, means: np.ndarray) -> ProjectionSums:
@@ -141,9 +141,12 @@ def gradient_moments(backend: Backend, wrong: np.ndarray | None = None) -> Gradi
         groups = [everyone]
     else:
         groups = [members for members in (everyone[~wrong], everyone[wrong]) if len(members)]
-    sums = [sum_gradients(backend, members) for members in groups]
-    total = sums[0] if len(sums) == 1 else sums[0] + sums[1]
-    populations = [_population(backend, members, part, total.mean) for members, part in zip(groups, sums, strict=True)]
+    with still(backend):
+        sums = [sum_gradients(backend, members) for members in groups]
+        total = sums[0] if len(sums) == 1 else sums[0] + sums[1]
+        populations = [
+            _population(backend, members, part, total.mean) for members, part in zip(groups, sums, strict=True)
+        ]
     if len(populations) == 2:
         clean, faulty = populations
         fraction = faulty.count / backend.n_samples

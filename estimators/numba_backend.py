@@ -7,7 +7,8 @@ import numpy as np
 from sgdphases.estimators import numba_kernels as kernels
 from sgdphases.estimators.backend import SampleGradients, Scores
 from sgdphases.estimators.errors import UsageError
-from sgdphases.estimators.mlp import MLP
+from sgdphases.estimators.mlp import MLP, layer_views, measured_places
+from sgdphases.estimators.mlp_hessian import mlp_hessian_products
 from sgdphases.estimators.numpy_backend import flat_inputs, require_mlp
 from sgdphases.estimators.targets import is_correct, prepare_samples
 
@@ -33,6 +34,8 @@ class NumbaBackend:
     dtype : None, "float32" or "float64"
         Of weights and activations; float32 by default. Sums over samples are float64 either way.
     device : None or "cpu"
+    parameters : str, list of str, or None
+        Parameters to measure, such as "layers.1.weight", ``*`` allowed; None takes all. Training moves all.
 
     Raises
     ------
@@ -42,7 +45,9 @@ class NumbaBackend:
         If data and network do not fit together.
     """
 
-    def __init__(self, model: MLP, x, y, *, loss: str = "cross-entropy", dtype=None, device: str | None = None):
+    def __init__(
+        self, model: MLP, x, y, *, loss: str = "cross-entropy", dtype=None, device: str | None = None, parameters=None
+    ):
         model = require_mlp(model, "numba", device)
         self.dtype = np.dtype(dtype or np.float32)
         if self.dtype not in (np.float32, np.float64):
@@ -50,6 +55,7 @@ class NumbaBackend:
         self.mlp = model
         self._sizes = np.array(model.layer_sizes)
         self._flat = np.array(model.weights, dtype=self.dtype)
+        self._measured = measured_places(model.layer_sizes, parameters)
         self._attach(x, y, loss)
 
     def _attach(self, x, y, loss: str) -> None:
@@ -57,7 +63,10 @@ class NumbaBackend:
             flat_inputs(x, self.mlp), y, n_outputs=self.mlp.layer_sizes[-1], loss=loss, dtype=self.dtype
         )
         self.n_samples = self.samples.n_samples
-        self.n_parameters = self.mlp.n_parameters
+        self.n_parameters = len(self._measured)
+        chosen = np.zeros(self.mlp.n_parameters)
+        chosen[self._measured] = 1
+        self._share = np.array([[m.flat[0], b[0]] for m, b in layer_views(self.mlp.layer_sizes, chosen)])
         self.chunk_size = max(1, CHUNK_NUMBERS // int(self._sizes.sum()))
 
     @property
@@ -69,7 +78,7 @@ class NumbaBackend:
 
     def on(self, x, y) -> Self:
         other = object.__new__(type(self))
-        other.dtype, other.mlp, other._sizes, other._flat = self.dtype, self.mlp, self._sizes, self._flat
+        other.__dict__.update(self.__dict__)
         other._attach(x, y, self.samples.loss)
         return other
 
@@ -79,29 +88,42 @@ class NumbaBackend:
 
     def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
         values, deltas, losses = self._factors(indices)
-        total = np.zeros(self.n_parameters, self.dtype)
         norms = np.empty(len(indices))
-        one = self.dtype.type(1)
-        kernels.add_gradient_sum(total, self._sizes, len(indices), one, values, deltas, self._scratch())
-        kernels.squared_norms(self._sizes, len(indices), values, deltas, norms)
-        return SampleGradients(losses, self._correct(indices, values), norms, total.astype(np.float64))
+        kernels.squared_norms(self._sizes, len(indices), values, deltas, self._share, norms)
+        total = self._gradient_sum(len(indices), values, deltas)
+        return SampleGradients(losses, self._correct(indices, values), norms, total)
 
     def projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
         values, deltas, _ = self._factors(indices)
         out = np.empty((len(directions), len(indices)))
-        for row, direction in zip(out, np.asarray(directions).astype(self.dtype), strict=True):
+        whole = np.zeros((len(directions), self.mlp.n_parameters), self.dtype)
+        whole[:, self._measured] = directions
+        for row, direction in zip(out, whole, strict=True):
             kernels.projections(direction, self._sizes, len(indices), values, deltas, row)
         return out.T
 
-    def gram(self, indices: np.ndarray) -> np.ndarray:
+    def weighted_sums(self, indices: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
         values, deltas, _ = self._factors(indices)
-        blocks, n = [], len(indices)
-        ends = n * np.concatenate([[0], np.cumsum(self._sizes)])
-        for layer in range(len(self._sizes) - 1):
-            a = values[ends[layer] : ends[layer + 1]].reshape(n, -1).astype(np.float64)
-            d = deltas[ends[layer + 1] : ends[layer + 2]].reshape(n, -1).astype(np.float64)
-            blocks.append((a @ a.T + 1) * (d @ d.T))
-        return np.sum(blocks, axis=0)
+        starts = len(indices) * np.concatenate([[0], np.cumsum(self._sizes)])
+        rows = []
+        for column in np.asarray(coefficients).T:
+            scaled = np.empty_like(deltas)
+            for layer in range(1, len(self._sizes)):
+                piece = slice(starts[layer], starts[layer + 1])
+                scaled[piece] = (deltas[piece].reshape(len(indices), -1) * column[:, None]).ravel()
+            rows.append(self._gradient_sum(len(indices), values, scaled))
+        return np.stack(rows)
+
+    def gram(self, indices: np.ndarray, others: np.ndarray) -> np.ndarray:
+        own = self._blocks(indices)
+        twins = own if others is indices else self._blocks(others)
+        total = np.zeros((len(indices), len(others)))
+        for (a, d), (b, e), (matrix, bias) in zip(own, twins, self._share, strict=True):
+            total += (matrix * (a @ b.T) + bias) * (d @ e.T)
+        return total
+
+    def hessian_products(self, indices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+        return mlp_hessian_products(self.mlp, self._flat, self.samples, indices, vectors, self._measured)
 
     def train(self, order: np.ndarray, batch_size: int, learning_rate: float) -> None:
         rows = min(batch_size, len(order))
@@ -110,6 +132,19 @@ class NumbaBackend:
             self._flat, self._sizes, *self._kinds(), self.samples.inputs, self.samples.targets,
             np.asarray(order, dtype=np.int64), batch_size, learning_rate, values, deltas, losses, self._scratch(),
         )  # fmt: skip
+
+    def _gradient_sum(self, n: int, values: np.ndarray, deltas: np.ndarray) -> np.ndarray:
+        total = np.zeros(self.mlp.n_parameters, self.dtype)
+        kernels.add_gradient_sum(total, self._sizes, n, self.dtype.type(1), values, deltas, self._scratch())
+        return total[self._measured].astype(np.float64)
+
+    def _blocks(self, indices: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Inputs and deltas of every layer, float64."""
+        values, deltas, _ = self._factors(indices)
+        n = len(indices)
+        ends = n * np.concatenate([[0], np.cumsum(self._sizes)])
+        cut = [(values[ends[k] : ends[k + 1]], deltas[ends[k + 1] : ends[k + 2]]) for k in range(len(self._sizes) - 1)]
+        return [(a.reshape(n, -1).astype(np.float64), d.reshape(n, -1).astype(np.float64)) for a, d in cut]
 
     def _kinds(self) -> tuple[int, int]:
         return _ACTIVATION[self.mlp.activation], _LOSS[self.samples.loss]

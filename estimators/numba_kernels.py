@@ -185,18 +185,21 @@ def add_gradient_sum(target, sizes, n, factor, values, deltas, scratch):
 
 
 @njit(cache=True)
-def squared_norms(sizes, n, values, deltas, out):
-    """|g_i|^2 = sum over layers of (|a_i|^2 + 1) |delta_i|^2, summed in float64."""
+def squared_norms(sizes, n, values, deltas, share, out):
+    """|g_i|^2 = sum over layers of (|a_i|^2 + 1) |delta_i|^2, summed in float64.
+
+    ``share[layer]`` holds 1 or 0 for the matrix and for the bias: whether they are measured.
+    """
     out[:] = 0.0
     for layer in range(len(sizes) - 1):
         a, d = _block(values, sizes, layer, n), _block(deltas, sizes, layer + 1, n)
         for r in range(n):
-            size_a, size_d = 1.0, 0.0
+            size_a, size_d = 0.0, 0.0
             for i in range(a.shape[1]):
                 size_a += np.float64(a[r, i]) * a[r, i]
             for o in range(d.shape[1]):
                 size_d += np.float64(d[r, o]) * d[r, o]
-            out[r] += size_a * size_d
+            out[r] += (share[layer, 0] * size_a + share[layer, 1]) * size_d
 
 
 @njit(cache=True)

@@ -3,11 +3,12 @@
 from typing import Self
 
 import numpy as np
-from scipy.special import erf, logsumexp, softmax
+from scipy.special import logsumexp, softmax
 
 from sgdphases.estimators.backend import SampleGradients, Scores
 from sgdphases.estimators.errors import InputError, UsageError
-from sgdphases.estimators.mlp import MLP, layer_views
+from sgdphases.estimators.mlp import MLP, activate, layer_views, measured_places, slope
+from sgdphases.estimators.mlp_hessian import mlp_hessian_products
 from sgdphases.estimators.targets import is_correct, prepare_samples
 
 CHUNK_NUMBERS = 2**23  # explicit gradients held at once: 64 MiB
@@ -26,6 +27,8 @@ class NumpyBackend:
     loss : {"cross-entropy", "squared"}
     dtype : None or "float64"
     device : None or "cpu"
+    parameters : str, list of str, or None
+        Parameters to measure, such as "layers.1.weight", ``*`` allowed; None takes all. Training moves all.
 
     Raises
     ------
@@ -35,12 +38,15 @@ class NumpyBackend:
         If data and network do not fit together.
     """
 
-    def __init__(self, model: MLP, x, y, *, loss: str = "cross-entropy", dtype=None, device: str | None = None):
+    def __init__(
+        self, model: MLP, x, y, *, loss: str = "cross-entropy", dtype=None, device: str | None = None, parameters=None
+    ):
         model = require_mlp(model, "numpy", device)
         if dtype is not None and np.dtype(dtype) != np.float64:
             raise UsageError(f"dtype = {dtype}: the numpy backend is the float64 reference; use numba or torch.")
         self.mlp = model
         self._flat = np.array(model.weights, dtype=np.float64)
+        self._measured = measured_places(model.layer_sizes, parameters)
         self._attach(x, y, loss)
 
     def _attach(self, x, y, loss: str) -> None:
@@ -48,8 +54,8 @@ class NumpyBackend:
             flat_inputs(x, self.mlp), y, n_outputs=self.mlp.layer_sizes[-1], loss=loss, dtype=np.float64
         )
         self.n_samples = self.samples.n_samples
-        self.n_parameters = self.mlp.n_parameters
-        self.chunk_size = max(1, CHUNK_NUMBERS // self.n_parameters)
+        self.n_parameters = len(self._measured)
+        self.chunk_size = max(1, CHUNK_NUMBERS // self.mlp.n_parameters)
 
     @property
     def weights(self) -> np.ndarray:
@@ -60,7 +66,7 @@ class NumpyBackend:
 
     def on(self, x, y) -> Self:
         other = object.__new__(type(self))
-        other.mlp, other._flat = self.mlp, self._flat
+        other.mlp, other._flat, other._measured = self.mlp, self._flat, self._measured
         other._attach(x, y, self.samples.loss)
         return other
 
@@ -75,38 +81,47 @@ class NumpyBackend:
     def projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
         return self.sample_gradients(indices) @ np.asarray(directions, dtype=np.float64).T
 
-    def gram(self, indices: np.ndarray) -> np.ndarray:
-        gradients = self.sample_gradients(indices)
-        return gradients @ gradients.T
+    def weighted_sums(self, indices: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+        return np.asarray(coefficients).T @ self.sample_gradients(indices)
+
+    def gram(self, indices: np.ndarray, others: np.ndarray) -> np.ndarray:
+        return self.sample_gradients(indices) @ self.sample_gradients(others).T
+
+    def hessian_products(self, indices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+        return mlp_hessian_products(self.mlp, self._flat, self.samples, indices, vectors, self._measured)
 
     def train(self, order: np.ndarray, batch_size: int, learning_rate: float) -> None:
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            step = np.zeros(self.n_parameters)
+            step = np.zeros(self.mlp.n_parameters)
             for first in range(0, len(batch), self.chunk_size):
-                step += self.sample_gradients(batch[first : first + self.chunk_size]).sum(axis=0)
+                step += self._all_gradients(batch[first : first + self.chunk_size]).sum(axis=0)
             self._flat -= learning_rate / len(batch) * step
 
     def sample_gradients(self, indices: np.ndarray) -> np.ndarray:
         """``g_i`` in rows, shape (n, P): what all else is made of."""
+        gradients = self._all_gradients(indices)
+        return gradients if self.n_parameters == self.mlp.n_parameters else gradients[:, self._measured]
+
+    def _all_gradients(self, indices: np.ndarray) -> np.ndarray:
         values = self._forward(indices)
-        gradients = np.empty((len(indices), self.n_parameters))
+        gradients = np.empty((len(indices), self.mlp.n_parameters))
         layers = layer_views(self.mlp.layer_sizes, self._flat)
         slots = layer_views(self.mlp.layer_sizes, gradients)
         delta = self._output_delta(indices, values[-1])
         for depth in reversed(range(len(layers))):
-            inputs = values[depth] if depth == 0 else _activate(values[depth], self.mlp.activation)
+            inputs = values[depth] if depth == 0 else activate(values[depth], self.mlp.activation)
             slots[depth][0][:] = delta[:, :, None] * inputs[:, None, :]
             slots[depth][1][:] = delta
             if depth:
-                delta = (delta @ layers[depth][0]) * _slope(values[depth], self.mlp.activation)
+                delta = (delta @ layers[depth][0]) * slope(values[depth], self.mlp.activation)
         return gradients
 
     def _forward(self, indices: np.ndarray) -> list[np.ndarray]:
         """Inputs, then the pre-activations of every layer; the last are the outputs."""
         values = [self.samples.inputs[indices]]
         for depth, (matrix, bias) in enumerate(layer_views(self.mlp.layer_sizes, self._flat)):
-            inputs = values[-1] if depth == 0 else _activate(values[-1], self.mlp.activation)
+            inputs = values[-1] if depth == 0 else activate(values[-1], self.mlp.activation)
             values.append(inputs @ matrix.T + bias)
         return values
 
@@ -151,15 +166,3 @@ def flat_inputs(x, mlp: MLP) -> np.ndarray:
     if rows.ndim == 2 and rows.shape[1] != mlp.layer_sizes[0]:
         raise InputError(f"a sample of shape {x.shape[1:]} does not fit a network with {mlp.layer_sizes[0]} inputs.")
     return rows
-
-
-def _activate(z: np.ndarray, activation: str) -> np.ndarray:
-    if activation == "relu":
-        return np.maximum(z, 0.0)
-    return np.tanh(z) if activation == "tanh" else erf(z / np.sqrt(2))
-
-
-def _slope(z: np.ndarray, activation: str) -> np.ndarray:
-    if activation == "relu":
-        return (z > 0).astype(z.dtype)
-    return 1 - np.tanh(z) ** 2 if activation == "tanh" else np.sqrt(2 / np.pi) * np.exp(-(z**2) / 2)

@@ -37,14 +37,16 @@ class OrderParameters:
         Whether a minibatch may hold a sample twice.
     ensemble : {"plain", "stratified"}
         Minibatches drawn from all samples, or (1-rho)B clean and rho B wrong ones drawn independently.
-    moments : GradientMoments
-        The batch-free moments all scalars but the sampled alignments derive from.
+    moments : GradientMoments or None
+        The batch-free moments all scalars but the sampled alignments derive from; None where all is sampled.
+    standard_errors : dict of float
+        Of whatever was sampled, by name. What is not in it is exact, up to rounding.
     """
 
     batch_size: int
     replacement: bool
     ensemble: str
-    moments: GradientMoments = field(repr=False)
+    moments: GradientMoments | None = field(repr=False)
     noise_fraction: float = _scalar("ρ", "fraction of samples with wrong labels")
     loss: float = _scalar("L", "mean loss of the training set")
     train_error: float = _scalar("ε_tr", "fraction of training samples not given their label")
@@ -60,7 +62,6 @@ class OrderParameters:
     gradient_noise_scale: float = _scalar("B_simple", "Tr Σ / A_0, the batch size at which noise equals signal")
     aligned_fraction: float = _scalar("A_0/A", "fractionally aligned activity, near R when norms concentrate")
     alignment: float = _scalar("R", "mean cosine between two independent minibatch gradients")
-    alignment_standard_error: float = _scalar("δR", "jackknife standard error of R")
     loss_c: float = _scalar("L_c", "mean loss of samples with right labels")
     loss_w: float = _scalar("L_w", "mean loss of samples with wrong labels")
     error_c: float = _scalar("ε_c", "error on samples with right labels")
@@ -77,9 +78,8 @@ class OrderParameters:
     alignment_ac: float = _scalar("R_ac", "cosine between the mean gradient and the clean one")
     alignment_aw: float = _scalar("R_aw", "cosine between the mean gradient and the wrong one")
     alignment_c: float = _scalar("R_c", "mean cosine between the clean parts of two minibatches")
-    alignment_c_standard_error: float = _scalar("δR_c", "jackknife standard error of R_c")
     alignment_w: float = _scalar("R_w", "mean cosine between the wrong parts of two minibatches")
-    alignment_w_standard_error: float = _scalar("δR_w", "jackknife standard error of R_w")
+    standard_errors: dict[str, float] = field(default_factory=dict)
 
     def at_batch_size(self, batch_size: int, *, replacement: bool | None = None) -> "OrderParameters":
         """The same point in weight space seen with another batch size: exact, without a new measurement.
@@ -89,10 +89,10 @@ class OrderParameters:
         Raises
         ------
         UsageError
-            If the batch size is not between 1 and N (no upper limit with replacement).
+            If the batch size is not between 1 and N (no upper limit with replacement), or all was sampled.
         """
         keep = self.replacement if replacement is None else replacement
-        return from_moments(self.moments, batch_size, replacement=keep, ensemble=self.ensemble)
+        return from_moments(self._known_moments(), batch_size, replacement=keep, ensemble=self.ensemble)
 
     def in_ensemble(self, ensemble: str) -> "OrderParameters":
         """The same point in the "plain" or the "stratified" ensemble: exact, without a new measurement.
@@ -102,15 +102,21 @@ class OrderParameters:
         UsageError
             For an unknown ensemble, or the stratified one where wrong labels are unknown.
         """
-        return from_moments(self.moments, self.batch_size, replacement=self.replacement, ensemble=ensemble)
+        return from_moments(self._known_moments(), self.batch_size, replacement=self.replacement, ensemble=ensemble)
 
     def with_values(self, **values: Any) -> "OrderParameters":
         """A copy with some scalars set, for estimators that add to the closed forms."""
         return replace(self, **values)
 
     def scalars(self) -> dict[str, float]:
-        """All scalars by name, in the order of `describe`."""
-        return {name: float(getattr(self, name)) for name in describe()}
+        """All scalars by name, in the order of `describe`, then ``NAME_standard_error`` for what was sampled."""
+        values = {name: float(getattr(self, name)) for name in describe()}
+        return values | {f"{name}_standard_error": float(error) for name, error in self.standard_errors.items()}
+
+    def _known_moments(self) -> GradientMoments:
+        if self.moments is None:
+            raise UsageError("a sampled measurement knows one batch size and one ensemble: use estimator='exact'.")
+        return self.moments
 
 
 def describe() -> dict[str, tuple[str, str]]:

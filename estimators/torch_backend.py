@@ -1,43 +1,39 @@
-"""Any PyTorch module made of Linear layers, activations and Flatten, on any device."""
+"""Any PyTorch module, on any device: per-sample quantities from a forward and a backward pass."""
 
 import copy
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import nn
+from torch.func import vmap
 from torch.nn import functional as F
 
 from sgdphases.estimators.backend import SampleGradients, Scores
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.estimators.mlp import MLP
-from sgdphases.estimators.targets import is_correct, prepare_samples
+from sgdphases.estimators.parameters import chosen_parameters
+from sgdphases.estimators.targets import LOSSES, is_correct, prepare_samples
+from sgdphases.estimators.torch_capture import Capture
+from sgdphases.estimators.torch_factors import accumulator
+from sgdphases.estimators.torch_modes import Modes, coupling_layers
+from sgdphases.estimators.torch_rules import tensors_in
 
-CHUNK_NUMBERS = 2**23  # activations held at once
-_ACTIVATIONS = (
-    nn.CELU, nn.ELU, nn.GELU, nn.Hardshrink, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LeakyReLU, nn.LogSigmoid,
-    nn.Mish, nn.ReLU, nn.ReLU6, nn.SELU, nn.SiLU, nn.Sigmoid, nn.Softplus, nn.Softshrink, nn.Softsign, nn.Tanh,
-    nn.Tanhshrink, nn.Threshold,
-)  # fmt: skip
-_KNOWN = (*_ACTIVATIONS, nn.Linear, nn.Flatten, nn.Identity)
-_DTYPES: dict[np.dtype, torch.dtype] = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
-
-
-class _Erf(nn.Module):
-    def forward(self, z):
-        return torch.erf(z / 2**0.5)
-
-
-class _Factors(NamedTuple):
-    """Of one Linear layer: its inputs, shape (n, in), and the loss derivatives at its outputs, shape (n, out)."""
-
-    layer: nn.Linear
-    inputs: torch.Tensor
-    delta: torch.Tensor
+CHUNK_NUMBERS = 2**20  # factors held at once on a CPU: small enough for its caches
+MOST_NUMBERS = {"cpu": 2**26, "cuda": 2**28, "mps": 2**26}  # held at once, even where few samples fill them
+_HALF = (torch.float16, torch.bfloat16)
+FEW_SAMPLES = 32  # a chunk is no smaller, unless that takes MOST_NUMBERS
 
 
 class TorchBackend:
-    """PyTorch modules by layer factors: a forward and a backward pass, no loop over samples.
+    """PyTorch modules by layer factors, without a loop over samples.
+
+    Linear, Conv1d and Conv2d, Embedding, LayerNorm, RMSNorm, GroupNorm, InstanceNorm and frozen BatchNorm have closed
+    forms; layers without parameters need none; layers used twice and shared weights are recognised. All other modules
+    go through `torch.func`, with a line in the log. On construction two samples are held against autograd.
 
     Parameters
     ----------
@@ -45,238 +41,326 @@ class TorchBackend:
         A module is used as it is, its weights shared with the caller, unless a dtype or device asks for a copy.
         Parameters that do not require a gradient are left out of every gradient.
     x : ndarray, shape (N, ...)
-    y : ndarray, shape (N,) or (N, outputs)
+        Integers are handed on as such to a model with an Embedding.
+    y : ndarray, shape (N,) or (N, ...)
         Integer class labels or real targets.
-    loss : {"cross-entropy", "squared"}
-    dtype : None, "float32" or "float64"
-        None keeps the module's own (float32 for an MLP).
+    loss : {"cross-entropy", "squared"} or callable
+        A callable takes a batch's outputs and targets and gives their mean loss, as PyTorch's losses do.
+    dtype : None, "float16", "bfloat16", "float32" or "float64"
+        None keeps the module's own (float32 for an MLP). Sums over samples and layers are float64 either way.
     device : None or str
         As PyTorch names it: "cpu", "cuda", "cuda:1", "mps". None stays where the module is.
+    parameters : str, list of str, or None
+        Parameters to measure, by name, ``*`` allowed; None takes all that require a gradient. Training moves all.
+    batch_norm : {"batch", "frozen"}
+        Whether BatchNorm layers in training mode use the minibatch's statistics, as in training (then only the sampled
+        ensemble exists), or their running ones.
+    dropout : {"off", "mask"}
+        Without dropout, or with one mask a layer, the same for every sample: a fixed thinned network.
+    autocast : None, "float16" or "bfloat16"
+        Mixed precision: forward passes under `torch.autocast`.
+    keep_activations : bool
+        Keep the factors of the whole training set between the two passes of a measurement: faster, where they fit.
 
     Raises
     ------
     UsageError
-        For a layer this backend has no factors for, named in the message, or a device that is not there.
+        For a setting this backend does not know, a device that is not there, or a model whose samples cannot be told
+        apart.
     InputError
         If data and network do not fit together.
     """
 
     def __init__(
-        self, model: nn.Module | MLP, x, y, *, loss: str = "cross-entropy", dtype=None, device: str | None = None
+        self,
+        model: nn.Module | MLP,
+        x,
+        y,
+        *,
+        loss: str | Callable = "cross-entropy",
+        dtype=None,
+        device: str | None = None,
+        parameters: str | Sequence[str] | None = None,
+        batch_norm: str = "batch",
+        dropout: str = "off",
+        autocast: str | None = None,
+        keep_activations: bool = False,
     ):
         if isinstance(model, MLP):
-            model, dtype = module_from_mlp(model), dtype or np.float32
+            model, dtype = module_from_mlp(model), dtype or "float32"
         elif not isinstance(model, nn.Module):
             raise UsageError(f"the torch backend takes a torch.nn.Module or an MLP, not {type(model).__name__}.")
         elif dtype is not None or device is not None:
             model = copy.deepcopy(model)
-        self._layers = _linear_layers(model)
         self.module = _moved(model, dtype, device)
-        self._parameters = [p for p in self.module.parameters() if p.requires_grad]
-        if not self._parameters:
+        trained = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        if not trained:
             raise UsageError("the model has no parameter that requires a gradient: there is nothing to measure.")
+        self._trained = list(trained.values())
+        self._parameters = [trained[name] for name in chosen_parameters(list(trained), parameters)]
         self.device, self.dtype = self._parameters[0].device, self._parameters[0].dtype
-        self._slots = _slots(self._parameters)
-        self.n_parameters = sum(p.numel() for p in self._parameters)
+        ends = np.cumsum([0, *(p.numel() for p in self._parameters)]).tolist()
+        self._slots = {p: slice(*ends[k : k + 2]) for k, p in enumerate(self._parameters)}
+        self.n_parameters = ends[-1]
+        self._modes = Modes(self.module, batch_norm, dropout)
+        self._autocast = _float_type(autocast, "autocast") if autocast is not None else None
+        self._keep = keep_activations
+        self._kept: dict[bytes, Any] | None = None
+        self._uploaded: tuple[Any, torch.Tensor] | None = None
         self._attach(x, y, loss)
-        self._check_factors()
+        self.coupled = coupling_layers(self.module) if batch_norm == "batch" else []
+        coarse = self._autocast is not None or any(p.dtype in _HALF for p in self._parameters)
+        self._capture = Capture(self.module, self._parameters, coarse=coarse)
+        if self.coupled:
+            self.chunk_size = self.n_samples
+        else:
+            with self._modes:
+                self._capture.settle(self._losses_of, [0, min(1, self.n_samples - 1)])
+            self.chunk_size = self._fitting_chunk()
 
-    def _attach(self, x, y, loss: str) -> None:
-        kept = next((dtype for dtype, own in _DTYPES.items() if own == self.dtype), None)
-        if kept is None:
-            raise UsageError(f"the model has dtype {self.dtype}: the torch backend knows float32 and float64.")
-        n_outputs, numbers = self._try_forward(x, kept)
-        samples = prepare_samples(x, y, n_outputs=n_outputs, loss=loss, dtype=kept)
-        self.loss, self.labels, self.n_samples = samples.loss, samples.labels, samples.n_samples
-        self._inputs = torch.from_numpy(samples.inputs).to(self.device)
-        self._targets = torch.from_numpy(samples.targets).to(self.device)
-        self.chunk_size = max(1, CHUNK_NUMBERS // numbers)
+    def _attach(self, x, y, loss: str | Callable) -> None:
+        if not (callable(loss) or loss in LOSSES):
+            raise UsageError(f"loss = {loss!r}: choose one of {', '.join(LOSSES)}, or give a callable.")
+        self.loss = loss
+        x, y = np.asarray(x), np.asarray(y)
+        integers = np.issubdtype(x.dtype, np.integer) and any(
+            isinstance(m, nn.Embedding) for m in self.module.modules()
+        )
+        kept = np.dtype(np.int64) if integers else np.dtype(np.float64 if self.dtype == torch.float64 else np.float32)
+        n_outputs = self._try_forward(torch.from_numpy(x[:2].astype(kept)))
+        if callable(loss):
+            samples = prepare_samples(x, np.zeros(len(x)), n_outputs=1, loss="squared", dtype=kept)
+            if len(y) != len(x):
+                raise InputError(f"x has {len(x)} samples and y has {len(y)}: give one target a sample.")
+            self.labels = y if y.ndim == 1 and np.issubdtype(y.dtype, np.integer) else np.full(len(y), -1)
+            targets = torch.from_numpy(np.ascontiguousarray(y))
+            targets = targets.to(self.dtype) if targets.is_floating_point() else targets
+        else:
+            if n_outputs is None:
+                raise InputError("the model must answer with shape (samples, outputs) for this loss.")
+            samples = prepare_samples(x, y, n_outputs=n_outputs, loss=loss, dtype=kept)
+            self.labels, targets = samples.labels, torch.from_numpy(samples.targets.astype(np.float64)).to(self.dtype)
+        self.n_samples = samples.n_samples
+        inputs = torch.from_numpy(samples.inputs)
+        self._inputs = (inputs if integers else inputs.to(self.dtype)).to(self.device)
+        self._targets = targets.to(self.device)
 
     @property
     def weights(self) -> np.ndarray:
-        return nn.utils.parameters_to_vector(self._parameters).detach().cpu().numpy().copy()
+        flat = nn.utils.parameters_to_vector(self._trained).detach().cpu()
+        return (flat if flat.dtype == torch.float64 else flat.float()).numpy().copy()
 
     def load_weights(self, weights: np.ndarray) -> None:
-        if np.shape(weights) != (self.n_parameters,):
-            raise InputError(
-                f"weights of shape {np.shape(weights)} do not fit a model with {self.n_parameters} parameters."
-            )
-        flat = torch.from_numpy(np.asarray(weights)).to(self.device, self.dtype)
+        n_weights = sum(p.numel() for p in self._trained)
+        if np.shape(weights) != (n_weights,):
+            raise InputError(f"weights of shape {np.shape(weights)} do not fit a model with {n_weights} of them.")
+        flat = torch.from_numpy(np.asarray(weights)).to(self.device)
         with torch.no_grad():
-            for parameter in self._parameters:
-                parameter.copy_(self._view(flat, parameter))
+            for parameter, part in zip(self._trained, flat.split([p.numel() for p in self._trained]), strict=True):
+                parameter.copy_(part.view_as(parameter))
 
     def on(self, x, y) -> Self:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
+        other._kept = other._uploaded = None
         other._attach(x, y, self.loss)
         return other
 
     def scores(self, indices: np.ndarray) -> Scores:
-        with torch.no_grad():
-            index, outputs = self._outputs(indices)
-            return Scores(_numpy(self._losses(index, outputs)), self._correct(indices, outputs))
+        with torch.no_grad(), self._modes:
+            index = self._index(indices)
+            losses, outputs = self._losses_of(index)
+            return Scores(_numpy(losses), self._correct(indices, outputs))
 
     def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
         factors, losses, outputs = self._factors(indices)
-        total = torch.zeros(self.n_parameters, dtype=torch.float64, device=self.device)
-        norms = torch.zeros(len(indices), dtype=torch.float64, device=self.device)
-        for layer, inputs, delta in factors:
-            size = _row_squares(delta)
-            if layer.weight.requires_grad:
-                self._view(total, layer.weight).add_((delta.T @ inputs).double())
-                norms += size * _row_squares(inputs)
-            if layer.bias is not None and layer.bias.requires_grad:
-                self._view(total, layer.bias).add_(delta.sum(dim=0, dtype=torch.float64))
-                norms += size
-        return SampleGradients(_numpy(losses), self._correct(indices, outputs), _numpy(norms), _numpy(total))
+        norms = sum((factor.squared_norms() for factor in factors.values()), self._zeros(len(indices)))
+        total = self._gathered(factors, lambda factor: factor.weighted_sums(None))[0]
+        return SampleGradients(_numpy(losses), self._correct(indices, outputs), _numpy(norms), total)
 
     def projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
         factors, _, _ = self._factors(indices)
-        rows = torch.from_numpy(np.asarray(directions)).to(self.device, self.dtype)
-        out = torch.zeros(len(indices), len(rows), dtype=torch.float64, device=self.device)
-        for layer, inputs, delta in factors:
-            for k, direction in enumerate(rows):
-                if layer.weight.requires_grad:
-                    out[:, k] += (inputs @ self._view(direction, layer.weight).T * delta).sum(
-                        dim=1, dtype=torch.float64
-                    )
-                if layer.bias is not None and layer.bias.requires_grad:
-                    out[:, k] += (delta * self._view(direction, layer.bias)).sum(dim=1, dtype=torch.float64)
+        rows = self._on_device(directions)
+        out = self._zeros(len(indices), len(rows))
+        for parameter, factor in factors.items():
+            out += factor.projections(rows[:, self._slots[parameter]])
         return _numpy(out)
 
-    def gram(self, indices: np.ndarray) -> np.ndarray:
+    def weighted_sums(self, indices: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+        columns = torch.from_numpy(np.asarray(coefficients, dtype=np.float64)).to(self.device, accumulator(self.device))
+        if self.coupled:
+            return self._coupled_sums(indices, columns)
         factors, _, _ = self._factors(indices)
-        total = torch.zeros(len(indices), len(indices), dtype=torch.float64, device=self.device)
-        for layer, inputs, delta in factors:
-            a, d = inputs.double(), delta.double()
-            of_inputs = a @ a.T if layer.weight.requires_grad else torch.zeros_like(total)
-            if layer.bias is not None and layer.bias.requires_grad:
-                of_inputs += 1
-            total += of_inputs * (d @ d.T)
+        return _numpy(self._gathered(factors, lambda factor: factor.weighted_sums(columns), len(columns.T)))
+
+    def gram(self, indices: np.ndarray, others: np.ndarray) -> np.ndarray:
+        factors, _, _ = self._factors(indices)
+        twins = factors if others is indices else self._factors(others)[0]
+        total = self._zeros(len(indices), len(others))
+        for parameter, factor in factors.items():
+            if parameter in twins:
+                total += factor.inner(twins[parameter])
         return _numpy(total)
 
+    def hessian_products(self, indices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+        rows = self._on_device(vectors).to(self.dtype)
+        with torch.enable_grad(), self._modes:
+            losses, _ = self._losses_of(self._index(indices))
+            gradients = torch.autograd.grad(losses.sum(), self._parameters, create_graph=True, allow_unused=True)
+            used = [(p, g) for p, g in zip(self._parameters, gradients, strict=True) if g is not None]
+            out = self._zeros(len(rows), self.n_parameters)
+            for k, row in enumerate(rows):
+                along = sum((g * row[self._slots[p]].view_as(p)).sum() for p, g in used)
+                if not along.requires_grad:
+                    continue
+                products = torch.autograd.grad(along, self._parameters, retain_graph=True, allow_unused=True)
+                for parameter, product in zip(self._parameters, products, strict=True):
+                    if product is not None:
+                        out[k, self._slots[parameter]] = product.flatten().to(out.dtype)
+        return _numpy(out)
+
     def train(self, order: np.ndarray, batch_size: int, learning_rate: float) -> None:
-        for batch in torch.from_numpy(np.asarray(order)).to(self.device).split(batch_size):
-            loss = self._losses(batch, self.module(self._inputs[batch])).mean()
-            gradients = torch.autograd.grad(loss, self._parameters)
-            with torch.no_grad():
-                torch._foreach_add_(list[torch.Tensor](self._parameters), gradients, alpha=-learning_rate)
+        with self._modes.training():
+            for batch in self._index(order).split(batch_size):
+                losses, _ = self._losses_of(batch)
+                gradients = torch.autograd.grad(losses.mean(), self._trained, allow_unused=True)
+                moved = [(p, g) for p, g in zip(self._trained, gradients, strict=True) if g is not None]
+                with torch.no_grad():
+                    torch._foreach_add_([p for p, _ in moved], [g for _, g in moved], alpha=-learning_rate)
 
-    def _outputs(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        index = torch.from_numpy(np.asarray(indices)).to(self.device)
-        return index, self.module(self._inputs[index])
-
-    def _losses(self, index: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
-        targets = self._targets[index]
-        if self.loss == "squared":
-            return 0.5 * ((outputs - targets) ** 2).sum(dim=1)
-        return F.cross_entropy(outputs, targets, reduction="none")
-
-    def _factors(self, indices: np.ndarray) -> tuple[list[_Factors], torch.Tensor, torch.Tensor]:
-        """Layer factors, losses and outputs; needs gradients on whatever the caller has set."""
-        seen: dict[nn.Linear, tuple[torch.Tensor, Any]] = {}
-
-        def keep(layer, inputs, output):
-            if layer in seen:
-                raise UsageError(f"layer {self._layers[layer]!r} is used twice in one pass: not supported yet.")
-            # The edge of the graph, not the tensor: an activation may overwrite the tensor in place.
-            seen[layer] = inputs[0].detach(), torch.autograd.graph.get_gradient_edge(output)
-
-        hooks = [layer.register_forward_hook(keep) for layer in self._layers]
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """A stretch in which the weights do not change, so that factors may be kept."""
+        self._kept = {} if self._keep else None
         try:
-            with torch.enable_grad():
-                index, outputs = self._outputs(indices)
-                losses = self._losses(index, outputs)
-                deltas = torch.autograd.grad(losses.sum(), [edge for _, edge in seen.values()])
+            yield
         finally:
-            for hook in hooks:
-                hook.remove()
-        factors = [_Factors(layer, a, d) for (layer, (a, _)), d in zip(seen.items(), deltas, strict=True)]
-        return factors, losses.detach(), outputs.detach()
+            self._kept = self._uploaded = None
+
+    def _index(self, indices) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(indices, dtype=np.int64)).to(self.device)
+
+    def _losses_of(self, index: torch.Tensor | list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Losses, shape (n,), and outputs of some samples."""
+        targets = self._targets[index]
+        with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
+            outputs = self.module(self._inputs[index])
+        outputs = outputs.float() if outputs.dtype in _HALF else outputs
+        if callable(self.loss):
+            one = self.loss
+            return vmap(lambda out, target: one(out.unsqueeze(0), target.unsqueeze(0)))(outputs, targets), outputs
+        targets = targets.to(outputs.dtype)
+        if self.loss == "squared":
+            return 0.5 * ((outputs - targets) ** 2).sum(dim=1), outputs
+        return F.cross_entropy(outputs, targets, reduction="none"), outputs
+
+    def _factors(self, indices: np.ndarray):
+        if self.coupled:
+            raise UsageError(
+                f"layer {self.coupled[0]} normalises with the statistics of its minibatch, so a sample has no gradient "
+                "of its own: choose batch_norm='frozen' (running statistics), or estimator='sampled', which keeps them."
+            )
+        key = np.asarray(indices).tobytes()
+        if self._kept is not None and key in self._kept:
+            return self._kept[key]
+        with self._modes:
+            index = self._index(indices)
+            found = self._capture.factors(lambda: self._losses_of(index), len(indices))
+        if self._kept is not None:
+            self._kept[key] = found
+        return found
+
+    def _coupled_sums(self, indices: np.ndarray, columns: torch.Tensor) -> np.ndarray:
+        out = self._zeros(len(columns.T), self.n_parameters)
+        with torch.enable_grad(), self._modes:
+            losses, _ = self._losses_of(self._index(indices))
+            for row, column in zip(out, columns.T.to(losses.dtype), strict=True):
+                gradients = torch.autograd.grad(
+                    (losses * column).sum(), self._parameters, retain_graph=True, allow_unused=True
+                )
+                for parameter, gradient in zip(self._parameters, gradients, strict=True):
+                    if gradient is not None:
+                        row[self._slots[parameter]] = gradient.flatten().to(out.dtype)
+        return _numpy(out)
+
+    def _gathered(self, factors, sums: Callable[[Any], torch.Tensor], n_rows: int = 1) -> torch.Tensor:
+        """One row of P numbers for each coefficient column, from what each parameter's factor gives."""
+        out = self._zeros(n_rows, self.n_parameters)
+        for parameter, factor in factors.items():
+            out[:, self._slots[parameter]] = sums(factor)
+        return out
+
+    def _zeros(self, *shape: int) -> torch.Tensor:
+        return torch.zeros(*shape, dtype=accumulator(self.device), device=self.device)
+
+    def _on_device(self, directions: Any) -> torch.Tensor:
+        """Directions in the dtype of the factors, uploaded once however many chunks ask with them."""
+        if self._uploaded is None or self._uploaded[0] is not directions:
+            kept = torch.float64 if self.dtype == torch.float64 else torch.float32
+            self._uploaded = directions, torch.from_numpy(np.asarray(directions)).to(kept).to(self.device)
+        return self._uploaded[1]
 
     def _correct(self, indices: np.ndarray, outputs: torch.Tensor) -> np.ndarray:
-        return is_correct(outputs.cpu().numpy(), self.labels[indices])
+        if outputs.ndim != 2:
+            return np.full(len(indices), np.nan)
+        return is_correct(outputs.detach().float().cpu().numpy(), self.labels[indices])
 
-    def _view(self, flat: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-        start, stop = self._slots[parameter]
-        return flat[start:stop].view_as(parameter)
+    def _fitting_chunk(self) -> int:
+        few = np.arange(min(2, self.n_samples))
+        numbers = max(1, self._numbers_per_sample(few))
+        most = MOST_NUMBERS.get(self.device.type, 2**26)
+        at_once = CHUNK_NUMBERS if self.device.type == "cpu" else most
+        return max(1, at_once // numbers, min(FEW_SAMPLES, most // numbers))
 
-    def _try_forward(self, x, dtype: np.dtype) -> tuple[int, int]:
-        """Output width, and numbers one sample leaves in the inputs and outputs of all Linear layers."""
+    def _numbers_per_sample(self, few: np.ndarray) -> int:
+        """What one sample leaves in activations and factors."""
         counted = [0]
 
-        def count(layer, inputs, output):
-            if inputs[0].ndim != 2:
-                raise InputError(
-                    f"layer {self._layers[layer]!r} gets inputs of {inputs[0].ndim} dimensions: "
-                    "put a Flatten before it."
-                )
-            counted[0] += inputs[0].numel() + output.numel()
+        def count(module, inputs, output):
+            counted[0] += sum(values.numel() for values in tensors_in(output))
 
-        first = torch.from_numpy(np.asarray(x)[:1].astype(dtype)).to(self.device)
-        hooks = [layer.register_forward_hook(count) for layer in self._layers]
+        hooks = [m.register_forward_hook(count) for m in self.module.modules() if not any(True for _ in m.children())]
         try:
-            with torch.no_grad():
-                outputs = self.module(first)
-        except RuntimeError as error:
-            raise InputError(f"the model does not take samples of shape {tuple(first.shape[1:])}: {error}") from error
+            factors, _, _ = self._factors(few)
         finally:
             for hook in hooks:
                 hook.remove()
-        if outputs.ndim != 2:
-            raise InputError(f"the model answers with shape {tuple(outputs.shape)}: it must be (samples, outputs).")
-        return outputs.shape[1], counted[0]
+        return (counted[0] + sum(factor.numel() for factor in factors.values())) // len(few)
 
-    def _check_factors(self) -> None:
-        """Hold the factored gradient of the first samples against autograd's: catches weights used outside a layer."""
-        few = np.arange(min(2, self.n_samples))
-        found = torch.from_numpy(self.gradient_sums(few).gradient_sum)
-        index = torch.from_numpy(few).to(self.device)
-        loss = self._losses(index, self.module(self._inputs[index])).sum()
-        expected = torch.autograd.grad(loss, self._parameters, allow_unused=True)
-        names = {id(p): name for name, p in self.module.named_parameters()}
-        scale = max((float(e.abs().max()) for e in expected if e is not None), default=0.0)
-        for parameter, own in zip(self._parameters, expected, strict=True):
-            gap = self._view(found, parameter) - (0.0 if own is None else own.cpu().double())
-            if float(gap.abs().max()) > 1e-3 * scale:
-                raise UsageError(
-                    f"parameter {names[id(parameter)]!r} acts outside its own Linear layer (used directly, or shared): "
-                    f"its per-sample gradients cannot be factored."
-                )
+    def _try_forward(self, first: torch.Tensor) -> int | None:
+        """Output width; None where an answer has more than one dimension."""
+        first = first if not first.is_floating_point() else first.to(self.dtype)
+        try:
+            with torch.no_grad(), self._modes.frozen():
+                outputs = self.module(first.to(self.device))
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise InputError(f"the model does not take samples of shape {tuple(first.shape[1:])}: {error}") from error
+        return outputs.shape[1] if outputs.ndim == 2 else None
 
 
-def module_from_mlp(mlp: MLP) -> nn.Sequential:
-    """The same network as a PyTorch module, float64, with the same weights."""
-    activations = {"relu": nn.ReLU, "tanh": nn.Tanh, "erf": _Erf}
-    steps: list[nn.Module] = [nn.Flatten()]
-    for fan_in, fan_out in zip(mlp.layer_sizes, mlp.layer_sizes[1:], strict=False):
-        steps += [nn.Linear(fan_in, fan_out), activations[mlp.activation]()]
-    module = nn.Sequential(*steps[:-1]).double()
+def module_from_mlp(mlp: MLP) -> nn.Module:
+    """The same network as a PyTorch module, float64, with the same weights and parameter names."""
+    module = _Perceptron(mlp.layer_sizes, mlp.activation).double()
     nn.utils.vector_to_parameters(torch.from_numpy(np.array(mlp.weights, dtype=np.float64)), module.parameters())
     return module
 
 
-def _linear_layers(model: nn.Module) -> dict[nn.Linear, str]:
-    """Linear layers with something to learn, and their names; any layer without factors is an error."""
-    layers = {}
-    for name, module in model.named_modules():
-        leaf = not any(True for _ in module.children())
-        if leaf and not isinstance(module, (*_KNOWN, _Erf)):
-            raise UsageError(
-                f"layer {name or 'model'!r} is a {type(module).__name__}: "
-                "the torch backend measures models made of Linear, activations and Flatten."
-            )
-        if isinstance(module, nn.Linear) and any(p.requires_grad for p in module.parameters()):
-            layers[module] = name
-    return layers
+class _Perceptron(nn.Module):
+    def __init__(self, sizes: tuple[int, ...], activation: str):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.activation = {"relu": torch.relu, "tanh": torch.tanh, "erf": lambda z: torch.erf(z / 2**0.5)}[activation]
+
+    def forward(self, x):
+        x = x.flatten(1)
+        for layer in self.layers[:-1]:
+            x = self.activation(layer(x))
+        return self.layers[-1](x)
 
 
 def _moved(model: nn.Module, dtype, device: str | None) -> nn.Module:
     if dtype is not None:
-        if np.dtype(dtype) not in _DTYPES:
-            raise UsageError(f"dtype = {dtype}: the torch backend knows float32 and float64.")
-        model = model.to(_DTYPES[np.dtype(dtype)])
+        model = model.to(_float_type(dtype, "dtype"))
     if device is None:
         return model
     try:
@@ -285,13 +369,12 @@ def _moved(model: nn.Module, dtype, device: str | None) -> nn.Module:
         raise UsageError(f"device = {device!r} is not available here: {str(error).splitlines()[0]}") from error
 
 
-def _slots(parameters: list[nn.Parameter]) -> dict[torch.Tensor, tuple[int, int]]:
-    ends = np.cumsum([0] + [p.numel() for p in parameters])
-    return {p: (int(start), int(stop)) for p, start, stop in zip(parameters, ends, ends[1:], strict=False)}
-
-
-def _row_squares(values: torch.Tensor) -> torch.Tensor:
-    return (values * values).sum(dim=1, dtype=torch.float64)
+def _float_type(name: Any, what: str) -> torch.dtype:
+    known = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
+    text = str(name).removeprefix("torch.") if isinstance(name, (str, torch.dtype)) else np.dtype(name).name
+    if text not in known:
+        raise UsageError(f"{what} = {name}: choose one of {', '.join(known)}.")
+    return known[text]
 
 
 def _numpy(values: torch.Tensor) -> np.ndarray:

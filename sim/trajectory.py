@@ -33,6 +33,8 @@ def trajectory_dataset(rows: dict[str, np.ndarray], steps_per_epoch: int, settin
         Variables carry their symbol and meaning as attributes; coordinates "step" and "epoch".
     """
     meaning = {**describe(), **TEST_SCALARS}
+    errors = {name: name.removesuffix("_standard_error") for name in rows if name.endswith("_standard_error")}
+    meaning |= {name: (f"δ{meaning[of][0]}", f"standard error of {meaning[of][0]}") for name, of in errors.items()}
     loss_units = "nat" if tomllib.loads(settings).get("loss") == "cross-entropy" else "1"
     step = rows["step"].astype(np.int64)
     variables = {

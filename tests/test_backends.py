@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgdphases.estimators.backend import Backend, backend_class, backend_names
+from sgdphases.estimators.backend import Backend, backend_class, backend_names, to_numpy
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.estimators.exact import exact
 from sgdphases.estimators.mlp import MLP, initial_mlp, n_weights
@@ -50,13 +50,17 @@ def test_backends_agree_to_rounding(other, dtype, problem):
     model, x, y, loss, indices, rng = problem
     reference, backend = NumpyBackend(model, x, y, loss=loss), other(model, x, y, loss=loss, dtype=dtype)
     directions = rng.normal(size=(3, model.n_parameters))
-    for found, expected in zip(backend.gradient_sums(indices), reference.gradient_sums(indices), strict=True):
+    for answer, expected in zip(backend.gradient_sums(indices), reference.gradient_sums(indices), strict=True):
+        found = to_numpy(answer)
         assert found.dtype == np.float64
         if expected.dtype == np.float64 and set(np.unique(expected[np.isfinite(expected)])) <= {0.0, 1.0}:
             continue  # right or wrong may hang on the last bit where two outputs tie; compared below in float64
         close(found, expected, dtype)
     close(backend.projections(indices, directions), reference.projections(indices, directions), dtype)
-    close(backend.gram(indices), reference.gram(indices), dtype)
+    close(backend.gram(indices, indices), reference.gram(indices, indices), dtype)
+    close(backend.gram(indices, indices[:2]), reference.gram(indices, indices[:2]), dtype)
+    coefficients = rng.normal(size=(len(indices), 2))
+    close(backend.weighted_sums(indices, coefficients), reference.weighted_sums(indices, coefficients), dtype)
     if dtype == "float64":
         np.testing.assert_array_equal(backend.scores(indices).correct, reference.scores(indices).correct)
 

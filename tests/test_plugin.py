@@ -58,7 +58,10 @@ def test_it_answers_what_the_reference_answers(on_path, seed):
     for found, expected in zip(mine.gradient_sums(indices), reference.gradient_sums(indices), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-12)
     np.testing.assert_allclose(mine.projections(indices, directions), reference.projections(indices, directions))
-    np.testing.assert_allclose(mine.gram(indices), reference.gram(indices), atol=1e-12)
+    np.testing.assert_allclose(mine.gram(indices, indices[:4]), reference.gram(indices, indices[:4]), atol=1e-12)
+    coefficients = rng.normal(size=(12, 2))
+    found, expected = mine.weighted_sums(indices, coefficients), reference.weighted_sums(indices, coefficients)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
     other = mine.on(x[:7], y[:7])
     for backend in (mine, reference):
         backend.train(indices, 5, 0.3)

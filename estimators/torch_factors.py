@@ -1,0 +1,207 @@
+"""Per-sample gradients of one parameter, in the form that makes each question cheap.
+
+Whatever its form, a factor of ``n`` samples and a parameter of ``p`` numbers answers: ``squared_norms()``, shape (n,);
+``weighted_sums(c)`` for coefficients (n, k), or None for ones, shape (k, p); ``projections(v)`` for directions (k, p),
+shape (n, k); ``inner(other)``, shape (n, m); ``dense()``, shape (n, p); ``numel()``, the numbers it holds. Results are
+float64 where sums run over samples or layers.
+"""
+
+from functools import cached_property
+
+import torch
+
+
+class Explicit:
+    """The gradients themselves: right for small parameters, such as biases and scales.
+
+    Parameters
+    ----------
+    rows : tensor, shape (n, p)
+    """
+
+    def __init__(self, rows: torch.Tensor):
+        self.rows = rows
+
+    def numel(self) -> int:
+        return self.rows.numel()
+
+    def dense(self) -> torch.Tensor:
+        return self.rows
+
+    def squared_norms(self) -> torch.Tensor:
+        return row_squares(self.rows)
+
+    def weighted_sums(self, coefficients: torch.Tensor | None) -> torch.Tensor:
+        return _combined(self.rows, coefficients)
+
+    def projections(self, directions: torch.Tensor) -> torch.Tensor:
+        return double(self.rows @ directions.T)
+
+    def inner(self, other) -> torch.Tensor:
+        return double(self.rows) @ double(other.dense()).T
+
+
+class Outer:
+    """Sums over positions of outer products, group by group: the weights of linear and convolutional layers.
+
+    One position for a plain linear layer, one for each token or patch otherwise; layers used several times in a pass
+    have the positions of all uses. With T positions, I inputs and O outputs a product form of a sample's gradient costs
+    ``T^2 (I + O)``, the explicit form ``T I O``: the cheaper one is taken.
+
+    Parameters
+    ----------
+    inputs : tensor, shape (n, groups, T, I)
+    deltas : tensor, shape (n, groups, T, O)
+    """
+
+    def __init__(self, inputs: torch.Tensor, deltas: torch.Tensor):
+        self.inputs, self.deltas = inputs, deltas
+        self.n, self.groups, self.positions, self.n_inputs = inputs.shape
+        self.n_outputs = deltas.shape[-1]
+        in_products = self.positions * (self.n_inputs + self.n_outputs)
+        self.explicit = self.positions > 1 and in_products > self.n_inputs * self.n_outputs
+
+    def joined(self, other: "Outer") -> "Outer":
+        """Both uses of the same parameter in one."""
+        return Outer(torch.cat([self.inputs, other.inputs], 2), torch.cat([self.deltas, other.deltas], 2))
+
+    @cached_property
+    def _rows(self) -> torch.Tensor:
+        return torch.matmul(self.deltas.transpose(-1, -2), self.inputs).flatten(1)
+
+    def numel(self) -> int:
+        explicit = self.n * self.groups * self.n_inputs * self.n_outputs if self.explicit else 0
+        return self.inputs.numel() + self.deltas.numel() + explicit
+
+    def dense(self) -> torch.Tensor:
+        return self._rows
+
+    def squared_norms(self) -> torch.Tensor:
+        if self.positions == 1:
+            return (row_squares(self.inputs) * row_squares(self.deltas)).sum(dim=(1, 2))
+        if self.explicit:
+            return row_squares(self._rows)
+        products = self.inputs @ self.inputs.transpose(-1, -2) * (self.deltas @ self.deltas.transpose(-1, -2))
+        return double(products.flatten(1).sum(dim=1)).clamp_min_(0)
+
+    def weighted_sums(self, coefficients: torch.Tensor | None) -> torch.Tensor:
+        if self.explicit:
+            return _combined(self._rows, coefficients)
+        inputs = self.inputs.transpose(0, 1).flatten(1, 2)  # (groups, n T, I)
+        sums = []
+        for weighted in _weighted(self.deltas, coefficients):
+            sums.append((weighted.transpose(0, 1).flatten(1, 2).transpose(1, 2) @ inputs).flatten())
+        return double(torch.stack(sums))
+
+    def projections(self, directions: torch.Tensor) -> torch.Tensor:
+        if self.explicit:
+            return double(self._rows @ directions.T)
+        k = len(directions)
+        matrices = directions.view(k, self.groups, self.n_outputs, self.n_inputs)
+        stacked = matrices.permute(1, 3, 0, 2).reshape(self.groups, self.n_inputs, k * self.n_outputs)
+        pushed = (self.inputs @ stacked).unflatten(-1, (k, self.n_outputs))  # (n, groups, T, k, O)
+        return double(torch.linalg.vecdot(pushed, self.deltas.unsqueeze(-2))).sum(dim=(1, 2))
+
+    def inner(self, other) -> torch.Tensor:
+        if not isinstance(other, Outer):
+            return double(self.dense()) @ double(other.dense()).T
+        own = self.positions * other.positions * (self.n_inputs + self.n_outputs)
+        if self.positions * other.positions > 1 and own > self.n_inputs * self.n_outputs:
+            return double(self._rows) @ double(other._rows).T
+        total = torch.zeros(self.n, other.n, dtype=accumulator(self.inputs.device), device=self.inputs.device)
+        for group in range(self.groups):
+            a, b = double(self.inputs[:, group].flatten(0, 1)), double(other.inputs[:, group].flatten(0, 1))
+            d, e = double(self.deltas[:, group].flatten(0, 1)), double(other.deltas[:, group].flatten(0, 1))
+            products = (a @ b.T) * (d @ e.T)
+            total += products.view(self.n, self.positions, other.n, other.positions).sum(dim=(1, 3))
+        return total
+
+
+class Rows:
+    """Gradients that fill few rows of a tall table: embeddings.
+
+    Parameters
+    ----------
+    index : tensor of int64, shape (n, T)
+        Row used at each position.
+    deltas : tensor, shape (n, T, width)
+    height : int
+        Rows of the table.
+    """
+
+    def __init__(self, index: torch.Tensor, deltas: torch.Tensor, height: int):
+        self.index, self.deltas, self.height = index, deltas, height
+
+    def joined(self, other: "Rows") -> "Rows":
+        """Both uses of the same table in one."""
+        return Rows(torch.cat([self.index, other.index], 1), torch.cat([self.deltas, other.deltas], 1), self.height)
+
+    def numel(self) -> int:
+        return self.deltas.numel()
+
+    def dense(self) -> torch.Tensor:
+        n, _, width = self.deltas.shape
+        rows = self.deltas.new_zeros(n, self.height, width)
+        return rows.scatter_add_(1, self.index[..., None].expand_as(self.deltas), self.deltas).flatten(1)
+
+    def squared_norms(self) -> torch.Tensor:
+        same = self.index[:, :, None] == self.index[:, None, :]
+        products = (self.deltas @ self.deltas.transpose(1, 2)) * same
+        return double(products.flatten(1).sum(dim=1)).clamp_min_(0)
+
+    def weighted_sums(self, coefficients: torch.Tensor | None) -> torch.Tensor:
+        width, sums = self.deltas.shape[-1], []
+        for weighted in _weighted(self.deltas, coefficients):
+            table = self.deltas.new_zeros(self.height, width)
+            sums.append(table.index_add_(0, self.index.flatten(), weighted.flatten(0, 1)))
+        return double(torch.stack(sums).flatten(1))
+
+    def projections(self, directions: torch.Tensor) -> torch.Tensor:
+        tables = directions.view(len(directions), self.height, -1)
+        columns = [(table[self.index] * self.deltas).sum(dim=(1, 2)) for table in tables]
+        return double(torch.stack(columns, dim=1))
+
+    def inner(self, other) -> torch.Tensor:
+        return double(self.dense()) @ double(other.dense()).T
+
+
+def joined(one, other):
+    """The factor of a parameter used twice."""
+    if type(one) is type(other) and hasattr(one, "joined") and _same_form(one, other):
+        return one.joined(other)
+    return Explicit(one.dense() + other.dense())
+
+
+def _combined(rows: torch.Tensor, coefficients: torch.Tensor | None) -> torch.Tensor:
+    if coefficients is None:
+        return double(rows.sum(dim=0, keepdim=True))
+    return double(coefficients.to(rows.dtype).T @ rows)
+
+
+def _weighted(deltas: torch.Tensor, coefficients: torch.Tensor | None) -> list[torch.Tensor]:
+    """Deltas of shape (n, ...), each sample's scaled by its coefficient, for every column of coefficients."""
+    if coefficients is None:
+        return [deltas]
+    shape = (-1, *[1] * (deltas.ndim - 1))
+    return [deltas * column.view(shape) for column in coefficients.to(deltas.dtype).T]
+
+
+def _same_form(one, other) -> bool:
+    if isinstance(one, Rows):
+        return True
+    return (one.groups, one.n_inputs, one.n_outputs) == (other.groups, other.n_inputs, other.n_outputs)
+
+
+def accumulator(device: torch.device) -> torch.dtype:
+    """float64, but float32 on devices that have no other (Apple's)."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def double(values: torch.Tensor) -> torch.Tensor:
+    """In the dtype in which sums over samples and layers are kept."""
+    return values.to(accumulator(values.device))
+
+
+def row_squares(values: torch.Tensor) -> torch.Tensor:
+    """Squared norms of the last axis; float32 within a row (relative error some 1e-7), float64 from there on."""
+    return double(torch.linalg.vector_norm(values, dim=-1)).square_()
