@@ -4,10 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sgdphases.estimators.backend import Backend
+from sgdphases.estimators.backend import Backend, chunks
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.exact import check_mask
-from sgdphases.estimators.moments import sum_gradients
 
 MIN_BATCHES = 3  # fewer leave no jackknife standard error
 
@@ -97,11 +96,10 @@ def sampled_alignment(
     present = np.zeros((sides, n_batches), dtype=bool)
     for number in range(n_batches):
         batch = rng.choice(backend.n_samples, size=batch_size, replace=replacement)
-        parts = (batch,) if mask is None else (batch[~mask[batch]], batch[mask[batch]])
-        for side, part in enumerate(parts):
-            if len(part):
-                gradients[side, number] = sum_gradients(backend, part).gradient
-                present[side, number] = True
+        members = np.ones((len(batch), 1)) if mask is None else np.stack([~mask[batch], mask[batch]], 1).astype(float)
+        for piece in chunks(np.arange(len(batch)), backend.chunk_size):
+            gradients[:, number] += backend.weighted_sums(batch[piece], members[piece])
+        present[:, number] = members.any(axis=0)
     flat = gradients.reshape(sides * n_batches, -1)
     gram = (flat @ flat.T).reshape(sides, n_batches, sides, n_batches)
     everything = mean_cosine(gram.sum(axis=(0, 2)))

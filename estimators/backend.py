@@ -30,7 +30,7 @@ class SampleGradients(NamedTuple):
     """What one forward and backward pass tells of some samples.
 
     ``loss`` and ``correct`` as in `Scores`; ``squared_norm``: ``|g_i|^2``, shape (n,), float64;
-    ``gradient_sum``: ``sum_i g_i``, shape (P,), float64.
+    ``gradient_sum``: ``sum_i c_ik g_i``, shape (k, P), with k = 1 and ``c`` one where no coefficients are given.
     """
 
     loss: np.ndarray
@@ -46,8 +46,8 @@ class Backend(Protocol):
     Gradients are those by the measured parameters, P = ``n_parameters`` numbers; ``weights`` are all that training
     moves, W numbers. ``indices`` are sample numbers, shape (n,), repeats allowed; a backend is never asked about more
     than ``chunk_size`` of them at once, so it needs no chunks of its own, except in ``train``. Everything it returns is
-    a float64 numpy array, whatever the dtype and device of the model; only a ``gradient_sum`` may stay a tensor on its
-    device, where chunks are added up before it is fetched.
+    a float64 numpy array, whatever the dtype and device of the model; only a ``gradient_sum`` may stay a tensor, in its
+    own dtype and on its device, where chunks are added up in float64 before the sum is fetched.
     """
 
     n_samples: int
@@ -67,8 +67,11 @@ class Backend(Protocol):
     def scores(self, indices: np.ndarray) -> Scores:
         """Losses and correctness: a forward pass."""
 
-    def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
-        """Losses, squared gradient norms and the sum of gradients: a forward and a backward pass."""
+    def gradient_sums(self, indices: np.ndarray, coefficients: np.ndarray | None = None) -> SampleGradients:
+        """Losses, squared gradient norms and sums of gradients, from a forward and a backward pass.
+
+        ``coefficients``, shape (n, k), weight the gradients for each of k sums; None for the plain sum alone.
+        """
 
     def projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """``g_i . v_k`` for directions ``v_k`` in the rows of a (k, P) array: shape (n, k)."""
@@ -127,6 +130,13 @@ def still(backend: Backend) -> AbstractContextManager[None]:
 def to_numpy(values: Any) -> np.ndarray:
     """A numpy array from an array, a list or a tensor on any device."""
     return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+
+
+def own_copy(values: Any) -> Any:
+    """A copy in which sums are kept: float64, on the device the values are on (float32 where it knows no other)."""
+    if not hasattr(values, "detach"):
+        return np.array(values, dtype=np.float64)
+    return values.clone() if values.device.type == "mps" else values.double().clone()
 
 
 def chunks(indices: np.ndarray, size: int) -> list[np.ndarray]:

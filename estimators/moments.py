@@ -5,53 +5,54 @@ and gradients; the second, with the mean gradients known, sums projections on th
 so chunks, workers and devices can be added up in any order.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import numpy as np
 
-from sgdphases.estimators.backend import Backend, chunks, still, to_numpy
+from sgdphases.estimators.backend import Backend, chunks, own_copy, still, to_numpy
 from sgdphases.theory.minibatch_ensemble import mixture_variance
+
+Sums = TypeVar("Sums", "GradientSums", "ProjectionSums")
 
 
 @dataclass(frozen=True, eq=False)
 class GradientSums:
-    """Sums over samples from one forward and backward pass; ``gradient`` has shape (P,), all float64."""
+    """First pass: sums over the samples of each of K populations; merge with ``+``.
 
-    count: int
-    loss: float
-    errors: float
-    squared_norm: float
+    ``count``, ``loss``, ``errors``, ``squared_norm``: shape (K,); ``gradient``: shape (K, P).
+    """
+
+    count: np.ndarray
+    loss: np.ndarray
+    errors: np.ndarray
+    squared_norm: np.ndarray
     gradient: np.ndarray
 
     def __add__(self, other: "GradientSums") -> "GradientSums":
-        return GradientSums(
-            self.count + other.count,
-            self.loss + other.loss,
-            self.errors + other.errors,
-            self.squared_norm + other.squared_norm,
-            self.gradient + other.gradient,
-        )
+        return GradientSums(*(a + b for a, b in zip(_values(self), _values(other), strict=True)))
 
     @property
-    def mean(self) -> np.ndarray:
-        """The mean gradient, shape (P,)."""
-        return self.gradient / self.count
+    def means(self) -> np.ndarray:
+        """Mean gradient of each population, shape (K, P); zero where it is empty."""
+        return self.gradient / np.maximum(self.count, 1)[:, None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ProjectionSums:
-    """Sums of ``g_i . v`` and of its square, taken about the known value of its mean: no cancellation."""
+    """Second pass: sums of deviations and of their squares, shape (K, 2); merge with ``+``.
 
-    count: int
+    The columns are projections on the mean gradient of all samples and on the population's own, each less the value
+    expected from the first pass, so that nothing is lost where a variance is much smaller than a mean.
+    """
+
+    count: np.ndarray
     deviation: np.ndarray
     squared_deviation: np.ndarray
 
     def __add__(self, other: "ProjectionSums") -> "ProjectionSums":
-        return ProjectionSums(
-            self.count + other.count,
-            self.deviation + other.deviation,
-            self.squared_deviation + other.squared_deviation,
-        )
+        return ProjectionSums(*(a + b for a, b in zip(_values(self), _values(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -109,99 +110,118 @@ class GradientMoments:
         return max(0.0, self.clean.squared_mean + self.wrong.squared_mean - 2 * self.inner_product_cw)
 
 
-def sum_gradients(backend: Backend, indices: np.ndarray) -> GradientSums:
-    """First pass over the samples of ``indices``, at least one, in chunks."""
-    parts = (_first_pass(backend, piece) for piece in chunks(indices, backend.chunk_size))
-    total = next(parts)
-    for part in parts:
-        total = total + part
-    return replace(total, gradient=to_numpy(total.gradient).astype(np.float64, copy=False))
-
-
-def sum_projections(backend: Backend, indices: np.ndarray, directions: np.ndarray, means: np.ndarray) -> ProjectionSums:
-    """Second pass: projections on ``directions``, shape (k, P), about their known ``means``, shape (k,)."""
-    total = ProjectionSums(0, np.zeros(len(directions)), np.zeros(len(directions)))
-    for piece in chunks(indices, backend.chunk_size):
-        deviation = backend.projections(piece, directions) - means
-        total = total + ProjectionSums(len(piece), deviation.sum(axis=0), (deviation**2).sum(axis=0))
-    return total
-
-
-def gradient_moments(backend: Backend, wrong: np.ndarray | None = None) -> GradientMoments:
-    """Moments of the whole training set, in two passes.
+def gradient_moments(
+    backend: Backend, wrong: np.ndarray | None = None, merge: Callable[[Sums], Sums] = lambda sums: sums
+) -> GradientMoments:
+    """Batch-free moments of the per-sample gradients of all, clean and wrong samples (Feng & Tu 2021, eqs 5-15).
 
     Parameters
     ----------
     backend : Backend
     wrong : ndarray of bool, shape (N,), or None
         The samples with wrong labels; None where unknown.
+    merge : callable
+        Adds up the sums of all workers, where each has some of the samples.
     """
-    everyone = np.arange(backend.n_samples)
-    if wrong is None:
-        groups = [everyone]
-    else:
-        groups = [members for members in (everyone[~wrong], everyone[wrong]) if len(members)]
+    members = np.ones((backend.n_samples, 1)) if wrong is None else np.stack([~wrong, wrong], axis=1).astype(float)
     with still(backend):
-        sums = [sum_gradients(backend, members) for members in groups]
-        total = sums[0] if len(sums) == 1 else sums[0] + sums[1]
-        populations = [
-            _population(backend, members, part, total.mean) for members, part in zip(groups, sums, strict=True)
-        ]
-    if len(populations) == 2:
-        clean, faulty = populations
-        fraction = faulty.count / backend.n_samples
-        return GradientMoments(
-            _merged(clean, faulty, fraction, total), clean, faulty, float(sums[0].mean @ sums[1].mean), fraction
-        )
-    only = populations[0]
+        sums = merge(sum_gradients(backend, members))
+        projected = merge(sum_projections(backend, members, sums))
+    populations = _populations(sums, projected)
     if wrong is None:
+        (only,) = populations
         return GradientMoments(only, None, None, float("nan"), float("nan"))
-    all_wrong = bool(wrong.all())
-    return GradientMoments(
-        only, None if all_wrong else only, only if all_wrong else None, float("nan"), float(all_wrong)
-    )
+    clean, faulty = populations
+    fraction = float(sums.count[1] / sums.count.sum())
+    if clean is None or faulty is None:
+        only = faulty if clean is None else clean
+        return GradientMoments(only, clean, faulty, float("nan"), fraction)
+    product = inner(*sums.means)
+    return GradientMoments(_merged(clean, faulty, fraction, sums), clean, faulty, product, fraction)
 
 
-def _first_pass(backend: Backend, indices: np.ndarray) -> GradientSums:
-    found = backend.gradient_sums(indices)
-    errors = float(np.sum(1.0 - found.correct))
-    return GradientSums(
-        len(indices), float(found.loss.sum()), errors, float(found.squared_norm.sum()), found.gradient_sum
-    )
+def sum_gradients(backend: Backend, members: np.ndarray) -> GradientSums:
+    """First pass over all samples in chunks; ``members[i, k]`` is 1 where sample i belongs to population k, else 0."""
+    total = None
+    for piece in chunks(np.arange(backend.n_samples), backend.chunk_size):
+        part = members[piece]
+        found = backend.gradient_sums(piece, None if part.shape[1] == 1 else part)
+        each = np.stack([found.loss, 1.0 - found.correct, found.squared_norm])
+        sums = np.where(part.T[None] > 0, each[:, None], 0.0).sum(axis=2)
+        if total is None:
+            gradient, total, count = own_copy(found.gradient_sum), sums, part.sum(axis=0)
+        else:
+            gradient += found.gradient_sum
+            total, count = total + sums, count + part.sum(axis=0)
+    return GradientSums(count, *total, to_numpy(gradient))
 
 
-def _population(
-    backend: Backend, indices: np.ndarray, sums: GradientSums, mean_of_all: np.ndarray
-) -> PopulationMoments:
-    own = sums.mean
-    centres = np.array([own @ mean_of_all, own @ own])
-    projected = sum_projections(backend, indices, np.stack([mean_of_all, own]), centres)
-    drift = projected.deviation / projected.count
-    variance = np.maximum(0.0, projected.squared_deviation / projected.count - drift**2)
-    return PopulationMoments(
-        count=sums.count,
-        loss=sums.loss / sums.count,
-        error=sums.errors / sums.count,
-        mean_squared_norm=sums.squared_norm / sums.count,
-        squared_mean=float(centres[1]),
-        mean_on_mean=float(centres[0] + drift[0]),
-        variance_on_mean=float(variance[0]),
-        variance_on_own=float(variance[1]),
-    )
+def sum_projections(backend: Backend, members: np.ndarray, sums: GradientSums) -> ProjectionSums:
+    """Second pass over all samples in chunks, with the mean gradients that the first one found."""
+    directions, share = sums.means, sums.count / sums.count.sum()
+    products = np.array([[inner(a, b) for b in directions] for a in directions])
+    centres = np.stack([products @ share, np.diag(products)], axis=1)  # of each population: on the mean, on its own
+    n_populations = len(directions)
+    total = ProjectionSums(np.zeros(n_populations), *np.zeros((2, n_populations, 2)))
+    for piece in chunks(np.arange(backend.n_samples), backend.chunk_size):
+        projected = backend.projections(piece, directions)
+        on_mean = projected @ share
+        part = members[piece]
+        deviations = np.stack([on_mean[:, None] - centres[:, 0], projected - centres[:, 1]], axis=2)  # (n, K, 2)
+        inside = deviations * part[:, :, None]
+        total = total + ProjectionSums(part.sum(axis=0), inside.sum(axis=0), (inside**2).sum(axis=0))
+    return total
+
+
+def inner(one: np.ndarray, other: np.ndarray) -> float:
+    """Inner product of two long vectors; not by BLAS, whose idle threads would hold up those of the backend."""
+    return float((one * other).sum())
+
+
+def _values(sums: Any) -> list[np.ndarray]:
+    return [getattr(sums, entry.name) for entry in fields(sums)]
+
+
+def _populations(sums: GradientSums, projected: ProjectionSums) -> list[PopulationMoments | None]:
+    share = sums.count / sums.count.sum()
+    means = sums.means
+    mean = share @ means
+    found: list[PopulationMoments | None] = []
+    for k, own in enumerate(means):
+        count = float(sums.count[k])
+        if count == 0:
+            found.append(None)
+            continue
+        drift = projected.deviation[k] / count
+        variance = np.maximum(0.0, projected.squared_deviation[k] / count - drift**2)
+        found.append(
+            PopulationMoments(
+                count=int(count),
+                loss=float(sums.loss[k] / count),
+                error=float(sums.errors[k] / count),
+                mean_squared_norm=float(sums.squared_norm[k] / count),
+                squared_mean=inner(own, own),
+                mean_on_mean=float(inner(own, mean) + drift[0]),
+                variance_on_mean=float(variance[0]),
+                variance_on_own=float(variance[1]),
+            )
+        )
+    return found
 
 
 def _merged(
     clean: PopulationMoments, wrong: PopulationMoments, fraction: float, sums: GradientSums
 ) -> PopulationMoments:
-    mean = sums.mean
+    mean = sums.gradient.sum(axis=0) / sums.count.sum()
     gap = (clean.mean_on_mean - wrong.mean_on_mean) ** 2
     variance = mixture_variance(fraction, clean.variance_on_mean, wrong.variance_on_mean, gap)
+    n_samples = sums.count.sum()
     return PopulationMoments(
-        count=sums.count,
-        loss=sums.loss / sums.count,
-        error=sums.errors / sums.count,
-        mean_squared_norm=sums.squared_norm / sums.count,
-        squared_mean=float(mean @ mean),
+        count=int(n_samples),
+        loss=float(sums.loss.sum() / n_samples),
+        error=float(sums.errors.sum() / n_samples),
+        mean_squared_norm=float(sums.squared_norm.sum() / n_samples),
+        squared_mean=inner(mean, mean),
         mean_on_mean=(1 - fraction) * clean.mean_on_mean + fraction * wrong.mean_on_mean,
         variance_on_mean=variance,
         variance_on_own=variance,

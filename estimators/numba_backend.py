@@ -5,13 +5,14 @@ from typing import Self
 import numpy as np
 
 from sgdphases.estimators import numba_kernels as kernels
-from sgdphases.estimators.backend import SampleGradients, Scores
+from sgdphases.estimators.backend import SampleGradients, Scores, chunks
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.mlp import MLP, layer_views, measured_places
 from sgdphases.estimators.mlp_hessian import mlp_hessian_products
 from sgdphases.estimators.numpy_backend import flat_inputs, require_mlp
 from sgdphases.estimators.targets import is_correct, prepare_samples
 
+MANY_DIRECTIONS = 8  # from here on products are left to BLAS
 CHUNK_NUMBERS = 2**22  # activations held at once
 _ACTIVATION = {"relu": kernels.RELU, "tanh": kernels.TANH, "erf": kernels.ERF}
 _LOSS = {"cross-entropy": kernels.CROSS_ENTROPY, "squared": kernels.SQUARED}
@@ -86,33 +87,42 @@ class NumbaBackend:
         values, _, losses = self._forward(indices)
         return Scores(losses, self._correct(indices, values))
 
-    def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
+    def gradient_sums(self, indices: np.ndarray, coefficients: np.ndarray | None = None) -> SampleGradients:
         values, deltas, losses = self._factors(indices)
         norms = np.empty(len(indices))
         kernels.squared_norms(self._sizes, len(indices), values, deltas, self._share, norms)
-        total = self._gradient_sum(len(indices), values, deltas)
+        total = self._weighted(len(indices), values, deltas, coefficients)
         return SampleGradients(losses, self._correct(indices, values), norms, total)
 
     def projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
-        values, deltas, _ = self._factors(indices)
-        out = np.empty((len(directions), len(indices)))
         whole = np.zeros((len(directions), self.mlp.n_parameters), self.dtype)
         whole[:, self._measured] = directions
+        if len(whole) > MANY_DIRECTIONS:
+            return self._many_projections(indices, whole)
+        values, deltas, _ = self._factors(indices)
+        out = np.empty((len(directions), len(indices)))
         for row, direction in zip(out, whole, strict=True):
             kernels.projections(direction, self._sizes, len(indices), values, deltas, row)
         return out.T
 
+    def _many_projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """One wide matrix product a layer; layers that are not measured cost nothing."""
+        out = np.zeros((len(indices), len(directions)))
+        matrices = layer_views(self.mlp.layer_sizes, directions)
+        for (a, d), (matrix, bias), (of_matrix, of_bias) in zip(
+            self._blocks(indices), matrices, self._share, strict=True
+        ):
+            if of_matrix:
+                for sample in chunks(np.arange(len(indices)), max(1, CHUNK_NUMBERS // bias.size)):
+                    pushed = (a[sample] @ matrix.reshape(-1, a.shape[1]).T).reshape(len(sample), *bias.shape)
+                    out[sample] += np.matmul(pushed, d[sample, :, None])[:, :, 0]
+            if of_bias:
+                out += d @ bias.T
+        return out
+
     def weighted_sums(self, indices: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
         values, deltas, _ = self._factors(indices)
-        starts = len(indices) * np.concatenate([[0], np.cumsum(self._sizes)])
-        rows = []
-        for column in np.asarray(coefficients).T:
-            scaled = np.empty_like(deltas)
-            for layer in range(1, len(self._sizes)):
-                piece = slice(starts[layer], starts[layer + 1])
-                scaled[piece] = (deltas[piece].reshape(len(indices), -1) * column[:, None]).ravel()
-            rows.append(self._gradient_sum(len(indices), values, scaled))
-        return np.stack(rows)
+        return self._weighted(len(indices), values, deltas, coefficients)
 
     def gram(self, indices: np.ndarray, others: np.ndarray) -> np.ndarray:
         own = self._blocks(indices)
@@ -132,6 +142,20 @@ class NumbaBackend:
             self._flat, self._sizes, *self._kinds(), self.samples.inputs, self.samples.targets,
             np.asarray(order, dtype=np.int64), batch_size, learning_rate, values, deltas, losses, self._scratch(),
         )  # fmt: skip
+
+    def _weighted(self, n: int, values: np.ndarray, deltas: np.ndarray, coefficients: np.ndarray | None) -> np.ndarray:
+        """``sum_i c_ik g_i``, shape (k, P), from the factors of n samples."""
+        if coefficients is None:
+            return self._gradient_sum(n, values, deltas)[None]
+        starts = n * np.concatenate([[0], np.cumsum(self._sizes)])
+        rows = []
+        for column in np.asarray(coefficients).T:
+            scaled = np.empty_like(deltas)
+            for layer in range(1, len(self._sizes)):
+                piece = slice(starts[layer], starts[layer + 1])
+                scaled[piece] = (deltas[piece].reshape(n, -1) * column[:, None]).ravel()
+            rows.append(self._gradient_sum(n, values, scaled))
+        return np.stack(rows)
 
     def _gradient_sum(self, n: int, values: np.ndarray, deltas: np.ndarray) -> np.ndarray:
         total = np.zeros(self.mlp.n_parameters, self.dtype)

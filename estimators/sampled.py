@@ -14,6 +14,7 @@ from sgdphases.estimators.exact import check_mask
 from sgdphases.estimators.order_parameters import OrderParameters, check_ensemble
 from sgdphases.theory.minibatch_ensemble import cosine, split_activity, variance_factor
 
+MOST_GROUPS = 50  # left out in turn for the standard errors: single minibatches, or as many groups of them
 LARGE = 2**20  # numbers in a gradient above which drawn ones are kept in float32
 NAN = float("nan")
 
@@ -45,7 +46,7 @@ def sampled(
     batch_size : int
         B.
     n_batches : int
-        M, at least 4; ignored with ``partition``, where it is N // B.
+        M, at least 5; ignored with ``partition``, where it is N // B.
     rng : numpy.random.Generator
     wrong : ndarray of bool, shape (N,), or None
     replacement : bool
@@ -70,9 +71,9 @@ def sampled(
     mask = check_mask(wrong, backend.n_samples)
     check_ensemble(backend.n_samples, batch_size, replacement, ensemble, known=mask is not None)
     batches = _drawn(backend.n_samples, mask, batch_size, n_batches, rng, replacement, ensemble, partition)
-    if len(batches) <= MIN_BATCHES:
+    if len(batches) <= MIN_BATCHES + 1:
         raise UsageError(
-            f"{len(batches)} minibatches are too few for standard errors: draw at least {MIN_BATCHES + 1}."
+            f"{len(batches)} minibatches are too few for standard errors: draw at least {MIN_BATCHES + 2}."
         )
     parts, sizes, losses, errors = _observed(backend, batches, mask)
     products = _products(parts)
@@ -101,7 +102,8 @@ def sampled(
         return found
 
     values = scalars(everyone)
-    left_out = [scalars(np.delete(everyone, k)) for k in everyone]
+    groups = np.array_split(everyone, min(len(everyone), MOST_GROUPS))
+    left_out = [scalars(np.setdiff1d(everyone, group)) for group in groups]
     spread = {name: _jackknife(np.array([row[name] for row in left_out])) for name in values}
     return OrderParameters(
         int(batch_size), bool(replacement), ensemble, None, noise_fraction=fraction, **values, standard_errors=spread

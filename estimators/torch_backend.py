@@ -22,7 +22,7 @@ from sgdphases.estimators.torch_factors import accumulator
 from sgdphases.estimators.torch_modes import Modes, coupling_layers
 from sgdphases.estimators.torch_rules import tensors_in
 
-CHUNK_NUMBERS = 2**20  # factors held at once on a CPU: small enough for its caches
+CHUNK_NUMBERS = 2**23  # factors held at once on a CPU: small enough for its caches
 MOST_NUMBERS = {"cpu": 2**26, "cuda": 2**28, "mps": 2**26}  # held at once, even where few samples fill them
 _HALF = (torch.float16, torch.bfloat16)
 FEW_SAMPLES = 32  # a chunk is no smaller, unless that takes MOST_NUMBERS
@@ -172,10 +172,11 @@ class TorchBackend:
             losses, outputs = self._losses_of(index)
             return Scores(_numpy(losses), self._correct(indices, outputs))
 
-    def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
+    def gradient_sums(self, indices: np.ndarray, coefficients: np.ndarray | None = None) -> SampleGradients:
         factors, losses, outputs = self._factors(indices)
         norms = sum((factor.squared_norms() for factor in factors.values()), self._zeros(len(indices)))
-        total = self._gathered(factors, lambda factor: factor.weighted_sums(None))[0]
+        columns = None if coefficients is None else self._columns(coefficients)
+        total = self._gathered(factors, columns)
         return SampleGradients(_numpy(losses), self._correct(indices, outputs), _numpy(norms), total)
 
     def projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
@@ -187,11 +188,11 @@ class TorchBackend:
         return _numpy(out)
 
     def weighted_sums(self, indices: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-        columns = torch.from_numpy(np.asarray(coefficients, dtype=np.float64)).to(self.device, accumulator(self.device))
+        columns = self._columns(coefficients)
         if self.coupled:
             return self._coupled_sums(indices, columns)
         factors, _, _ = self._factors(indices)
-        return _numpy(self._gathered(factors, lambda factor: factor.weighted_sums(columns), len(columns.T)))
+        return _numpy(self._gathered(factors, columns))
 
     def gram(self, indices: np.ndarray, others: np.ndarray) -> np.ndarray:
         factors, _, _ = self._factors(indices)
@@ -221,7 +222,7 @@ class TorchBackend:
 
     def train(self, order: np.ndarray, batch_size: int, learning_rate: float) -> None:
         with self._modes.training():
-            for batch in self._index(order).split(batch_size):
+            for batch in torch.from_numpy(np.asarray(order, dtype=np.int64)).to(self.device).split(batch_size):
                 losses, _ = self._losses_of(batch)
                 gradients = torch.autograd.grad(losses.mean(), self._trained, allow_unused=True)
                 moved = [(p, g) for p, g in zip(self._trained, gradients, strict=True) if g is not None]
@@ -237,10 +238,14 @@ class TorchBackend:
         finally:
             self._kept = self._uploaded = None
 
-    def _index(self, indices) -> torch.Tensor:
+    def _index(self, indices) -> torch.Tensor | slice:
+        """Sample numbers on the device; a slice for a run of neighbours, which saves gathering them."""
+        first, n = int(indices[0]), len(indices)
+        if n > 1 and int(indices[-1]) == first + n - 1 and np.array_equal(indices, np.arange(first, first + n)):
+            return slice(first, first + n)
         return torch.from_numpy(np.asarray(indices, dtype=np.int64)).to(self.device)
 
-    def _losses_of(self, index: torch.Tensor | list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _losses_of(self, index: torch.Tensor | slice | list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Losses, shape (n,), and outputs of some samples."""
         targets = self._targets[index]
         with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
@@ -283,12 +288,17 @@ class TorchBackend:
                         row[self._slots[parameter]] = gradient.flatten().to(out.dtype)
         return _numpy(out)
 
-    def _gathered(self, factors, sums: Callable[[Any], torch.Tensor], n_rows: int = 1) -> torch.Tensor:
-        """One row of P numbers for each coefficient column, from what each parameter's factor gives."""
-        out = self._zeros(n_rows, self.n_parameters)
-        for parameter, factor in factors.items():
-            out[:, self._slots[parameter]] = sums(factor)
-        return out
+    def _gathered(self, factors, columns: torch.Tensor | None) -> torch.Tensor:
+        """Weighted sums of all parameters side by side, shape (k, P)."""
+        k = 1 if columns is None else columns.shape[1]
+        pieces = [
+            factors[p].weighted_sums(columns) if p in factors else torch.zeros(k, p.numel(), device=self.device)
+            for p in self._parameters
+        ]
+        return torch.cat(pieces, dim=1)
+
+    def _columns(self, coefficients: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(coefficients, dtype=np.float64)).to(self.device, accumulator(self.device))
 
     def _zeros(self, *shape: int) -> torch.Tensor:
         return torch.zeros(*shape, dtype=accumulator(self.device), device=self.device)

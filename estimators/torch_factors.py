@@ -2,8 +2,8 @@
 
 Whatever its form, a factor of ``n`` samples and a parameter of ``p`` numbers answers: ``squared_norms()``, shape (n,);
 ``weighted_sums(c)`` for coefficients (n, k), or None for ones, shape (k, p); ``projections(v)`` for directions (k, p),
-shape (n, k); ``inner(other)``, shape (n, m); ``dense()``, shape (n, p); ``numel()``, the numbers it holds. Results are
-float64 where sums run over samples or layers.
+shape (n, k); ``inner(other)``, shape (n, m); ``dense()``, shape (n, p); ``numel()``, the numbers it holds. Norms,
+projections and inner products are float64; weighted sums have the dtype of the pass.
 """
 
 from functools import cached_property
@@ -87,20 +87,25 @@ class Outer:
     def weighted_sums(self, coefficients: torch.Tensor | None) -> torch.Tensor:
         if self.explicit:
             return _combined(self._rows, coefficients)
-        inputs = self.inputs.transpose(0, 1).flatten(1, 2)  # (groups, n T, I)
-        sums = []
-        for weighted in _weighted(self.deltas, coefficients):
-            sums.append((weighted.transpose(0, 1).flatten(1, 2).transpose(1, 2) @ inputs).flatten())
-        return double(torch.stack(sums))
+        inputs, deltas = _by_group(self.inputs), _by_group(self.deltas)
+        if coefficients is None:
+            return (deltas.mT @ inputs).reshape(1, -1)
+        k = coefficients.shape[1]
+        columns = coefficients.to(deltas.dtype).repeat_interleave(self.positions, dim=0)  # (n T, k)
+        weighted = (columns[:, :, None] * deltas.unsqueeze(-2)).flatten(-2)  # ([groups,] n T, k O)
+        sums = (weighted.mT @ inputs).view(self.groups, k, -1)  # one wide matrix product for all columns
+        return sums.transpose(0, 1).flatten(1)
 
     def projections(self, directions: torch.Tensor) -> torch.Tensor:
         if self.explicit:
             return double(self._rows @ directions.T)
-        k = len(directions)
-        matrices = directions.view(k, self.groups, self.n_outputs, self.n_inputs)
-        stacked = matrices.permute(1, 3, 0, 2).reshape(self.groups, self.n_inputs, k * self.n_outputs)
-        pushed = (self.inputs @ stacked).unflatten(-1, (k, self.n_outputs))  # (n, groups, T, k, O)
-        return double(torch.linalg.vecdot(pushed, self.deltas.unsqueeze(-2))).sum(dim=(1, 2))
+        k, groups = len(directions), self.groups
+        matrices = directions.view(k, groups, self.n_outputs, self.n_inputs)
+        stacked = matrices.transpose(0, 1).reshape(groups, k * self.n_outputs, self.n_inputs)
+        stacked = stacked[0] if groups == 1 else stacked
+        pushed = (_by_group(self.inputs) @ stacked.mT).unflatten(-1, (k, self.n_outputs))  # ([groups,] n T, k, O)
+        along = double(torch.linalg.vecdot(pushed, _by_group(self.deltas).unsqueeze(-2)))
+        return along.view(groups, self.n, self.positions, k).sum(dim=(0, 2))
 
     def inner(self, other) -> torch.Tensor:
         if not isinstance(other, Outer):
@@ -154,7 +159,7 @@ class Rows:
         for weighted in _weighted(self.deltas, coefficients):
             table = self.deltas.new_zeros(self.height, width)
             sums.append(table.index_add_(0, self.index.flatten(), weighted.flatten(0, 1)))
-        return double(torch.stack(sums).flatten(1))
+        return torch.stack(sums).flatten(1)
 
     def projections(self, directions: torch.Tensor) -> torch.Tensor:
         tables = directions.view(len(directions), self.height, -1)
@@ -172,10 +177,17 @@ def joined(one, other):
     return Explicit(one.dense() + other.dense())
 
 
+def _by_group(values: torch.Tensor) -> torch.Tensor:
+    """(n, groups, T, width) with samples and positions in one: (n T, width), or (groups, n T, width) for several."""
+    if values.shape[1] == 1:
+        return values.flatten(0, 2)
+    return values.transpose(0, 1).flatten(1, 2)
+
+
 def _combined(rows: torch.Tensor, coefficients: torch.Tensor | None) -> torch.Tensor:
     if coefficients is None:
-        return double(rows.sum(dim=0, keepdim=True))
-    return double(coefficients.to(rows.dtype).T @ rows)
+        return rows.sum(dim=0, keepdim=True)
+    return coefficients.to(rows.dtype).T @ rows
 
 
 def _weighted(deltas: torch.Tensor, coefficients: torch.Tensor | None) -> list[torch.Tensor]:

@@ -25,7 +25,10 @@ class NotSampleWise(Exception):
 
 def linear(module: nn.Linear, inputs: tuple, delta: torch.Tensor, n: int) -> Factors:
     a, d = _positions(inputs[0], n), _positions(delta, n)
-    return {"weight": Outer(a[:, None], d[:, None]), "bias": Explicit(d.sum(dim=1))}
+    return {
+        "weight": Outer(a[:, None], d[:, None]),
+        "bias": Explicit(d.flatten(1) if d.shape[1] == 1 else d.sum(dim=1)),
+    }
 
 
 def convolution(module: Any, inputs: tuple, delta: torch.Tensor, n: int) -> Factors:

@@ -18,10 +18,19 @@ class TableBackend:
     def scores(self, indices):
         return Scores(np.ones(len(indices)), np.zeros(len(indices)))
 
-    def gradient_sums(self, indices):
+    def gradient_sums(self, indices, coefficients=None):
         assert len(indices) <= self.chunk_size
         rows = self.table[indices]
-        return SampleGradients(*self.scores(indices), (rows**2).sum(axis=1), rows.sum(axis=0))
+        columns = np.ones((len(indices), 1)) if coefficients is None else coefficients
+        return SampleGradients(*self.scores(indices), (rows**2).sum(axis=1), columns.T @ rows)
+
+    def weighted_sums(self, indices, coefficients):
+        assert len(indices) <= self.chunk_size
+        return coefficients.T @ self.table[indices]
+
+    def gram(self, indices, others):
+        assert max(len(indices), len(others)) <= self.chunk_size
+        return self.table[indices] @ self.table[others].T
 
     def projections(self, indices, directions):
         assert len(indices) <= self.chunk_size

@@ -1,0 +1,208 @@
+"""Order parameters split into the sharp directions of the loss and the floor of its valley.
+
+The k leading eigenvectors of the Hessian span the sharp subspace; all else is the floor. Finite steps and noise hold
+the weights above the floor along the sharp directions, where clean and wrong samples pull alike; along the floor their
+gradients may oppose one another all the while. Both parts are ensembles of their own, with every scalar of the whole.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator, eigsh
+
+from sgdphases.estimators.backend import Backend, CurvedBackend, SampleGradients, chunks, still, to_numpy
+from sgdphases.estimators.errors import UsageError
+from sgdphases.estimators.exact import check_mask, exact
+from sgdphases.estimators.order_parameters import OrderParameters
+
+
+@dataclass(frozen=True, eq=False)
+class Curvature:
+    """Leading eigenpairs of the Hessian of the mean loss.
+
+    Attributes
+    ----------
+    eigenvalues : ndarray, shape (k,)
+        Falling, in units of the loss over squared weights.
+    directions : ndarray, shape (k, P)
+        Orthonormal.
+    """
+
+    eigenvalues: np.ndarray
+    directions: np.ndarray
+
+
+@dataclass(frozen=True)
+class SharpFloor:
+    """The two parts of an exact measurement: ``whole``, ``sharp``, ``floor``, and the curvature that parts them."""
+
+    whole: OrderParameters
+    sharp: OrderParameters
+    floor: OrderParameters
+    curvature: Curvature
+
+    def scalars(self) -> dict[str, float]:
+        """Scalars of the whole under their names, those of the parts as ``NAME_sharp`` and ``NAME_floor``."""
+        found = self.whole.scalars()
+        for suffix, part in (("sharp", self.sharp), ("floor", self.floor)):
+            found |= {f"{name}_{suffix}": value for name, value in part.scalars().items() if name in GRADIENT_SCALARS}
+        return found
+
+
+GRADIENT_SCALARS = (
+    "activity", "directed_activity", "total_variance", "orthogonal_activity", "parallel_activity", "parallel_variance",
+    "projection_variance", "gradient_variance", "gradient_noise_scale", "aligned_fraction", "activity_c", "activity_w",
+    "directed_activity_c", "directed_activity_w", "total_variance_c", "total_variance_w", "projection_variance_c",
+    "projection_variance_w", "alignment_cw", "alignment_ac", "alignment_aw",
+)  # fmt: skip
+
+
+def leading_curvature(backend: Backend, k: int, *, tolerance: float = 1e-4, seed: int = 0) -> Curvature:
+    """The k leading eigenpairs of the Hessian of the mean loss, by Lanczos on chunked Hessian-vector products.
+
+    Parameters
+    ----------
+    backend : CurvedBackend
+    k : int
+        1 to P - 1.
+    tolerance : float
+        Relative accuracy of the eigenvalues.
+    seed : int
+        Of the starting vector.
+
+    Raises
+    ------
+    UsageError
+        If the backend knows no second derivatives, or k is out of range.
+    """
+    if not isinstance(backend, CurvedBackend):
+        raise UsageError(
+            f"{type(backend).__name__} has no hessian_products: take another backend for sharp directions."
+        )
+    n, p = backend.n_samples, backend.n_parameters
+    if not 1 <= k < p:
+        raise UsageError(f"k = {k} sharp directions: choose 1 to {p - 1} for {p} parameters.")
+
+    def times_hessian(vector: np.ndarray) -> np.ndarray:
+        pieces = chunks(np.arange(n), backend.chunk_size)
+        return sum(backend.hessian_products(piece, vector.reshape(1, -1))[0] for piece in pieces) / n
+
+    start = np.random.default_rng(seed).normal(size=p)
+    operator = LinearOperator((p, p), matvec=times_hessian, dtype=np.float64)
+    values, vectors = eigsh(operator, k=k, which="LA", v0=start, tol=tolerance)
+    order = np.argsort(values)[::-1]
+    return Curvature(values[order], vectors.T[order])
+
+
+def sharp_and_floor(
+    backend: Backend,
+    curvature: Curvature,
+    *,
+    batch_size: int,
+    wrong: np.ndarray | None = None,
+    replacement: bool = False,
+) -> SharpFloor:
+    """Every gradient order parameter in the sharp subspace and on the floor.
+
+    Parameters
+    ----------
+    backend : Backend
+    curvature : Curvature
+        Of `leading_curvature`, at the same weights.
+    batch_size : int
+        B.
+    wrong : ndarray of bool, shape (N,), or None
+    replacement : bool
+
+    Returns
+    -------
+    SharpFloor
+        Activities add up: ``activity = activity_sharp + activity_floor``, and so for all but ratios and cosines.
+
+    Raises
+    ------
+    UsageError, InputError
+        As `exact` does.
+    """
+    check_mask(wrong, backend.n_samples)
+    directions = curvature.directions
+    common = dict(batch_size=batch_size, wrong=wrong, replacement=replacement)
+    whole = exact(backend, **common)
+    sharp = exact(_Sharp(backend, directions), **common)
+    floor = exact(_Floor(backend, directions), **common)
+    return SharpFloor(whole, sharp, floor, curvature)
+
+
+def relaxed(
+    backend: Backend,
+    *,
+    batch_size: int,
+    wrong: np.ndarray | None = None,
+    learning_rate: float = 0.005,
+    steps: int = 50,
+    replacement: bool = False,
+) -> OrderParameters:
+    """Exact order parameters after a short full-batch descent; the weights are put back afterwards.
+
+    Small steps let the weights fall onto the valley's floor, which is what the floor parts should agree with.
+
+    Parameters
+    ----------
+    backend : Backend
+    batch_size : int
+    wrong : ndarray of bool, shape (N,), or None
+    learning_rate : float
+    steps : int
+    replacement : bool
+    """
+    weights = backend.weights
+    try:
+        for _ in range(steps):
+            backend.train(np.arange(backend.n_samples), backend.n_samples, learning_rate)
+        return exact(backend, batch_size=batch_size, wrong=wrong, replacement=replacement)
+    finally:
+        backend.load_weights(weights)
+
+
+class _Sharp:
+    """A backend seen through k orthonormal directions: the gradients' k coordinates along them."""
+
+    def __init__(self, backend: Backend, directions: np.ndarray):
+        self._backend, self._directions = backend, directions
+        self.n_samples, self.chunk_size, self.n_parameters = backend.n_samples, backend.chunk_size, len(directions)
+
+    def still(self):
+        return still(self._backend)
+
+    def gradient_sums(self, indices: np.ndarray, coefficients: np.ndarray | None = None):
+        columns = np.ones((len(indices), 1)) if coefficients is None else coefficients
+        along = self._backend.projections(indices, self._directions)
+        found = self._backend.scores(indices)
+        return SampleGradients(found.loss, found.correct, (along**2).sum(axis=1), columns.T @ along)
+
+    def projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        return self._backend.projections(indices, self._directions) @ directions.T
+
+
+class _Floor:
+    """The same backend with its gradients projected off those directions."""
+
+    def __init__(self, backend: Backend, directions: np.ndarray):
+        self._backend, self._directions = backend, directions
+        self.n_samples, self.chunk_size = backend.n_samples, backend.chunk_size
+        self.n_parameters = backend.n_parameters
+
+    def still(self):
+        return still(self._backend)
+
+    def gradient_sums(self, indices: np.ndarray, coefficients: np.ndarray | None = None):
+        found = self._backend.gradient_sums(indices, coefficients)
+        along = self._backend.projections(indices, self._directions)
+        columns = np.ones((len(indices), 1)) if coefficients is None else coefficients
+        total = to_numpy(found.gradient_sum) - (columns.T @ along) @ self._directions
+        norm = np.maximum(found.squared_norm - (along**2).sum(axis=1), 0.0)
+        return found._replace(squared_norm=norm, gradient_sum=total)
+
+    def projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        off = directions - (directions @ self._directions.T) @ self._directions
+        return self._backend.projections(indices, off)
