@@ -14,8 +14,9 @@ _PUBLIC = {
     "MLP": "sgdphases.estimators.mlp",
     "initial_mlp": "sgdphases.estimators.mlp",
     "Backend": "sgdphases.estimators.backend",
+    "PhaseMonitor": "sgdphases.sim.monitor",
 }
-__all__ = ["MLP", "Backend", "OrderParameters", "exact", "initial_mlp", "measure"]
+__all__ = ["MLP", "Backend", "OrderParameters", "PhaseMonitor", "exact", "initial_mlp", "measure"]
 __version__ = version("sgdphases")
 
 

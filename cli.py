@@ -138,6 +138,44 @@ def report(run_folder: Annotated[Path, typer.Argument(help="Folder of a run.", s
 
 
 @app.command()
+def verify(
+    run_folder: Annotated[
+        Path | None, typer.Argument(help="A run, to check at its last checkpoint.", show_default=False)
+    ] = None,
+    backend: Annotated[str | None, typer.Option(help="Check this backend only.", show_default=False)] = None,
+    dataset: Annotated[
+        str, typer.Option(help="Without a run: data with half of the labels wrong, a network trained a little.")
+    ] = "gaussian-mixture",
+    data_dir: Annotated[
+        str | None, typer.Option(help="Where the files of mnist or cifar10 are.", show_default=False)
+    ] = None,
+    samples: Annotated[int, typer.Option(min=4, help="Samples to check on.")] = 300,
+    seed: Annotated[int, typer.Option(min=0, help="Of random directions and minibatches.")] = 0,
+) -> None:
+    """Check every identity, and that the backends agree; exit code 1 if one does not hold."""
+    from sgdphases.sim.verification import verify_backends
+
+    with console.status("checking"):
+        results = verify_backends(run_folder, backend, dataset, data_dir, samples, seed)
+    broken = 0
+    for name, checks in results.items():
+        table = Table(title=f"backend {name}", title_justify="left", box=None, padding=(0, 1, 0, 0))
+        table.add_column("identity")
+        for title in ("left", "right", "residual", "allowed"):
+            table.add_column(title, justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True)
+        for check in checks:
+            verdict = "[green]holds[/green]" if check.holds else "[bold red]VIOLATED[/bold red]"
+            values = (check.left, check.right, check.residual, check.allowed)
+            table.add_row(check.identity, *(f"{value:.3g}" for value in values), verdict)
+        console.print(table)
+        broken += sum(not check.holds for check in checks)
+    console.print("all identities hold" if not broken else f"{broken} identities are violated")
+    if broken:
+        raise typer.Exit(1)
+
+
+@app.command()
 def datasets() -> None:
     """List the data sets and their options."""
     from sgdphases.sim.datasets import describe_datasets

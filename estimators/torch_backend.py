@@ -229,6 +229,14 @@ class TorchBackend:
                 with torch.no_grad():
                     torch._foreach_add_([p for p, _ in moved], [g for _, g in moved], alpha=-learning_rate)
 
+    def raw_losses(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Losses, outputs and targets of some samples, as the measurement sees them."""
+        with torch.no_grad(), self._modes:
+            index = self._index(indices)
+            losses, outputs = self._losses_of(index)
+            targets = self._targets[index]
+            return losses, outputs, targets.argmax(dim=1) if self.loss == "cross-entropy" else targets
+
     @contextmanager
     def still(self) -> Iterator[None]:
         """A stretch in which the weights do not change, so that factors may be kept."""

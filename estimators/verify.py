@@ -1,0 +1,166 @@
+"""Every identity of the theory, and the agreement of backends, checked at one point in weight space."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sgdphases.estimators.backend import Backend, to_numpy
+from sgdphases.estimators.exact import exact
+from sgdphases.estimators.gram import gram_matrix
+from sgdphases.estimators.sampled import sampled
+from sgdphases.theory.minibatch_ensemble import activity_from_populations, plain_excess
+
+ROUNDING = {"float32": 2e-4, "float64": 1e-9}
+SIGMAS = 5.0  # of the one statistical check: it fails by chance in one of two million
+
+
+@dataclass(frozen=True)
+class Check:
+    """One identity: both sides (where they are arrays, the norms), what they differ by, and what is allowed.
+
+    ``residual`` is relative to the larger side, or in standard errors for a statistical check.
+    """
+
+    identity: str
+    left: float
+    right: float
+    residual: float
+    allowed: float
+
+    @property
+    def holds(self) -> bool:
+        return bool(self.residual <= self.allowed)
+
+
+def verify(
+    backend: Backend, reference: Backend, *, batch_size: int, wrong: np.ndarray | None, seed: int = 0
+) -> list[Check]:
+    """Check a backend against the theory and against a reference at the same weights.
+
+    Parameters
+    ----------
+    backend, reference : Backend
+        Around the same model and data; the reference in float64. Weights are as before on return.
+    batch_size : int
+    wrong : ndarray of bool, shape (N,), or None
+        With both kinds of label present the identities of two populations are checked as well.
+    seed : int
+        Of random directions and minibatches.
+
+    Returns
+    -------
+    list of Check
+    """
+    rng = np.random.default_rng(seed)
+    rounding = ROUNDING["float64" if backend.weights.dtype == np.float64 else "float32"]
+    checks = [*_identities(backend, batch_size, wrong, rounding), *_answers(backend, reference, rng, rounding)]
+    return [*checks, *_training(backend, reference, batch_size, rng, rounding), _sampling(backend, batch_size, rng)]
+
+
+def _identities(backend: Backend, batch_size: int, wrong: np.ndarray | None, rounding: float) -> list[Check]:
+    found = exact(backend, batch_size=batch_size, wrong=wrong)
+    checks = [
+        _equal("⟨λ⟩ = 1", found.mean_projection, 1.0, rounding),
+        _equal("D = A_⊥ + D_∥", found.total_variance, found.orthogonal_activity + found.parallel_variance, rounding),
+        _equal(
+            "A = A_0 + A_⊥ + D_∥",
+            found.activity,
+            found.directed_activity + found.orthogonal_activity + found.parallel_variance,
+            rounding,
+        ),
+        _equal("A = A_⊥ + A_∥", found.activity, found.orthogonal_activity + found.parallel_activity, rounding),
+    ]
+    if found.alignment_cw != found.alignment_cw:
+        return checks
+    rho, clean, faulty = found.noise_fraction, found.moments.clean, found.moments.wrong
+    cross = 2 * np.sqrt(found.directed_activity_c * found.directed_activity_w) * found.alignment_cw
+    sides = clean.squared_mean, faulty.squared_mean, found.alignment_cw
+    layered = found.in_ensemble("stratified")
+    drawn = found.at_batch_size(batch_size, replacement=True)
+    return [
+        *checks,
+        _equal(
+            "A_0 = A_0c + A_0w + 2 √(A_0c A_0w) R_cw  (eq 14)",
+            found.directed_activity,
+            found.directed_activity_c + found.directed_activity_w + cross,
+            rounding,
+        ),
+        _equal(
+            "A of stratified minibatches  (eq 15)",
+            layered.activity,
+            activity_from_populations(rho, layered.activity_c, layered.activity_w, *sides),
+            rounding,
+        ),
+        _equal(
+            "A of plain minibatches with replacement = eq 15 + ρ(1-ρ)|g_c-g_w|²/B",
+            drawn.activity,
+            activity_from_populations(rho, drawn.activity_c, drawn.activity_w, *sides)
+            + plain_excess(rho, found.moments.squared_gap, batch_size),
+            rounding,
+        ),
+    ]
+
+
+def _answers(backend: Backend, reference: Backend, rng: np.random.Generator, rounding: float) -> list[Check]:
+    few = np.sort(rng.choice(backend.n_samples, size=min(60, backend.n_samples, backend.chunk_size), replace=False))
+    few = few[: reference.chunk_size]
+    directions, weights = rng.normal(size=(3, backend.n_parameters)), rng.normal(size=(len(few), 2))
+    own, other = backend.gradient_sums(few), reference.gradient_sums(few)
+    gram = gram_matrix(backend, few)
+    mean = to_numpy(own.gradient_sum)[0].astype(np.float64) / len(few)
+    return [
+        _equal("losses: as the reference", own.loss, other.loss, rounding),
+        _equal("|g_i|²: as the reference", own.squared_norm, other.squared_norm, rounding),
+        _equal("Σ g_i: as the reference", to_numpy(own.gradient_sum), to_numpy(other.gradient_sum), rounding),
+        _equal(
+            "g_i·v: as the reference",
+            backend.projections(few, directions),
+            reference.projections(few, directions),
+            rounding,
+        ),
+        _equal(
+            "Σ c_i g_i: as the reference",
+            backend.weighted_sums(few, weights),
+            reference.weighted_sums(few, weights),
+            rounding,
+        ),
+        _equal("g_i·g_j: as the reference", gram, gram_matrix(reference, few), rounding),
+        _equal("Σ_i |g_i|² = Tr K", float(own.squared_norm.sum()), float(np.trace(gram)), rounding),
+        _equal("g_i·g = mean of a row of K", backend.projections(few, mean[None])[:, 0], gram.mean(axis=1), rounding),
+    ]
+
+
+def _training(
+    backend: Backend, reference: Backend, batch_size: int, rng: np.random.Generator, rounding: float
+) -> list[Check]:
+    weights, order, rate = backend.weights, rng.permutation(backend.n_samples)[: 3 * batch_size], 0.01
+    expected = reference.weights
+    try:
+        backend.train(order, batch_size, rate)
+        reference.train(order, batch_size, rate)
+        moved, ought = backend.weights.astype(np.float64) - weights, reference.weights - expected
+    finally:
+        backend.load_weights(weights)
+        reference.load_weights(expected)
+    return [_equal("three steps of SGD: as the reference", moved, ought, 50 * rounding)]
+
+
+def _sampling(backend: Backend, batch_size: int, rng: np.random.Generator) -> Check:
+    closed = exact(backend, batch_size=batch_size).activity
+    drawn = sampled(backend, batch_size=batch_size, n_batches=100, rng=rng)
+    error = drawn.standard_errors["activity"]
+    gap = abs(drawn.activity - closed)
+    away = 0.0 if gap <= 1e-6 * closed else gap / error if error > 0 else float("inf")
+    return Check("A, closed and from 100 minibatches (residual in σ)", closed, drawn.activity, away, SIGMAS)
+
+
+def _equal(identity: str, left: Any, right: Any, allowed: float) -> Check:
+    one, other = (np.atleast_1d(np.asarray(side, dtype=np.float64)) for side in (left, right))
+    size = max(float(np.linalg.norm(one)), float(np.linalg.norm(other)))
+    residual = float(np.linalg.norm(one - other)) / size if size > 0 else 0.0
+    if not np.isfinite(residual):
+        both_undefined = np.array_equal(np.isnan(one), np.isnan(other)) and np.isnan(one).all()
+        residual = 0.0 if both_undefined else float("inf")
+    shown = [float(side[0]) if side.size == 1 else float(np.linalg.norm(side)) for side in (one, other)]
+    return Check(identity, *shown, residual, allowed)
