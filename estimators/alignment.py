@@ -7,6 +7,7 @@ import numpy as np
 from sgdphases.estimators.backend import Backend, chunks
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.exact import check_mask
+from sgdphases.estimators.workers import Workers, alone
 
 MIN_BATCHES = 3  # fewer leave no jackknife standard error
 
@@ -59,6 +60,7 @@ def sampled_alignment(
     rng: np.random.Generator,
     wrong: np.ndarray | None = None,
     replacement: bool = False,
+    workers: Workers | None = None,
 ) -> SampledAlignment:
     """R, R_c and R_w from independently drawn minibatches (Feng & Tu 2021, eq 6 and below eq 15).
 
@@ -76,6 +78,8 @@ def sampled_alignment(
     wrong : ndarray of bool, shape (N,), or None
     replacement : bool
         Whether a minibatch may hold a sample twice. Different minibatches may share samples either way.
+    workers : Workers or None
+        The others that share in the samples, with generators in the same state; None for none.
 
     Raises
     ------
@@ -84,26 +88,29 @@ def sampled_alignment(
     InputError
         If the mask does not fit the data.
     """
+    everyone = alone(backend.n_samples) if workers is None else workers
     if n_batches < MIN_BATCHES:
         raise UsageError(
             f"{n_batches} minibatches give no standard error of the alignment: draw at least {MIN_BATCHES}."
         )
-    if not replacement and batch_size > backend.n_samples:
-        raise UsageError(f"batch_size = {batch_size} exceeds the {backend.n_samples} samples.")
+    if not replacement and batch_size > everyone.total:
+        raise UsageError(f"batch_size = {batch_size} exceeds the {everyone.total} samples.")
     mask = check_mask(wrong, backend.n_samples)
     sides = 1 if mask is None else 2
     gradients = np.zeros((sides, n_batches, backend.n_parameters))
-    present = np.zeros((sides, n_batches), dtype=bool)
+    sizes = np.zeros((sides, n_batches))
     for number in range(n_batches):
-        batch = rng.choice(backend.n_samples, size=batch_size, replace=replacement)
+        batch = rng.choice(everyone.total, size=batch_size, replace=replacement) - everyone.first
+        batch = batch[(batch >= 0) & (batch < backend.n_samples)]
         members = np.ones((len(batch), 1)) if mask is None else np.stack([~mask[batch], mask[batch]], 1).astype(float)
         for piece in chunks(np.arange(len(batch)), backend.chunk_size):
             gradients[:, number] += backend.weighted_sums(batch[piece], members[piece])
-        present[:, number] = members.any(axis=0)
+        sizes[:, number] = members.sum(axis=0)
+    gradients, present = everyone.add(gradients), everyone.add(sizes) > 0
     flat = gradients.reshape(sides * n_batches, -1)
     gram = (flat @ flat.T).reshape(sides, n_batches, sides, n_batches)
-    everything = mean_cosine(gram.sum(axis=(0, 2)))
+    whole = mean_cosine(gram.sum(axis=(0, 2)))
     if mask is None:
-        return SampledAlignment(everything, UNDEFINED, UNDEFINED)
+        return SampledAlignment(whole, UNDEFINED, UNDEFINED)
     clean, faulty = (mean_cosine(gram[side, :, side][np.ix_(present[side], present[side])]) for side in range(sides))
-    return SampledAlignment(everything, clean, faulty)
+    return SampledAlignment(whole, clean, faulty)

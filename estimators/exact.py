@@ -6,6 +6,7 @@ from sgdphases.estimators.backend import Backend
 from sgdphases.estimators.errors import InputError
 from sgdphases.estimators.moments import gradient_moments
 from sgdphases.estimators.order_parameters import OrderParameters, check_ensemble, from_moments
+from sgdphases.estimators.workers import Workers
 
 
 def exact(
@@ -15,6 +16,7 @@ def exact(
     wrong: np.ndarray | None = None,
     replacement: bool = False,
     ensemble: str = "plain",
+    workers: Workers | None = None,
 ) -> OrderParameters:
     """Order parameters of the ensemble of all minibatches, without sampling (Feng & Tu 2021, eqs 5-15).
 
@@ -30,6 +32,8 @@ def exact(
     replacement : bool
         False: what SGD does, minibatches without repeats.
     ensemble : {"plain", "stratified"}
+    workers : Workers or None
+        The others that share in the samples, which then are N together; None where this process has them all.
 
     Returns
     -------
@@ -43,8 +47,9 @@ def exact(
     InputError
         If the mask does not fit the data.
     """
-    check_ensemble(backend.n_samples, batch_size, replacement, ensemble, known=wrong is not None)
-    moments = gradient_moments(backend, check_mask(wrong, backend.n_samples))
+    total = backend.n_samples if workers is None else workers.total
+    check_ensemble(total, batch_size, replacement, ensemble, known=wrong is not None)
+    moments = gradient_moments(backend, check_mask(wrong, backend.n_samples), workers)
     return from_moments(moments, batch_size, replacement=replacement, ensemble=ensemble)
 
 

@@ -14,6 +14,7 @@ from sgdphases.estimators.exact import exact
 from sgdphases.estimators.mlp import MLP
 from sgdphases.estimators.order_parameters import OrderParameters
 from sgdphases.estimators.sampled import sampled
+from sgdphases.estimators.workers import Workers, torch_workers
 
 ESTIMATORS = ("exact", "sampled")
 
@@ -34,6 +35,7 @@ def measure(
     alignment_batches: int = 32,
     seed: int = 0,
     parameters: str | Sequence[str] | None = None,
+    distributed: bool = False,
     backend: str | None = None,
     dtype: Any = None,
     device: str | None = None,
@@ -73,6 +75,9 @@ def measure(
         Of the drawing. Nothing else is random.
     parameters : str, list of str, or None
         Measure the gradient by these parameters only, such as ``"layers.1.weight"``; ``*`` allowed. None takes all.
+    distributed : bool
+        Under `torch.distributed`: every process gives its own shard of the samples, and all get what one process with
+        all samples would. For the exact estimator.
     backend : str or None
         A registered backend; None takes "torch" for a PyTorch module and "numba" for an MLP.
     dtype, device : passed on to the backend
@@ -106,8 +111,11 @@ def measure(
     mask = None if wrong is None else to_numpy(wrong)
     common = dict(batch_size=batch_size, wrong=mask, replacement=replacement, ensemble=ensemble)
     rng = np.random.default_rng(seed)
+    workers = torch_workers(made.n_samples) if distributed else None
     if estimator == "exact":
-        return measure_backend(made, **common, alignment_batches=alignment_batches, rng=rng)
+        return measure_backend(made, **common, alignment_batches=alignment_batches, rng=rng, workers=workers)
+    if distributed:
+        raise UsageError("distributed = True goes with estimator='exact'.")
     if estimator == "sampled":
         return sampled(made, **common, n_batches=n_batches, partition=partition, rng=rng)
     raise UsageError(f"estimator = {estimator!r}: choose one of {', '.join(ESTIMATORS)}.")
@@ -145,19 +153,15 @@ def measure_backend(
     ensemble: str = "plain",
     alignment_batches: int = 0,
     rng: np.random.Generator,
+    workers: Workers | None = None,
 ) -> OrderParameters:
     """`measure` for a backend that is already there: closed forms, and sampled alignments if asked for."""
-    found = exact(backend, batch_size=batch_size, wrong=wrong, replacement=replacement, ensemble=ensemble)
+    found = exact(
+        backend, batch_size=batch_size, wrong=wrong, replacement=replacement, ensemble=ensemble, workers=workers
+    )
     if alignment_batches == 0:
         return found
-    drawn = sampled_alignment(
-        backend,
-        batch_size=batch_size,
-        n_batches=alignment_batches,
-        rng=rng,
-        wrong=wrong,
-        replacement=replacement,
-    )
+    drawn = sampled_alignment(backend, **common, n_batches=alignment_batches, rng=rng)
     parts = {
         "alignment": drawn.everything,
         "alignment_c": drawn.clean,

@@ -5,13 +5,13 @@ and gradients; the second, with the mean gradients known, sums projections on th
 so chunks, workers and devices can be added up in any order.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import numpy as np
 
 from sgdphases.estimators.backend import Backend, chunks, own_copy, still, to_numpy
+from sgdphases.estimators.workers import Workers
 from sgdphases.theory.minibatch_ensemble import mixture_variance
 
 Sums = TypeVar("Sums", "GradientSums", "ProjectionSums")
@@ -111,7 +111,7 @@ class GradientMoments:
 
 
 def gradient_moments(
-    backend: Backend, wrong: np.ndarray | None = None, merge: Callable[[Sums], Sums] = lambda sums: sums
+    backend: Backend, wrong: np.ndarray | None = None, workers: Workers | None = None
 ) -> GradientMoments:
     """Batch-free moments of the per-sample gradients of all, clean and wrong samples (Feng & Tu 2021, eqs 5-15).
 
@@ -120,13 +120,13 @@ def gradient_moments(
     backend : Backend
     wrong : ndarray of bool, shape (N,), or None
         The samples with wrong labels; None where unknown.
-    merge : callable
-        Adds up the sums of all workers, where each has some of the samples.
+    workers : Workers or None
+        The others that share in the samples; None where this process has them all.
     """
     members = np.ones((backend.n_samples, 1)) if wrong is None else np.stack([~wrong, wrong], axis=1).astype(float)
     with still(backend):
-        sums = merge(sum_gradients(backend, members))
-        projected = merge(sum_projections(backend, members, sums))
+        sums = _merged_over(workers, sum_gradients(backend, members))
+        projected = _merged_over(workers, sum_projections(backend, members, sums))
     populations = _populations(sums, projected)
     if wrong is None:
         (only,) = populations
@@ -176,6 +176,10 @@ def sum_projections(backend: Backend, members: np.ndarray, sums: GradientSums) -
 def inner(one: np.ndarray, other: np.ndarray) -> float:
     """Inner product of two long vectors; not by BLAS, whose idle threads would hold up those of the backend."""
     return float((one * other).sum())
+
+
+def _merged_over(workers: Workers | None, sums: Sums) -> Sums:
+    return sums if workers is None else type(sums)(*(workers.add(values) for values in _values(sums)))
 
 
 def _values(sums: Any) -> list[np.ndarray]:

@@ -9,7 +9,7 @@ from sgdphases.estimators.backend import Backend, to_numpy
 from sgdphases.estimators.exact import exact
 from sgdphases.estimators.gram import gram_matrix
 from sgdphases.estimators.sampled import sampled
-from sgdphases.theory.minibatch_ensemble import activity_from_populations, plain_excess
+from sgdphases.theory.minibatch_ensemble import activity_from_populations, plain_excess, variance_factor
 
 ROUNDING = {"float32": 2e-4, "float64": 1e-9}
 SIGMAS = 5.0  # of the one statistical check: it fails by chance in one of two million
@@ -60,17 +60,19 @@ def verify(
 
 def _identities(backend: Backend, batch_size: int, wrong: np.ndarray | None, rounding: float) -> list[Check]:
     found = exact(backend, batch_size=batch_size, wrong=wrong)
-    checks = [
-        _equal("⟨λ⟩ = 1", found.mean_projection, 1.0, rounding),
-        _equal("D = A_⊥ + D_∥", found.total_variance, found.orthogonal_activity + found.parallel_variance, rounding),
-        _equal(
-            "A = A_0 + A_⊥ + D_∥",
-            found.activity,
-            found.directed_activity + found.orthogonal_activity + found.parallel_variance,
-            rounding,
-        ),
-        _equal("A = A_⊥ + A_∥", found.activity, found.orthogonal_activity + found.parallel_activity, rounding),
-    ]
+    gram = gram_matrix(backend)  # the other way to the same numbers: from inner products of samples alone
+    on_mean, directed = gram.mean(axis=1), float(gram.mean())
+    checks = [_equal("⟨λ⟩ = 1", found.mean_projection, 1.0, rounding)]
+    if directed > 0:
+        factor = variance_factor(backend.n_samples, batch_size)
+        across = factor * float((np.diag(gram) - on_mean**2 / directed).mean())
+        along = factor * float(on_mean.var()) / directed
+        checks += [
+            _equal("D = A_⊥ + D_∥, by K", found.total_variance, across + along, rounding),
+            _equal("A = A_0 + A_⊥ + D_∥, by K", found.activity, directed + across + along, rounding),
+            _equal("A = A_⊥ + A_∥, by K", found.activity, across + (directed + along), rounding),
+            _equal("σ_λ², by K", found.projection_variance, along / directed, rounding),
+        ]
     if found.alignment_cw != found.alignment_cw:
         return checks
     rho, clean, faulty = found.noise_fraction, found.moments.clean, found.moments.wrong

@@ -208,6 +208,6 @@ def _check_mean(backend: TorchBackend, loss_fn: Callable) -> None:
     together = float(loss_fn(outputs, targets))
     if abs(together - float(losses.mean())) > 1e-3 * max(1.0, abs(together)):
         raise UsageError(
-            f"the loss of {len(few)} samples is {together:.4g}, the mean of their own losses {float(losses.mean()):.4g}: "
+            f"the loss of {len(few)} samples is {together:.4g}, but their mean loss is {float(losses.mean()):.4g}: "
             "give a loss that is a mean over samples (reduction='mean', no class weights)."
         )

@@ -12,10 +12,11 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
 
 
-def test_the_python_example_of_readme_runs():
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+@pytest.mark.parametrize("page", ["README.md", "docs/measuring.md"])
+def test_the_python_examples_run(page):
     names = {}
-    exec(example, names)
+    for example in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL):
+        exec(example, names)
     assert names["found"].activity > names["found"].at_batch_size(100).activity > names["found"].directed_activity
 
 

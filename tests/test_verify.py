@@ -21,7 +21,7 @@ def test_all_is_well(name, dtype, wrong):
     backend = backend_class(name)(MODEL, X, Y, dtype=dtype)
     before = backend.weights
     checks = verify(backend, NumpyBackend(MODEL, X, Y), batch_size=10, wrong=wrong)
-    assert len(checks) == (17 if wrong is WRONG else 14)
+    assert len(checks) == (18 if wrong is WRONG else 15)
     assert all(check.holds for check in checks), [check for check in checks if not check.holds]
     assert backend.weights.tobytes() == before.tobytes()
 
