@@ -156,9 +156,8 @@ def measure_backend(
     workers: Workers | None = None,
 ) -> OrderParameters:
     """`measure` for a backend that is already there: closed forms, and sampled alignments if asked for."""
-    found = exact(
-        backend, batch_size=batch_size, wrong=wrong, replacement=replacement, ensemble=ensemble, workers=workers
-    )
+    common = dict(batch_size=batch_size, wrong=wrong, replacement=replacement, workers=workers)
+    found = exact(backend, **common, ensemble=ensemble)
     if alignment_batches == 0:
         return found
     drawn = sampled_alignment(backend, **common, n_batches=alignment_batches, rng=rng)
