@@ -36,11 +36,28 @@ class SampleGradients(NamedTuple):
     loss: np.ndarray
     correct: np.ndarray
     squared_norm: np.ndarray
-    gradient_sum: np.ndarray
+    gradient_sum: Any
+
+
+class GradientSource(Protocol):
+    """Per-sample gradients, as far as the closed forms need them: a backend, or one part of its gradients."""
+
+    n_samples: int
+    n_parameters: int
+    chunk_size: int
+
+    def gradient_sums(self, indices: np.ndarray, coefficients: np.ndarray | None = None) -> SampleGradients:
+        """Losses, squared gradient norms and sums of gradients, from a forward and a backward pass.
+
+        ``coefficients``, shape (n, k), weight the gradients for each of k sums; None for the plain sum alone.
+        """
+
+    def projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """``g_i . v_k`` for directions ``v_k`` in the rows of a (k, P) array: shape (n, k)."""
 
 
 @runtime_checkable
-class Backend(Protocol):
+class Backend(GradientSource, Protocol):
     """A model at its present weights, on one labelled data set.
 
     Gradients are those by the measured parameters, P = ``n_parameters`` numbers; ``weights`` are all that training
@@ -49,10 +66,6 @@ class Backend(Protocol):
     a float64 numpy array, whatever the dtype and device of the model; only a ``gradient_sum`` may stay a tensor, in its
     own dtype and on its device, where chunks are added up in float64 before the sum is fetched.
     """
-
-    n_samples: int
-    n_parameters: int
-    chunk_size: int
 
     @property
     def weights(self) -> np.ndarray:
@@ -66,15 +79,6 @@ class Backend(Protocol):
 
     def scores(self, indices: np.ndarray) -> Scores:
         """Losses and correctness: a forward pass."""
-
-    def gradient_sums(self, indices: np.ndarray, coefficients: np.ndarray | None = None) -> SampleGradients:
-        """Losses, squared gradient norms and sums of gradients, from a forward and a backward pass.
-
-        ``coefficients``, shape (n, k), weight the gradients for each of k sums; None for the plain sum alone.
-        """
-
-    def projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
-        """``g_i . v_k`` for directions ``v_k`` in the rows of a (k, P) array: shape (n, k)."""
 
     def weighted_sums(self, indices: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
         """``sum_i c_ik g_i`` for coefficients of shape (n, k): shape (k, P)."""
@@ -122,7 +126,7 @@ def backend_class(name: str) -> Any:
         ) from error
 
 
-def still(backend: Backend) -> AbstractContextManager[None]:
+def still(backend: Any) -> AbstractContextManager[None]:
     """A stretch in which the weights stay: a backend with a ``still`` of its own may keep what it computed."""
     return backend.still() if hasattr(backend, "still") else nullcontext()
 

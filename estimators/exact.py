@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sgdphases.estimators.backend import Backend
+from sgdphases.estimators.backend import GradientSource
 from sgdphases.estimators.errors import InputError
 from sgdphases.estimators.moments import gradient_moments
 from sgdphases.estimators.order_parameters import OrderParameters, check_ensemble, from_moments
@@ -10,7 +10,7 @@ from sgdphases.estimators.workers import Workers
 
 
 def exact(
-    backend: Backend,
+    backend: GradientSource,
     *,
     batch_size: int,
     wrong: np.ndarray | None = None,
@@ -24,7 +24,8 @@ def exact(
 
     Parameters
     ----------
-    backend : Backend
+    backend : GradientSource
+        A backend, or a part of one.
     batch_size : int
         B, 1 to N (any with replacement).
     wrong : ndarray of bool, shape (N,), or None

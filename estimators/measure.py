@@ -109,7 +109,7 @@ def measure(
         model, x, y, backend=backend, loss=loss, dtype=dtype, device=device, parameters=parameters, **options
     )
     mask = None if wrong is None else to_numpy(wrong)
-    common = dict(batch_size=batch_size, wrong=mask, replacement=replacement, ensemble=ensemble)
+    common: dict[str, Any] = dict(batch_size=batch_size, wrong=mask, replacement=replacement, ensemble=ensemble)
     rng = np.random.default_rng(seed)
     workers = torch_workers(made.n_samples) if distributed else None
     if estimator == "exact":
@@ -156,7 +156,7 @@ def measure_backend(
     workers: Workers | None = None,
 ) -> OrderParameters:
     """`measure` for a backend that is already there: closed forms, and sampled alignments if asked for."""
-    common = dict(batch_size=batch_size, wrong=wrong, replacement=replacement, workers=workers)
+    common: dict[str, Any] = dict(batch_size=batch_size, wrong=wrong, replacement=replacement, workers=workers)
     found = exact(backend, **common, ensemble=ensemble)
     if alignment_batches == 0:
         return found

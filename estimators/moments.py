@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from sgdphases.estimators.backend import Backend, chunks, own_copy, still, to_numpy
+from sgdphases.estimators.backend import GradientSource, chunks, own_copy, still, to_numpy
 from sgdphases.estimators.workers import Workers
 from sgdphases.theory.minibatch_ensemble import mixture_variance
 
@@ -111,13 +111,14 @@ class GradientMoments:
 
 
 def gradient_moments(
-    backend: Backend, wrong: np.ndarray | None = None, workers: Workers | None = None
+    backend: GradientSource, wrong: np.ndarray | None = None, workers: Workers | None = None
 ) -> GradientMoments:
     """Batch-free moments of the per-sample gradients of all, clean and wrong samples (Feng & Tu 2021, eqs 5-15).
 
     Parameters
     ----------
-    backend : Backend
+    backend : GradientSource
+        A backend, or a part of one.
     wrong : ndarray of bool, shape (N,), or None
         The samples with wrong labels; None where unknown.
     workers : Workers or None
@@ -129,20 +130,22 @@ def gradient_moments(
         projected = _merged_over(workers, sum_projections(backend, members, sums))
     populations = _populations(sums, projected)
     if wrong is None:
-        (only,) = populations
-        return GradientMoments(only, None, None, float("nan"), float("nan"))
+        whole = populations[0]
+        assert whole is not None  # there is at least one sample
+        return GradientMoments(whole, None, None, float("nan"), float("nan"))
     clean, faulty = populations
     fraction = float(sums.count[1] / sums.count.sum())
     if clean is None or faulty is None:
         only = faulty if clean is None else clean
+        assert only is not None  # there is at least one sample
         return GradientMoments(only, clean, faulty, float("nan"), fraction)
     product = inner(*sums.means)
     return GradientMoments(_merged(clean, faulty, fraction, sums), clean, faulty, product, fraction)
 
 
-def sum_gradients(backend: Backend, members: np.ndarray) -> GradientSums:
+def sum_gradients(backend: GradientSource, members: np.ndarray) -> GradientSums:
     """First pass over all samples in chunks; ``members[i, k]`` is 1 where sample i belongs to population k, else 0."""
-    total = None
+    total: Any = None
     for piece in chunks(np.arange(backend.n_samples), backend.chunk_size):
         part = members[piece]
         found = backend.gradient_sums(piece, None if part.shape[1] == 1 else part)
@@ -153,10 +156,10 @@ def sum_gradients(backend: Backend, members: np.ndarray) -> GradientSums:
         else:
             gradient += found.gradient_sum
             total, count = total + sums, count + part.sum(axis=0)
-    return GradientSums(count, *total, to_numpy(gradient))
+    return GradientSums(count, total[0], total[1], total[2], to_numpy(gradient))
 
 
-def sum_projections(backend: Backend, members: np.ndarray, sums: GradientSums) -> ProjectionSums:
+def sum_projections(backend: GradientSource, members: np.ndarray, sums: GradientSums) -> ProjectionSums:
     """Second pass over all samples in chunks, with the mean gradients that the first one found."""
     directions, share = sums.means, sums.count / sums.count.sum()
     products = np.array([[inner(a, b) for b in directions] for a in directions])

@@ -92,7 +92,7 @@ class OrderParameters:
             If the batch size is not between 1 and N (no upper limit with replacement), or all was sampled.
         """
         keep = self.replacement if replacement is None else replacement
-        return from_moments(self._known_moments(), batch_size, replacement=keep, ensemble=self.ensemble)
+        return from_moments(self.known_moments(), batch_size, replacement=keep, ensemble=self.ensemble)
 
     def in_ensemble(self, ensemble: str) -> "OrderParameters":
         """The same point in the "plain" or the "stratified" ensemble: exact, without a new measurement.
@@ -102,7 +102,7 @@ class OrderParameters:
         UsageError
             For an unknown ensemble, or the stratified one where wrong labels are unknown.
         """
-        return from_moments(self._known_moments(), self.batch_size, replacement=self.replacement, ensemble=ensemble)
+        return from_moments(self.known_moments(), self.batch_size, replacement=self.replacement, ensemble=ensemble)
 
     def with_values(self, **values: Any) -> "OrderParameters":
         """A copy with some scalars set, for estimators that add to the closed forms."""
@@ -113,7 +113,8 @@ class OrderParameters:
         values = {name: float(getattr(self, name)) for name in describe()}
         return values | {f"{name}_standard_error": float(error) for name, error in self.standard_errors.items()}
 
-    def _known_moments(self) -> GradientMoments:
+    def known_moments(self) -> GradientMoments:
+        """The moments; a UsageError where there are none, because all was sampled."""
         if self.moments is None:
             raise UsageError("a sampled measurement knows one batch size and one ensemble: use estimator='exact'.")
         return self.moments

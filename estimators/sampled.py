@@ -78,10 +78,10 @@ def sampled(
     parts, sizes, losses, errors = _observed(backend, batches, mask)
     products = _products(parts)
     fraction = NAN if mask is None else float(mask.mean())
-    everyone = np.arange(len(batches))
+    everyone, sides = np.arange(len(batches)), np.arange(len(sizes))
 
     def scalars(kept: np.ndarray) -> dict[str, float]:
-        inner = products[np.ix_(range(len(sizes)), kept, range(len(sizes)), kept)]
+        inner = products[np.ix_(sides, kept, sides, kept)]
         whole = _population(inner.sum(axis=(0, 2)), partition)
         factor = variance_factor(backend.n_samples, batch_size, replacement=replacement)
         found = {
@@ -147,7 +147,8 @@ def _split(part: _Population) -> dict[str, float]:
 def _two_populations(inner, sizes, losses, errors, fraction: float, partition: bool) -> dict[str, float]:
     """What the clean and wrong parts give; ``inner`` has shape (2, M, 2, M)."""
     total = sizes.sum(axis=0)
-    found, squares = {}, {}
+    found: dict[str, float] = {}
+    squares: dict[str, float] = {}
     for side, name, share in ((0, "c", 1 - fraction), (1, "w", fraction)):
         present = np.flatnonzero(sizes[side])
         scale = total[present] / sizes[side, present]  # from the share in the minibatch to the mean of the part

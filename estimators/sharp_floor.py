@@ -6,6 +6,7 @@ gradients may oppose one another all the while. Both parts are ensembles of thei
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, eigsh
@@ -126,7 +127,7 @@ def sharp_and_floor(
     """
     check_mask(wrong, backend.n_samples)
     directions = curvature.directions
-    common = dict(batch_size=batch_size, wrong=wrong, replacement=replacement)
+    common: dict[str, Any] = dict(batch_size=batch_size, wrong=wrong, replacement=replacement)
     whole = exact(backend, **common)
     sharp = exact(_Sharp(backend, directions), **common)
     floor = exact(_Floor(backend, directions), **common)

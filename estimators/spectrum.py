@@ -189,4 +189,7 @@ def _by_lanczos(backend, indices, factor, n_values, n_directions, rng) -> NoiseS
 def _combination(backend: Backend, indices: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
     """``sum_i c_ik g_i`` over any number of samples, shape (k, P)."""
     places = chunks(np.arange(len(indices)), backend.chunk_size)
-    return sum(backend.weighted_sums(indices[piece], coefficients[piece]) for piece in places)
+    total = np.zeros((coefficients.shape[1], backend.n_parameters))
+    for piece in places:
+        total += backend.weighted_sums(indices[piece], coefficients[piece])
+    return total

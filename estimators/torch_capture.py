@@ -85,7 +85,7 @@ class Capture:
         found = iter(torch.autograd.grad(losses.sum(), edges, allow_unused=True) if edges else ())
         factors: dict[nn.Parameter, Any] = {}
         for call in calls:
-            deltas = [next(found) for _ in call.edges]
+            deltas: list[torch.Tensor | None] = [next(found) for _ in call.edges]
             for parameter, factor in self._answers(call, deltas, n):
                 factors[parameter] = joined(factors[parameter], factor) if parameter in factors else factor
         return factors, losses.detach(), outputs.detach()

@@ -116,7 +116,7 @@ RULES: dict[type, Rule] = {
 def rule_of(module: nn.Module) -> Rule | None:
     """The rule of a module: its class's, or that of the class whose ``forward`` it inherits; None if there is none."""
     for kind in type(module).__mro__:
-        if kind in RULES and type(module).forward is kind.forward:
+        if kind in RULES and type(module).forward is getattr(kind, "forward", None):
             return RULES[kind]
     return None
 

@@ -75,7 +75,9 @@ def _identities(backend: Backend, batch_size: int, wrong: np.ndarray | None, rou
         ]
     if found.alignment_cw != found.alignment_cw:
         return checks
-    rho, clean, faulty = found.noise_fraction, found.moments.clean, found.moments.wrong
+    moments = found.known_moments()
+    rho, clean, faulty = found.noise_fraction, moments.clean, moments.wrong
+    assert clean is not None and faulty is not None  # R_cw is defined
     cross = 2 * np.sqrt(found.directed_activity_c * found.directed_activity_w) * found.alignment_cw
     sides = clean.squared_mean, faulty.squared_mean, found.alignment_cw
     layered = found.in_ensemble("stratified")
@@ -98,7 +100,7 @@ def _identities(backend: Backend, batch_size: int, wrong: np.ndarray | None, rou
             "A of plain minibatches with replacement = eq 15 + ρ(1-ρ)|g_c-g_w|²/B",
             drawn.activity,
             activity_from_populations(rho, drawn.activity_c, drawn.activity_w, *sides)
-            + plain_excess(rho, found.moments.squared_gap, batch_size),
+            + plain_excess(rho, moments.squared_gap, batch_size),
             rounding,
         ),
     ]
@@ -165,4 +167,4 @@ def _equal(identity: str, left: Any, right: Any, allowed: float) -> Check:
         both_undefined = np.array_equal(np.isnan(one), np.isnan(other)) and np.isnan(one).all()
         residual = 0.0 if both_undefined else float("inf")
     shown = [float(side[0]) if side.size == 1 else float(np.linalg.norm(side)) for side in (one, other)]
-    return Check(identity, *shown, residual, allowed)
+    return Check(identity, shown[0], shown[1], residual, allowed)

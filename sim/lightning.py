@@ -30,7 +30,9 @@ class PhaseMonitorCallback(Callback):
         self.monitor = PhaseMonitor(module, loss_fn, loader, **options)
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
-        self.monitor.step()
+        if self.monitor is not None:
+            self.monitor.step()
 
     def on_train_end(self, trainer, module) -> None:
-        self.monitor.measure_now()
+        if self.monitor is not None:
+            self.monitor.measure_now()

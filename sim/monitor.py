@@ -145,6 +145,7 @@ class PhaseMonitor:
 
     def _tested(self) -> dict[str, float]:
         backend = self._test
+        assert backend is not None  # asked for only where there is a test set
         scores = [backend.scores(piece) for piece in chunks(np.arange(backend.n_samples), backend.chunk_size)]
         loss = np.concatenate([score.loss for score in scores]).mean()
         return {"test_loss": float(loss), "test_error": float(1 - np.concatenate([s.correct for s in scores]).mean())}
