@@ -29,3 +29,8 @@ def sgemm_peak(size: int = 1500, repeats: int = 7) -> float:
     a, b = np.ones((2, size, size), np.float32)
     best = seconds_each({"sgemm": lambda: a @ b}, repeats)["sgemm"].min()
     return 2 * size**3 / best / 1e9
+
+
+def use_threads(torch) -> None:
+    """Give PyTorch the number of threads the environment names."""
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
