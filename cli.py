@@ -1,6 +1,7 @@
 """The command line: arguments in, tables and paths out. No computation here."""
 
 import os
+import signal
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -237,13 +238,31 @@ def _finish(experiment: Any, folder: Any, start: Any) -> None:
     from sgdphases.sim.training import advance
 
     try:
-        with _progress(experiment.n_steps) as show:
+        with _interrupts() as pressed, _progress(experiment.n_steps) as show:
             for state in advance(experiment, folder, start):
                 show(state)
+                if pressed:
+                    raise KeyboardInterrupt
         _show(folder)
     except KeyboardInterrupt:
         console.print(f"\nStopped. Go on with: sgdphases resume {folder.path}", markup=False, soft_wrap=True)
         sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Remember Ctrl-C: raised while a kernel is compiled, the interrupt itself may be swallowed on the way."""
+    pressed: list[int] = []
+
+    def remember(number: int, frame: Any) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -6,7 +6,15 @@ import sys
 import numpy as np
 import pytest
 
+from sgdphases.estimators.measure import make_backend
+from sgdphases.estimators.mlp import initial_mlp
+from sgdphases.estimators.phases import find_phases
+from sgdphases.estimators.spectrum import noise_spectrum
 from sgdphases.sim.run_folder import RunFolder
+from sgdphases.sim.schedule import sample_order
+from sgdphases.sim.settings import make_settings
+from sgdphases.sim.streams import stream
+from sgdphases.sim.training import prepare
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +56,6 @@ def test_the_test_error_falls_and_rises_again(run):
 
 
 def test_four_phases_are_found_in_order(run):
-    from sgdphases.estimators.phases import find_phases
-
     found = find_phases(run.read_trajectory())
     assert [phase.name for phase in found.found] == ["I", "II", "III", "IV"]
     starts = [phase.start for phase in found.found]
@@ -60,3 +66,27 @@ def test_the_identity_of_the_projection_holds_throughout(run):
     """<lambda> = 1, summed in float32 sample by sample against the mean gradient."""
     trajectory = run.read_trajectory()
     assert np.abs(trajectory["mean_projection"] - 1).max() < 1e-3
+
+
+def test_the_noise_of_the_middle_weights_moves_in_a_hundred_directions(mnist_folder):
+    """Figure 2: full MNIST, 784-30-30-10, the 900 weights between the hidden layers, exact and sampled side by side.
+
+    Before training and in the slow phase; docs/measuring.md has the epochs between.
+    """
+    experiment = prepare(
+        make_settings(dict(dataset="mnist", data_dir=str(mnist_folder), hidden=(30, 30), batch_size=50))
+    )
+    model, data = initial_mlp((784, 30, 30, 10), "relu", stream(0, "weights")), experiment.data
+    middle = make_backend(model, data.x_train, data.y_train, backend="torch", parameters="layers.1.weight")
+    for epochs in (0, 5):
+        for epoch in range(epochs):
+            first = epoch * experiment.steps_per_epoch
+            order = sample_order(0, first, first + experiment.steps_per_epoch, data.n_samples, 50)
+            experiment.train.train(order, 50, 0.1)
+        middle.load_weights(experiment.train.weights)
+        exact = noise_spectrum(middle, batch_size=50)
+        rng = np.random.default_rng(epochs)
+        sampled = noise_spectrum(middle, batch_size=50, method="sampled", n_batches=1200, rng=rng)
+        assert exact.method == "dense" and 60 <= exact.effective_dimension() <= 140
+        assert 0.75 * exact.effective_dimension() < sampled.effective_dimension() <= exact.effective_dimension()
+        assert sampled.total_variance == pytest.approx(exact.total_variance, rel=0.1)

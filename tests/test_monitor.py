@@ -95,7 +95,7 @@ def test_any_mean_loss_will_do_and_no_other():
     net, monitor = train(True, epochs=1, label_smoothing=0.1, dataset=TensorDataset)
     monitor.measure_now()
     net.eval()
-    expected = nn.CrossEntropyLoss(label_smoothing=0.1)(net(data()[0]), data()[1])
+    expected = nn.CrossEntropyLoss(label_smoothing=0.1)(net(data()[0]), data()[1]).detach()
     assert float(monitor.trajectory["loss"][-1]) == pytest.approx(float(expected), rel=1e-5)
     loader = DataLoader(TensorDataset(*data()), batch_size=16)
     with pytest.raises(UsageError, match="mean over samples"):
