@@ -1,20 +1,17 @@
 """The command line: arguments in, tables and paths out. No computation here."""
 
 import os
-import signal
 import sys
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
 from sgdphases.sim.settings import RunSettings, make_settings, read_settings
+from sgdphases.terminal import console, interrupts, progress, show_checks, show_report
 
 app = typer.Typer(
     help="Measure, predict and use the phases of learning of stochastic gradient descent.",
@@ -23,7 +20,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-console = Console()
 INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
 
 
@@ -135,7 +131,7 @@ def report(run_folder: Annotated[Path, typer.Argument(help="Folder of a run.", s
     """Draw the figures and the page of a run again."""
     from sgdphases.sim.run_folder import RunFolder
 
-    _show(RunFolder(run_folder))
+    show_report(RunFolder(run_folder))
 
 
 @app.command()
@@ -158,19 +154,8 @@ def verify(
 
     with console.status("checking"):
         results = verify_backends(run_folder, backend, dataset, data_dir, samples, seed)
-    broken = 0
-    for name, checks in results.items():
-        table = Table(title=f"backend {name}", title_justify="left", box=None, padding=(0, 1, 0, 0))
-        table.add_column("identity")
-        for title in ("left", "right", "residual", "allowed"):
-            table.add_column(title, justify="right", no_wrap=True)
-        table.add_column("", no_wrap=True)
-        for check in checks:
-            verdict = "[green]holds[/green]" if check.holds else "[bold red]VIOLATED[/bold red]"
-            values = (check.left, check.right, check.residual, check.allowed)
-            table.add_row(check.identity, *(f"{value:.3g}" for value in values), verdict)
-        console.print(table)
-        broken += sum(not check.holds for check in checks)
+    broken = sum(not check.holds for checks in results.values() for check in checks)
+    show_checks(results)
     console.print("all identities hold" if not broken else f"{broken} identities are violated")
     if broken:
         raise typer.Exit(1)
@@ -238,88 +223,15 @@ def _finish(experiment: Any, folder: Any, start: Any) -> None:
     from sgdphases.sim.training import advance
 
     try:
-        with _interrupts() as pressed, _progress(experiment.n_steps) as show:
+        with interrupts() as pressed, progress(experiment.n_steps) as show:
             for state in advance(experiment, folder, start):
                 show(state)
                 if pressed:
                     raise KeyboardInterrupt
-        _show(folder)
+        show_report(folder)
     except KeyboardInterrupt:
         console.print(f"\nStopped. Go on with: sgdphases resume {folder.path}", markup=False, soft_wrap=True)
         sys.exit(INTERRUPTED)
-
-
-@contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Remember Ctrl-C: raised while a kernel is compiled, the interrupt itself may be swallowed on the way."""
-    pressed: list[int] = []
-
-    def remember(number: int, frame: Any) -> None:
-        pressed.append(number)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, remember)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _progress(n_steps: int) -> Iterator[Any]:
-    """A bar with the newest order parameters; on a plain stream, a line at every tenth of the way."""
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    if not console.is_terminal:
-        tenths = [0]
-
-        def line(state: Any) -> None:
-            if state.step * 10 // state.n_steps >= tenths[0]:
-                tenths[0] = state.step * 10 // state.n_steps + 1
-                console.print(_status(state), markup=False, highlight=False)
-
-        yield line
-        return
-    columns = [
-        BarColumn(bar_width=24),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}", markup=False),
-    ]
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=n_steps)
-        yield lambda state: bar.update(task, completed=state.step, description=_status(state))
-
-
-def _status(state: Any) -> str:
-    from sgdphases.report import number
-
-    shown = {"L": "loss", "ε_te": "test_error", "A": "activity", "R_cw": "alignment_cw", "σ_λ²": "projection_variance"}
-    known = [
-        f"{symbol} {number(state.latest[name])}"
-        for symbol, name in shown.items()
-        if state.latest[name] == state.latest[name]
-    ]
-    return f"epoch {state.epoch:.4g}  " + "  ".join(known)
-
-
-def _show(folder: Any) -> None:
-    """Write the report and print the table of phases and where the report is."""
-    from sgdphases.report import phase_rows, write_report
-
-    with console.status("drawing"):
-        phases = write_report(folder)
-    heading, rows = phase_rows(folder.read_trajectory(), phases)
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    for title in heading:
-        table.add_column(title, no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    if rows:
-        console.print(table)
-    for name, reason in phases.not_reached.items():
-        console.print(f"not reached: {name} – {reason}", markup=False)
-    console.print(f"report: {folder.report}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _absolute_paths(values: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,8 @@ from sgdphases.estimators.backend import backend_class
 from sgdphases.estimators.exact import exact
 from sgdphases.estimators.mlp import initial_mlp
 from sgdphases.estimators.moments import sum_gradients
-from sgdphases.estimators.torch_backend import TorchBackend, module_from_mlp
+from sgdphases.estimators.torch_backend import TorchBackend
+from sgdphases.estimators.torch_models import module_from_mlp
 
 BATCH_SIZE, REPEATS, SLOW_SHARE = 50, 7, 10  # slow contestants get a tenth of the samples, and their time is scaled
 

@@ -16,7 +16,8 @@ from torch import nn
 from sgdphases.estimators.mlp import initial_mlp, layer_views
 from sgdphases.estimators.numba_backend import NumbaBackend
 from sgdphases.estimators.numpy_backend import NumpyBackend
-from sgdphases.estimators.torch_backend import TorchBackend, module_from_mlp
+from sgdphases.estimators.torch_backend import TorchBackend
+from sgdphases.estimators.torch_models import module_from_mlp
 
 NETWORKS = [((20, 10, 2), 10), ((50, 20, 2), 20), ((784, 100, 100, 10), 50)]
 REQUIRED = {(20, 10, 2): 50, (50, 20, 2): 20}  # times eager PyTorch's steps per second

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -17,10 +16,10 @@ from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.estimators.mlp import MLP
 from sgdphases.estimators.parameters import chosen_parameters
 from sgdphases.estimators.targets import LOSSES, is_correct, prepare_samples
-from sgdphases.estimators.torch_capture import Capture
+from sgdphases.estimators.torch_capture import Capture, numbers_held
 from sgdphases.estimators.torch_factors import accumulator
+from sgdphases.estimators.torch_models import float_type, module_from_mlp, moved
 from sgdphases.estimators.torch_modes import Modes, coupling_layers
-from sgdphases.estimators.torch_rules import tensors_in
 
 CHUNK_NUMBERS = 2**23  # factors held at once on a CPU: small enough for its caches
 MOST_NUMBERS = {"cpu": 2**26, "cuda": 2**28, "mps": 2**26}  # held at once, even where few samples fill them
@@ -92,7 +91,7 @@ class TorchBackend:
             raise UsageError(f"the torch backend takes a torch.nn.Module or an MLP, not {type(model).__name__}.")
         elif dtype is not None or device is not None:
             model = copy.deepcopy(model)
-        self.module = _moved(model, dtype, device)
+        self.module = moved(model, dtype, device)
         trained = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         if not trained:
             raise UsageError("the model has no parameter that requires a gradient: there is nothing to measure.")
@@ -103,7 +102,7 @@ class TorchBackend:
         self._slots = {p: slice(*ends[k : k + 2]) for k, p in enumerate(self._parameters)}
         self.n_parameters = ends[-1]
         self._modes = Modes(self.module, batch_norm, dropout)
-        self._autocast = _float_type(autocast, "autocast") if autocast is not None else None
+        self._autocast = float_type(autocast, "autocast") if autocast is not None else None
         self._keep = keep_activations
         self._kept: dict[bytes, Any] | None = None
         self._uploaded: tuple[Any, torch.Tensor] | None = None
@@ -325,25 +324,10 @@ class TorchBackend:
 
     def _fitting_chunk(self) -> int:
         few = np.arange(min(2, self.n_samples))
-        numbers = max(1, self._numbers_per_sample(few))
+        numbers = max(1, numbers_held(self.module, lambda: self._factors(few)[0]) // len(few))
         most = MOST_NUMBERS.get(self.device.type, 2**26)
         at_once = CHUNK_NUMBERS if self.device.type == "cpu" else most
         return max(1, at_once // numbers, min(FEW_SAMPLES, most // numbers))
-
-    def _numbers_per_sample(self, few: np.ndarray) -> int:
-        """What one sample leaves in activations and factors."""
-        counted = [0]
-
-        def count(module, inputs, output):
-            counted[0] += sum(values.numel() for values in tensors_in(output))
-
-        hooks = [m.register_forward_hook(count) for m in self.module.modules() if not any(True for _ in m.children())]
-        try:
-            factors, _, _ = self._factors(few)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return (counted[0] + sum(factor.numel() for factor in factors.values())) // len(few)
 
     def _try_forward(self, first: torch.Tensor) -> int | None:
         """Output width; None where an answer has more than one dimension."""
@@ -354,45 +338,6 @@ class TorchBackend:
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise InputError(f"the model does not take samples of shape {tuple(first.shape[1:])}: {error}") from error
         return outputs.shape[1] if outputs.ndim == 2 else None
-
-
-def module_from_mlp(mlp: MLP) -> nn.Module:
-    """The same network as a PyTorch module, float64, with the same weights and parameter names."""
-    module = _Perceptron(mlp.layer_sizes, mlp.activation).double()
-    nn.utils.vector_to_parameters(torch.from_numpy(np.array(mlp.weights, dtype=np.float64)), module.parameters())
-    return module
-
-
-class _Perceptron(nn.Module):
-    def __init__(self, sizes: tuple[int, ...], activation: str):
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
-        self.activation = {"relu": torch.relu, "tanh": torch.tanh, "erf": lambda z: torch.erf(z / 2**0.5)}[activation]
-
-    def forward(self, x):
-        x = x.flatten(1)
-        for layer in self.layers[:-1]:
-            x = self.activation(layer(x))
-        return self.layers[-1](x)
-
-
-def _moved(model: nn.Module, dtype, device: str | None) -> nn.Module:
-    if dtype is not None:
-        model = model.to(_float_type(dtype, "dtype"))
-    if device is None:
-        return model
-    try:
-        return model.to(torch.device(device))
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device = {device!r} is not available here: {str(error).splitlines()[0]}") from error
-
-
-def _float_type(name: Any, what: str) -> torch.dtype:
-    known = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
-    text = str(name).removeprefix("torch.") if isinstance(name, (str, torch.dtype)) else np.dtype(name).name
-    if text not in known:
-        raise UsageError(f"{what} = {name}: choose one of {', '.join(known)}.")
-    return known[text]
 
 
 def _numpy(values: torch.Tensor) -> np.ndarray:

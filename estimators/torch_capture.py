@@ -224,6 +224,22 @@ class Capture:
         self._claim(above, name, parameter, None)
 
 
+def numbers_held(root: nn.Module, factors: Callable[[], dict[Any, Any]]) -> int:
+    """What a pass leaves in memory: the outputs of all layers, and the factors."""
+    counted = [0]
+
+    def count(module, inputs, output):
+        counted[0] += sum(values.numel() for values in tensors_in(output))
+
+    hooks = [m.register_forward_hook(count) for m in root.modules() if not any(True for _ in m.children())]
+    try:
+        found = factors()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return counted[0] + sum(factor.numel() for factor in found.values())
+
+
 class _Failed(Exception):
     """A claim that cannot be answered as it stands."""
 

@@ -12,7 +12,8 @@ from sgdphases.estimators.exact import exact
 from sgdphases.estimators.mlp import MLP, initial_mlp, n_weights
 from sgdphases.estimators.numba_backend import NumbaBackend
 from sgdphases.estimators.numpy_backend import NumpyBackend
-from sgdphases.estimators.torch_backend import TorchBackend, module_from_mlp
+from sgdphases.estimators.torch_backend import TorchBackend
+from sgdphases.estimators.torch_models import module_from_mlp
 
 BACKENDS = [NumpyBackend, NumbaBackend, TorchBackend]
 ROUNDING = {"float32": 2e-5, "float64": 1e-11}  # per unit of the largest value; depth and width stay small here

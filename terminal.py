@@ -1,0 +1,99 @@
+"""What a run looks like on the terminal: progress, tables, Ctrl-C."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+console = Console()
+
+
+@contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """Remember Ctrl-C: raised while a kernel is compiled, the interrupt itself may be swallowed on the way."""
+    pressed: list[int] = []
+
+    def remember(number: int, frame: Any) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def progress(n_steps: int) -> Iterator[Any]:
+    """A bar with the newest order parameters; on a plain stream, a line at every tenth of the way."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    if not console.is_terminal:
+        tenths = [0]
+
+        def line(state: Any) -> None:
+            if state.step * 10 // state.n_steps >= tenths[0]:
+                tenths[0] = state.step * 10 // state.n_steps + 1
+                console.print(_status(state), markup=False, highlight=False)
+
+        yield line
+        return
+    columns = [
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
+    ]
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=n_steps)
+        yield lambda state: bar.update(task, completed=state.step, description=_status(state))
+
+
+def _status(state: Any) -> str:
+    from sgdphases.report import number
+
+    shown = {"L": "loss", "ε_te": "test_error", "A": "activity", "R_cw": "alignment_cw", "σ_λ²": "projection_variance"}
+    known = [
+        f"{symbol} {number(state.latest[name])}"
+        for symbol, name in shown.items()
+        if state.latest[name] == state.latest[name]
+    ]
+    return f"epoch {state.epoch:.4g}  " + "  ".join(known)
+
+
+def show_report(folder: Any) -> None:
+    """Write the report and print the table of phases and where the report is."""
+    from sgdphases.report import phase_rows, write_report
+
+    with console.status("drawing"):
+        phases = write_report(folder)
+    heading, rows = phase_rows(folder.read_trajectory(), phases)
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for title in heading:
+        table.add_column(title, no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    if rows:
+        console.print(table)
+    for name, reason in phases.not_reached.items():
+        console.print(f"not reached: {name} – {reason}", markup=False)
+    console.print(f"report: {folder.report}", markup=False, highlight=False, soft_wrap=True)
+
+
+def show_checks(results: dict[str, Any]) -> None:
+    """A table of checked identities for each backend."""
+    for name, checks in results.items():
+        table = Table(title=f"backend {name}", title_justify="left", box=None, padding=(0, 1, 0, 0))
+        table.add_column("identity")
+        for title in ("left", "right", "residual", "allowed"):
+            table.add_column(title, justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True)
+        for check in checks:
+            verdict = "[green]holds[/green]" if check.holds else "[bold red]VIOLATED[/bold red]"
+            values = (check.left, check.right, check.residual, check.allowed)
+            table.add_row(check.identity, *(f"{value:.3g}" for value in values), verdict)
+        console.print(table)
