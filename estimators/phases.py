@@ -61,7 +61,10 @@ def find_phases(trajectory: xr.Dataset) -> Phases:
     error_w = trajectory["error_w"].to_numpy()
     if np.isnan(error_w).any() or np.isnan(trajectory["error_c"].to_numpy()).any():
         return _two_phases(epoch, train_error)
-    return _four_phases(epoch, trajectory["test_error"].to_numpy(), error_w)
+    test_error = trajectory["test_error"].to_numpy()
+    if np.isnan(test_error).any():
+        return Phases((), {"any phase": "no test error is recorded, which parts I from II"})
+    return _four_phases(epoch, test_error, error_w)
 
 
 def _two_phases(epoch: np.ndarray, train_error: np.ndarray) -> Phases:

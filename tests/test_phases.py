@@ -71,6 +71,13 @@ def test_without_wrong_labels_there_are_two_phases():
     assert 3.0 < found.found[0].end < 4.5
 
 
+def test_without_a_test_set_it_says_what_is_missing():
+    unknown = trajectory()
+    unknown["test_error"][:] = np.nan
+    found = find_phases(unknown)
+    assert found.found == () and "no test error" in found.not_reached["any phase"]
+
+
 def test_regression_has_no_phases_by_errors():
     data = trajectory()
     data["train_error"][:] = np.nan
