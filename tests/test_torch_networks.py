@@ -379,3 +379,16 @@ def test_hessian_products_against_the_dense_hessian(name):
     vectors = np.random.default_rng(0).normal(size=(3, len(flat)))
     backend = TorchBackend(module, x.numpy(), y.numpy())
     np.testing.assert_allclose(backend.hessian_products(np.arange(N), vectors), vectors @ dense, atol=1e-10)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("name", ["residual, reused", "embedding, tied", "attention"])
+def test_cuda_measures_what_the_cpu_does(name):
+    module, x = awkward()[name]
+    module, y = module.double(), torch.randint(0, 3, (N,))
+    x = x.double() if x.is_floating_point() else x
+    here, there = (
+        sgdphases.measure(module, x, y, batch_size=2, wrong=np.arange(N) < 3, device=device).scalars()
+        for device in ("cpu", "cuda")
+    )
+    assert there == pytest.approx(here, rel=1e-8, abs=1e-10, nan_ok=True)
