@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sgdphases.estimators.alignment import sampled_alignment
-from sgdphases.estimators.backend import Backend, backend_class, to_numpy
+from sgdphases.estimators.backend import Backend, backend_class, chunks, to_numpy
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.exact import exact
 from sgdphases.estimators.mlp import MLP
@@ -170,6 +170,14 @@ def measure_backend(
         **{name: part.value for name, part in parts.items()},
         standard_errors={name: part.standard_error for name, part in parts.items()},
     )
+
+
+def mean_scores(backend: Backend) -> tuple[float, float]:
+    """Mean loss and error over all samples of a backend: a forward pass in chunks; the error is NaN for regression."""
+    pieces = [backend.scores(piece) for piece in chunks(np.arange(backend.n_samples), backend.chunk_size)]
+    loss = np.concatenate([piece.loss for piece in pieces]).mean()
+    error = 1.0 - np.concatenate([piece.correct for piece in pieces]).mean()
+    return float(loss), float(error)
 
 
 def _default_backend(model: Any) -> str:

@@ -19,7 +19,7 @@ Sums = TypeVar("Sums", "GradientSums", "ProjectionSums")
 
 @dataclass(frozen=True, eq=False)
 class GradientSums:
-    """First pass: sums over the samples of each of K populations; merge with ``+``.
+    """First pass: sums over the samples of each of K populations; those of several workers add up, array by array.
 
     ``count``, ``loss``, ``errors``, ``squared_norm``: shape (K,); ``gradient``: shape (K, P).
     """
@@ -29,9 +29,6 @@ class GradientSums:
     errors: np.ndarray
     squared_norm: np.ndarray
     gradient: np.ndarray
-
-    def __add__(self, other: "GradientSums") -> "GradientSums":
-        return GradientSums(*(a + b for a, b in zip(_values(self), _values(other), strict=True)))
 
     @property
     def means(self) -> np.ndarray:

@@ -8,6 +8,7 @@ from sgdphases.estimators.moments import GradientMoments, PopulationMoments
 from sgdphases.theory.minibatch_ensemble import (
     cosine,
     mixture_variance,
+    ratio,
     split_activity,
     stratified_variance,
     variance_factor,
@@ -166,10 +167,10 @@ def from_moments(
         train_error=whole.error,
         directed_activity=whole.squared_mean,
         **split._asdict(),
-        mean_projection=_quotient(whole.mean_on_mean, whole.squared_mean),
+        mean_projection=ratio(whole.mean_on_mean, whole.squared_mean),
         gradient_variance=_plain_variance(moments),
-        gradient_noise_scale=_quotient(_plain_variance(moments), whole.squared_mean),
-        aligned_fraction=_quotient(whole.squared_mean, split.activity),
+        gradient_noise_scale=ratio(_plain_variance(moments), whole.squared_mean),
+        aligned_fraction=ratio(whole.squared_mean, split.activity),
     )
     for suffix, part, share, factor in (("c", clean, 1 - rho, factor_c), ("w", wrong, rho, factor_w)):
         if part is not None:
@@ -229,7 +230,3 @@ def _population_scalars(suffix: str, part: PopulationMoments, share: float, fact
         "projection_variance": split.projection_variance,
     }
     return {f"{name}_{suffix}": value for name, value in values.items()}
-
-
-def _quotient(numerator: float, denominator: float) -> float:
-    return numerator / denominator if denominator > 0 else NAN

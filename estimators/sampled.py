@@ -12,7 +12,7 @@ from sgdphases.estimators.backend import Backend, chunks
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.exact import check_mask
 from sgdphases.estimators.order_parameters import OrderParameters, check_ensemble
-from sgdphases.theory.minibatch_ensemble import cosine, split_activity, variance_factor
+from sgdphases.theory.minibatch_ensemble import cosine, ratio, split_activity, variance_factor
 
 MOST_GROUPS = 50  # left out in turn for the standard errors: single minibatches, or as many groups of them
 LARGE = 2**20  # numbers in a gradient above which drawn ones are kept in float32
@@ -82,17 +82,17 @@ def sampled(
 
     def scalars(kept: np.ndarray) -> dict[str, float]:
         inner = products[np.ix_(sides, kept, sides, kept)]
-        whole = _population(inner.sum(axis=(0, 2)), partition)
+        whole = _Population(inner.sum(axis=(0, 2)), partition)
         factor = variance_factor(backend.n_samples, batch_size, replacement=replacement)
         found = {
             "activity": whole.activity,
             "directed_activity": whole.directed,
             "total_variance": whole.variance,
             **_split(whole),
-            "aligned_fraction": _over(whole.directed, whole.activity),
-            "gradient_variance": _over(whole.variance, factor),
-            "gradient_noise_scale": _over(_over(whole.variance, factor), whole.directed),
-            "mean_projection": _over(whole.on_mean, whole.directed),
+            "aligned_fraction": ratio(whole.directed, whole.activity),
+            "gradient_variance": ratio(whole.variance, factor),
+            "gradient_noise_scale": ratio(ratio(whole.variance, factor), whole.directed),
+            "mean_projection": ratio(whole.on_mean, whole.directed),
             "alignment": mean_cosine(inner.sum(axis=(0, 2))).value,
             "loss": _mean(losses[:, kept], sizes[:, kept]),
             "train_error": _mean(errors[:, kept], sizes[:, kept]),
@@ -134,10 +134,6 @@ class _Population:
         self.variance = self.activity - self.directed
 
 
-def _population(gram: np.ndarray, partition: bool) -> _Population:
-    return _Population(gram, partition)
-
-
 def _split(part: _Population) -> dict[str, float]:
     split = split_activity(part.directed, part.variance, part.along)
     names = ("projection_variance", "parallel_variance", "parallel_activity", "orthogonal_activity")
@@ -153,7 +149,7 @@ def _two_populations(inner, sizes, losses, errors, fraction: float, partition: b
         present = np.flatnonzero(sizes[side])
         scale = total[present] / sizes[side, present]  # from the share in the minibatch to the mean of the part
         own = inner[side][:, side][np.ix_(present, present)] * np.outer(scale, scale)
-        part = _population(own, partition and len(present) == len(total))
+        part = _Population(own, partition and len(present) == len(total))
         squares[name] = part.directed
         found |= {
             f"activity_{name}": part.activity,
@@ -242,10 +238,6 @@ def _off_diagonal_mean(matrix: np.ndarray) -> float:
 
 def _cosine(inner: float, one: float, other: float) -> float:
     return cosine(inner, one, other) if one > 0 and other > 0 else NAN
-
-
-def _over(numerator: float, denominator: float) -> float:
-    return numerator / denominator if denominator > 0 else NAN
 
 
 def _jackknife(left_out: np.ndarray) -> float:

@@ -13,7 +13,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 
 from sgdphases.estimators.backend import Backend, CurvedBackend, SampleGradients, chunks, still, to_numpy
 from sgdphases.estimators.errors import UsageError
-from sgdphases.estimators.exact import check_mask, exact
+from sgdphases.estimators.exact import exact
 from sgdphases.estimators.order_parameters import OrderParameters
 
 
@@ -125,7 +125,6 @@ def sharp_and_floor(
     UsageError, InputError
         As `exact` does.
     """
-    check_mask(wrong, backend.n_samples)
     directions = curvature.directions
     common: dict[str, Any] = dict(batch_size=batch_size, wrong=wrong, replacement=replacement)
     whole = exact(backend, **common)

@@ -13,10 +13,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, default_collate
 
-from sgdphases.estimators.backend import chunks, to_numpy
+from sgdphases.estimators.backend import to_numpy
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.exact import check_mask
-from sgdphases.estimators.measure import measure_backend
+from sgdphases.estimators.measure import mean_scores, measure_backend
 from sgdphases.estimators.torch_backend import TorchBackend
 from sgdphases.sim.streams import stream
 from sgdphases.sim.trajectory import trajectory_dataset, write_trajectory
@@ -137,18 +137,12 @@ class PhaseMonitor:
                 alignment_batches=self._alignment_batches,
                 rng=stream(self._seed, "alignment", self._steps),
             ).scalars()
-            found |= {"test_loss": float("nan"), "test_error": float("nan")} if self._test is None else self._tested()
+            loss, error = (float("nan"),) * 2 if self._test is None else mean_scores(self._test)
+            found |= {"test_loss": loss, "test_error": error}
         for name, value in {"step": float(self._steps), **found}.items():
             self._rows.setdefault(name, []).append(value)
         if self._path is not None:
             write_trajectory(self._path, self.trajectory)
-
-    def _tested(self) -> dict[str, float]:
-        backend = self._test
-        assert backend is not None  # asked for only where there is a test set
-        scores = [backend.scores(piece) for piece in chunks(np.arange(backend.n_samples), backend.chunk_size)]
-        loss = np.concatenate([score.loss for score in scores]).mean()
-        return {"test_loss": float(loss), "test_error": float(1 - np.concatenate([s.correct for s in scores]).mean())}
 
 
 @contextmanager

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sgdphases.estimators.backend import Backend, backend_class, chunks
+from sgdphases.estimators.backend import Backend, backend_class
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
-from sgdphases.estimators.measure import measure_backend
+from sgdphases.estimators.measure import mean_scores, measure_backend
 from sgdphases.estimators.mlp import initial_mlp
 from sgdphases.sim.checkpoint import Checkpoint, fingerprint
 from sgdphases.sim.dataset import Dataset
@@ -181,11 +181,8 @@ def _row(experiment: Experiment, step: int) -> dict[str, float]:
             f"at step {step} the loss is {found.loss} and the activity {found.activity}: training diverged; "
             f"lower the learning rate (now {settings.learning_rate})."
         )
-    test = experiment.test
-    pieces = [test.scores(piece) for piece in chunks(np.arange(test.n_samples), test.chunk_size)]
-    loss = np.concatenate([piece.loss for piece in pieces]).mean()
-    error = 1.0 - np.concatenate([piece.correct for piece in pieces]).mean()
-    return {**found.scalars(), "test_loss": float(loss), "test_error": float(error)}
+    loss, error = mean_scores(experiment.test)
+    return {**found.scalars(), "test_loss": loss, "test_error": error}
 
 
 def _appended(rows: dict[str, np.ndarray], row: dict[str, float]) -> dict[str, np.ndarray]:

@@ -78,11 +78,11 @@ def split_activity(directed_activity: float, total_variance: float, variance_alo
     ActivitySplit
         ``projection_variance``, ``parallel_*`` and ``orthogonal_activity`` are NaN where A0 = 0.
     """
-    parallel = _ratio(variance_along_mean, directed_activity)
+    parallel = ratio(variance_along_mean, directed_activity)
     return ActivitySplit(
         activity=directed_activity + total_variance,
         total_variance=total_variance,
-        projection_variance=_ratio(parallel, directed_activity),
+        projection_variance=ratio(parallel, directed_activity),
         parallel_variance=parallel,
         parallel_activity=directed_activity + parallel,
         orthogonal_activity=total_variance - parallel,
@@ -91,7 +91,7 @@ def split_activity(directed_activity: float, total_variance: float, variance_alo
 
 def cosine(inner_product: float, squared_norm: float, other_squared_norm: float) -> float:
     """Cosine of the angle between two vectors; NaN where one of them is zero (Feng & Tu 2021, eqs 6, 13)."""
-    value = _ratio(inner_product, np.sqrt(squared_norm) * np.sqrt(other_squared_norm))
+    value = ratio(inner_product, np.sqrt(squared_norm) * np.sqrt(other_squared_norm))
     return float(np.clip(value, -1.0, 1.0))
 
 
@@ -133,6 +133,6 @@ def plain_excess(fraction: float, squared_gap: float, batch_size: float) -> floa
     return fraction * (1 - fraction) * squared_gap / batch_size
 
 
-def _ratio(numerator: float, denominator: float) -> float:
+def ratio(numerator: float, denominator: float) -> float:
     """Quotient, NaN where the denominator is zero: undefined, and said so."""
     return float(numerator / denominator) if denominator > 0 else float("nan")
