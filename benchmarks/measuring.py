@@ -121,7 +121,7 @@ def contestants(name: str, device: str) -> dict[str, tuple[Callable[[], object],
     calls = {
         "one forward and backward pass": (whole, 1),
         "a loop over minibatches of 50": (minibatches, 1),
-        "A, A0, D": (lambda: sum_gradients(flat, np.ones((n, 1))), 1),
+        "A, A0, D": (lambda: sum_gradients(flat, [np.arange(n)]), 1),
         "all exact scalars, flat memory": (lambda: exact(flat, batch_size=BATCH_SIZE, wrong=wrong), 1),
         "all exact scalars, activations kept": (lambda: exact(kept, batch_size=BATCH_SIZE, wrong=wrong), 1),
         "torch.func vmap(grad)": (by_vmap, n / few),

@@ -30,7 +30,7 @@ class SampleGradients(NamedTuple):
     """What one forward and backward pass tells of some samples.
 
     ``loss`` and ``correct`` as in `Scores`; ``squared_norm``: ``|g_i|^2``, shape (n,), float64;
-    ``gradient_sum``: ``sum_i c_ik g_i``, shape (k, P), with k = 1 and ``c`` one where no coefficients are given.
+    ``gradient_sum``: ``sum_i g_i``, shape (P,).
     """
 
     loss: np.ndarray
@@ -46,11 +46,8 @@ class GradientSource(Protocol):
     n_parameters: int
     chunk_size: int
 
-    def gradient_sums(self, indices: np.ndarray, coefficients: np.ndarray | None = None) -> SampleGradients:
-        """Losses, squared gradient norms and sums of gradients, from a forward and a backward pass.
-
-        ``coefficients``, shape (n, k), weight the gradients for each of k sums; None for the plain sum alone.
-        """
+    def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
+        """Losses, squared gradient norms and the sum of gradients, from a forward and a backward pass."""
 
     def projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """``g_i . v_k`` for directions ``v_k`` in the rows of a (k, P) array: shape (n, k)."""

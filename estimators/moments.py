@@ -1,10 +1,11 @@
 """Additive statistics of per-sample gradients, and the moments they give.
 
 Two passes over the samples suffice for every scalar of the minibatch ensemble: the first sums losses, squared norms
-and gradients; the second, with the mean gradients known, sums projections on them. Both kinds of sum merge by ``+``,
+and gradients; the second, with the mean gradients known, sums projections on them. Both kinds of sum are additive,
 so chunks, workers and devices can be added up in any order.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
@@ -38,18 +39,14 @@ class GradientSums:
 
 @dataclass(frozen=True, eq=False)
 class ProjectionSums:
-    """Second pass: sums of deviations and of their squares, shape (K, 2); merge with ``+``.
+    """Second pass: sums of deviations and of their squares, shape (K, 2); they add up like those of the first.
 
     The columns are projections on the mean gradient of all samples and on the population's own, each less the value
     expected from the first pass, so that nothing is lost where a variance is much smaller than a mean.
     """
 
-    count: np.ndarray
     deviation: np.ndarray
     squared_deviation: np.ndarray
-
-    def __add__(self, other: "ProjectionSums") -> "ProjectionSums":
-        return ProjectionSums(*(a + b for a, b in zip(_values(self), _values(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -121,10 +118,11 @@ def gradient_moments(
     workers : Workers or None
         The others that share in the samples; None where this process has them all.
     """
-    members = np.ones((backend.n_samples, 1)) if wrong is None else np.stack([~wrong, wrong], axis=1).astype(float)
+    # One population after the other: a chunk of both would need its samples weighted twice, at twice the cost.
+    groups = [np.arange(backend.n_samples)] if wrong is None else [np.flatnonzero(~wrong), np.flatnonzero(wrong)]
     with still(backend):
-        sums = _merged_over(workers, sum_gradients(backend, members))
-        projected = _merged_over(workers, sum_projections(backend, members, sums))
+        sums = _merged_over(workers, sum_gradients(backend, groups))
+        projected = _merged_over(workers, sum_projections(backend, groups, sums))
     populations = _populations(sums, projected)
     if wrong is None:
         whole = populations[0]
@@ -140,37 +138,37 @@ def gradient_moments(
     return GradientMoments(_merged(clean, faulty, fraction, sums), clean, faulty, product, fraction)
 
 
-def sum_gradients(backend: GradientSource, members: np.ndarray) -> GradientSums:
-    """First pass over all samples in chunks; ``members[i, k]`` is 1 where sample i belongs to population k, else 0."""
-    total: Any = None
-    for piece in chunks(np.arange(backend.n_samples), backend.chunk_size):
-        part = members[piece]
-        found = backend.gradient_sums(piece, None if part.shape[1] == 1 else part)
-        each = np.stack([found.loss, 1.0 - found.correct, found.squared_norm])
-        sums = np.where(part.T[None] > 0, each[:, None], 0.0).sum(axis=2)
-        if total is None:
-            gradient, total, count = own_copy(found.gradient_sum), sums, part.sum(axis=0)
-        else:
-            gradient += found.gradient_sum
-            total, count = total + sums, count + part.sum(axis=0)
-    return GradientSums(count, total[0], total[1], total[2], to_numpy(gradient))
+def sum_gradients(backend: GradientSource, populations: Sequence[np.ndarray]) -> GradientSums:
+    """First pass, in chunks: sums over each of K populations, given by the numbers of their samples."""
+    sums, gradients = np.zeros((3, len(populations))), np.zeros((len(populations), backend.n_parameters))
+    for k, indices in enumerate(populations):
+        gradient: Any = None
+        for piece in chunks(indices, backend.chunk_size):
+            found = backend.gradient_sums(piece)
+            sums[:, k] += found.loss.sum(), (1.0 - found.correct).sum(), found.squared_norm.sum()
+            if gradient is None:
+                gradient = own_copy(found.gradient_sum)
+            else:
+                gradient += found.gradient_sum
+        if gradient is not None:
+            gradients[k] = to_numpy(gradient)
+    count = np.array([float(len(indices)) for indices in populations])
+    return GradientSums(count, sums[0], sums[1], sums[2], gradients)
 
 
-def sum_projections(backend: GradientSource, members: np.ndarray, sums: GradientSums) -> ProjectionSums:
-    """Second pass over all samples in chunks, with the mean gradients that the first one found."""
-    directions, share = sums.means, sums.count / sums.count.sum()
-    products = np.array([[inner(a, b) for b in directions] for a in directions])
-    centres = np.stack([products @ share, np.diag(products)], axis=1)  # of each population: on the mean, on its own
-    n_populations = len(directions)
-    total = ProjectionSums(np.zeros(n_populations), *np.zeros((2, n_populations, 2)))
-    for piece in chunks(np.arange(backend.n_samples), backend.chunk_size):
-        projected = backend.projections(piece, directions)
-        on_mean = projected @ share
-        part = members[piece]
-        deviations = np.stack([on_mean[:, None] - centres[:, 0], projected - centres[:, 1]], axis=2)  # (n, K, 2)
-        inside = deviations * part[:, :, None]
-        total = total + ProjectionSums(part.sum(axis=0), inside.sum(axis=0), (inside**2).sum(axis=0))
-    return total
+def sum_projections(backend: GradientSource, populations: Sequence[np.ndarray], sums: GradientSums) -> ProjectionSums:
+    """Second pass, in chunks: with the mean gradients that the first one found for all samples together."""
+    mean = sums.count / sums.count.sum() @ sums.means
+    first, second = np.zeros((2, len(populations), 2))
+    for k, indices in enumerate(populations):
+        own = sums.means[k]
+        directions = own[None] if len(populations) == 1 else np.stack([mean, own])
+        centres = np.array([inner(own, direction) for direction in directions])
+        for piece in chunks(indices, backend.chunk_size):
+            deviations = backend.projections(piece, directions) - centres
+            first[k] += deviations.sum(axis=0)
+            second[k] += (deviations**2).sum(axis=0)
+    return ProjectionSums(first, second)
 
 
 def inner(one: np.ndarray, other: np.ndarray) -> float:

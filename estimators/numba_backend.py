@@ -87,11 +87,11 @@ class NumbaBackend:
         values, _, losses = self._forward(indices)
         return Scores(losses, self._correct(indices, values))
 
-    def gradient_sums(self, indices: np.ndarray, coefficients: np.ndarray | None = None) -> SampleGradients:
+    def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
         values, deltas, losses = self._factors(indices)
         norms = np.empty(len(indices))
         kernels.squared_norms(self._sizes, len(indices), values, deltas, self._share, norms)
-        total = self._weighted(len(indices), values, deltas, coefficients)
+        total = self._gradient_sum(len(indices), values, deltas)
         return SampleGradients(losses, self._correct(indices, values), norms, total)
 
     def projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
@@ -143,10 +143,8 @@ class NumbaBackend:
             np.asarray(order, dtype=np.int64), batch_size, learning_rate, values, deltas, losses, self._scratch(),
         )  # fmt: skip
 
-    def _weighted(self, n: int, values: np.ndarray, deltas: np.ndarray, coefficients: np.ndarray | None) -> np.ndarray:
+    def _weighted(self, n: int, values: np.ndarray, deltas: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
         """``sum_i c_ik g_i``, shape (k, P), from the factors of n samples."""
-        if coefficients is None:
-            return self._gradient_sum(n, values, deltas)[None]
         starts = n * np.concatenate([[0], np.cumsum(self._sizes)])
         rows = []
         for column in np.asarray(coefficients).T:

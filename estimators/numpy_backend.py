@@ -74,10 +74,9 @@ class NumpyBackend:
         outputs = self._forward(indices)[-1]
         return Scores(self._loss(indices, outputs), is_correct(outputs, self.samples.labels[indices]))
 
-    def gradient_sums(self, indices: np.ndarray, coefficients: np.ndarray | None = None) -> SampleGradients:
+    def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
         gradients = self.sample_gradients(indices)
-        columns = np.ones((len(indices), 1)) if coefficients is None else np.asarray(coefficients)
-        return SampleGradients(*self.scores(indices), (gradients**2).sum(axis=1), columns.T @ gradients)
+        return SampleGradients(*self.scores(indices), (gradients**2).sum(axis=1), gradients.sum(axis=0))
 
     def projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
         return self.sample_gradients(indices) @ np.asarray(directions, dtype=np.float64).T

@@ -174,11 +174,10 @@ class _Sharp:
     def still(self):
         return still(self._backend)
 
-    def gradient_sums(self, indices: np.ndarray, coefficients: np.ndarray | None = None):
-        columns = np.ones((len(indices), 1)) if coefficients is None else coefficients
+    def gradient_sums(self, indices: np.ndarray):
         along = self._backend.projections(indices, self._directions)
         found = self._backend.scores(indices)
-        return SampleGradients(found.loss, found.correct, (along**2).sum(axis=1), columns.T @ along)
+        return SampleGradients(found.loss, found.correct, (along**2).sum(axis=1), along.sum(axis=0))
 
     def projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
         return self._backend.projections(indices, self._directions) @ directions.T
@@ -195,11 +194,10 @@ class _Floor:
     def still(self):
         return still(self._backend)
 
-    def gradient_sums(self, indices: np.ndarray, coefficients: np.ndarray | None = None):
-        found = self._backend.gradient_sums(indices, coefficients)
+    def gradient_sums(self, indices: np.ndarray):
+        found = self._backend.gradient_sums(indices)
         along = self._backend.projections(indices, self._directions)
-        columns = np.ones((len(indices), 1)) if coefficients is None else coefficients
-        total = to_numpy(found.gradient_sum) - (columns.T @ along) @ self._directions
+        total = to_numpy(found.gradient_sum) - along.sum(axis=0) @ self._directions
         norm = np.maximum(found.squared_norm - (along**2).sum(axis=1), 0.0)
         return found._replace(squared_norm=norm, gradient_sum=total)
 

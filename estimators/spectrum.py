@@ -166,7 +166,7 @@ def _by_lanczos(backend, indices, factor, n_values, n_directions, rng) -> NoiseS
     for piece in chunks(indices, backend.chunk_size):
         found = backend.gradient_sums(piece)
         squared += float(found.squared_norm.sum())
-        mean += to_numpy(found.gradient_sum)[0]
+        mean += to_numpy(found.gradient_sum)
     mean /= n
     total = factor * max(0.0, squared / n - float(mean @ mean))
 

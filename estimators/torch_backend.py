@@ -171,11 +171,10 @@ class TorchBackend:
             losses, outputs = self._losses_of(index)
             return Scores(_numpy(losses), self._correct(indices, outputs))
 
-    def gradient_sums(self, indices: np.ndarray, coefficients: np.ndarray | None = None) -> SampleGradients:
+    def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
         factors, losses, outputs = self._factors(indices)
         norms = sum((factor.squared_norms() for factor in factors.values()), self._zeros(len(indices)))
-        columns = None if coefficients is None else self._columns(coefficients)
-        total = self._gathered(factors, columns)
+        total = self._gathered(factors, None)[0]
         return SampleGradients(_numpy(losses), self._correct(indices, outputs), _numpy(norms), total)
 
     def projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
@@ -233,7 +232,7 @@ class TorchBackend:
         with torch.no_grad(), self._modes:
             index = self._index(indices)
             losses, outputs = self._losses_of(index)
-            targets = self._targets[index]
+            targets = rows(self._targets, index)
             return losses, outputs, targets.argmax(dim=1) if self.loss == "cross-entropy" else targets
 
     @contextmanager
@@ -254,9 +253,9 @@ class TorchBackend:
 
     def _losses_of(self, index: torch.Tensor | slice | list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Losses, shape (n,), and outputs of some samples."""
-        targets = self._targets[index]
+        targets = rows(self._targets, index)
         with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
-            outputs = self.module(self._inputs[index])
+            outputs = self.module(rows(self._inputs, index))
         outputs = outputs.float() if outputs.dtype in _HALF else outputs
         if callable(self.loss):
             one = self.loss
@@ -338,6 +337,11 @@ class TorchBackend:
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise InputError(f"the model does not take samples of shape {tuple(first.shape[1:])}: {error}") from error
         return outputs.shape[1] if outputs.ndim == 2 else None
+
+
+def rows(values: torch.Tensor, index: torch.Tensor | slice | list[int]) -> torch.Tensor:
+    """Some rows; gathered by `index_select`, which takes half the time of indexing."""
+    return values.index_select(0, index) if isinstance(index, torch.Tensor) else values[index]
 
 
 def _numpy(values: torch.Tensor) -> np.ndarray:

@@ -54,7 +54,7 @@ def test_factored_gradients_are_autograds(name):
         rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]).numpy())
     table, everyone = np.array(rows), np.arange(len(X))
     found = backend.gradient_sums(everyone)
-    np.testing.assert_allclose(found.gradient_sum[0], table.sum(axis=0), atol=1e-12)
+    np.testing.assert_allclose(found.gradient_sum, table.sum(axis=0), atol=1e-12)
     np.testing.assert_allclose(found.squared_norm, (table**2).sum(axis=1), atol=1e-12)
     np.testing.assert_allclose(backend.projections(everyone, table[:2]), table @ table[:2].T, atol=1e-12)
     np.testing.assert_allclose(backend.gram(everyone, everyone), table @ table.T, atol=1e-12)

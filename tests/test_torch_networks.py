@@ -52,7 +52,7 @@ def assert_answers(module, x, y, table, rtol=1e-9, **options):
     def close(a, b, unit):
         np.testing.assert_allclose(to_numpy(a), b, rtol=0, atol=rtol * unit * max(1, table.shape[1] ** 0.5))
 
-    close(found.gradient_sum, rows.sum(axis=0)[None], scale)
+    close(found.gradient_sum, rows.sum(axis=0), scale)
     close(found.squared_norm, (rows**2).sum(axis=1), max(1, (rows**2).sum(axis=1).max()))
     directions, coefficients = rng.normal(size=(3, rows.shape[1])), rng.normal(size=(len(everyone), 2))
     close(backend.projections(everyone, directions), rows @ directions.T, max(1, np.abs(rows @ directions.T).max()))
@@ -253,7 +253,7 @@ def test_a_chosen_subset_is_the_slice_of_the_whole(backend, parameters):
     assert chosen.n_parameters == table.shape[1] and len(chosen.weights) == model.n_parameters
     everyone = np.arange(9)
     found = chosen.gradient_sums(everyone)
-    np.testing.assert_allclose(to_numpy(found.gradient_sum)[0], table.sum(axis=0), atol=1e-12)
+    np.testing.assert_allclose(to_numpy(found.gradient_sum), table.sum(axis=0), atol=1e-12)
     np.testing.assert_allclose(found.squared_norm, (table**2).sum(axis=1), atol=1e-12)
     np.testing.assert_allclose(chosen.projections(everyone, table[:2]), table @ table[:2].T, atol=1e-12)
     np.testing.assert_allclose(chosen.gram(everyone, everyone), table @ table.T, atol=1e-12)
