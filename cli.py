@@ -88,6 +88,9 @@ def run(
     alignment_batches: Annotated[
         Any, _option("alignment-batches", "Minibatches drawn for each sampled alignment, 0 for none.", "INTEGER")
     ] = None,
+    sharp_directions: Annotated[
+        Any, _option("sharp-directions", "Hessian eigenvectors to split gradients by, 0 for none.", "INTEGER")
+    ] = None,
 ) -> None:
     """Train a network, measure its order parameters, and draw its phases."""
     flags = {name: value for name, value in locals().items() if name in RunSettings.model_fields and value is not None}

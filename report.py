@@ -9,7 +9,7 @@ from functools import partial
 import xarray as xr
 
 from sgdphases.estimators.phases import Phases, find_phases, phase_medians
-from sgdphases.figures import FIGURES, worth_showing
+from sgdphases.figures import draw, pictures_of, worth_showing
 from sgdphases.sim.atomic import write_whole
 from sgdphases.sim.run_folder import RunFolder
 from sgdphases.sim.settings import RunSettings
@@ -61,10 +61,10 @@ def write_report(folder: RunFolder) -> Phases:
     write_whole(folder.phases, lambda part: part.write_text(text + "\n", encoding="utf-8"))
     folder.figures.mkdir(exist_ok=True)
     pictures = []
-    for name, (title, draw) in FIGURES.items():
+    for name, picture in pictures_of(trajectory).items():
         path = folder.figures / f"{name}.png"
-        write_whole(path, partial(draw(trajectory, phases).savefig, dpi=_DOTS_PER_INCH))
-        pictures.append((title, draw.__doc__ or "", base64.b64encode(path.read_bytes()).decode()))
+        write_whole(path, partial(draw(picture, trajectory, phases).savefig, dpi=_DOTS_PER_INCH))
+        pictures.append((picture.title, picture.note, base64.b64encode(path.read_bytes()).decode()))
     page = _page(settings, folder.config.read_text(encoding="utf-8"), trajectory, phases, pictures)
     write_whole(folder.report, lambda part: part.write_text(page, encoding="utf-8"))
     return phases

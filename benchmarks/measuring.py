@@ -30,7 +30,7 @@ from sgdphases.estimators.moments import sum_gradients
 from sgdphases.estimators.torch_backend import TorchBackend
 from sgdphases.estimators.torch_models import module_from_mlp
 
-BATCH_SIZE, REPEATS, SLOW_SHARE = 50, 7, 10  # slow contestants get a tenth of the samples, and their time is scaled
+BATCH_SIZE, SLOW_SHARE = 50, 10  # slow contestants get a tenth of the samples, and their time is scaled
 
 
 class Block(nn.Module):
@@ -69,10 +69,11 @@ def perceptron() -> nn.Module:
     return module_from_mlp(initial_mlp((784, 100, 100, 10), "relu", np.random.default_rng(0))).float()
 
 
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
-    "784-100-100-10": (perceptron, (784,), 10_000),
-    "LeNet-like, 28x28": (lenet, (1, 28, 28), 2_000),
-    "ResNet-18 with GroupNorm, 32x32": (resnet18, (3, 32, 32), 64),
+# How to build it, the shape of a sample, the number of samples and of repeats.
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int, int]] = {
+    "784-100-100-10": (perceptron, (784,), 10_000, 7),
+    "LeNet-like, 28x28": (lenet, (1, 28, 28), 2_000, 7),
+    "ResNet-18 with GroupNorm, 32x32": (resnet18, (3, 32, 32), 256, 3),
 }
 
 
@@ -84,7 +85,7 @@ def problem(shape: tuple[int, ...], n_samples: int):
 
 def contestants(name: str, device: str) -> dict[str, tuple[Callable[[], object], int]]:
     """Calls, and the factor by which the time of those that get fewer samples is scaled."""
-    build, shape, n = NETWORKS[name]
+    build, shape, n, _ = NETWORKS[name]
     torch.manual_seed(0)
     module = build().to(device)
     x, y, wrong = problem(shape, n)
@@ -198,15 +199,13 @@ def _status(name: str) -> float:
 
 def main(device: str) -> None:
     console = Console(width=120)
-    for name in NETWORKS:
+    for name, (_, _, n_samples, repeats) in NETWORKS.items():
         if device == "cpu":
             timing.use_threads(torch)
         calls = contestants(name, device)
-        times = timing.seconds_each({key: call for key, (call, _) in calls.items()}, REPEATS)
+        times = timing.seconds_each({key: call for key, (call, _) in calls.items()}, repeats)
         base = times["one forward and backward pass"]
-        table = Table(
-            "", "ms", "x one pass", title=f"{name}, N = {NETWORKS[name][2]:,}, {device}", title_justify="left"
-        )
+        table = Table("", "ms", "x one pass", title=f"{name}, N = {n_samples:,}, {device}", title_justify="left")
         for key, (_, factor) in calls.items():
             seconds = factor * times[key]
             table.add_row(key, f"{1e3 * np.median(seconds):,.0f}", f"{np.median(seconds / base):.2f}")

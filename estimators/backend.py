@@ -137,9 +137,10 @@ def own_copy(values: Any) -> Any:
     """A copy in which sums are kept: float64, on the device the values are on (float32 where it knows no other)."""
     if not hasattr(values, "detach"):
         return np.array(values, dtype=np.float64)
-    return values.clone() if values.device.type == "mps" else values.double().clone()
+    wide = values if values.device.type == "mps" else values.double()
+    return values.clone() if wide is values else wide
 
 
 def chunks(indices: np.ndarray, size: int) -> list[np.ndarray]:
-    """Cut sample numbers into pieces of at most ``size``."""
-    return [indices[start : start + size] for start in range(0, len(indices), size)]
+    """Cut sample numbers into as few pieces of at most ``size`` as do, all nearly the same length."""
+    return np.array_split(indices, -(-len(indices) // size)) if len(indices) else []

@@ -44,9 +44,10 @@ def mlp_hessian_products(
         whole = np.zeros(len(weights))
         whole[measured] = vector
         along = layer_views(mlp.layer_sizes, whole)
-        moved, moved_pre = [np.zeros_like(values[0])], []
+        moved, moved_pre = [None], []  # the inputs do not move
         for depth, ((matrix, _), (matrix_v, bias_v)) in enumerate(zip(layers, along, strict=True)):
-            moved_pre.append(moved[-1] @ matrix.T + values[depth] @ matrix_v.T + bias_v)
+            change = values[depth] @ matrix_v.T + bias_v
+            moved_pre.append(change if depth == 0 else change + moved[-1] @ matrix.T)
             last = depth + 1 == len(layers)
             moved.append(moved_pre[-1] if last else slope(pre[depth], mlp.activation) * moved_pre[-1])
         turned = moved[-1]
@@ -55,9 +56,10 @@ def mlp_hessian_products(
         product = np.zeros(len(weights))
         slots = layer_views(mlp.layer_sizes, product)
         for depth in reversed(range(len(layers))):
-            slots[depth][0][:] = turned.T @ values[depth] + deltas[depth].T @ moved[depth]
+            slots[depth][0][:] = turned.T @ values[depth]
             slots[depth][1][:] = turned.sum(axis=0)
             if depth:
+                slots[depth][0][:] += deltas[depth].T @ moved[depth]
                 z, push = pre[depth - 1], deltas[depth] @ layers[depth][0]
                 change = turned @ layers[depth][0] + deltas[depth] @ along[depth][0]
                 turned = change * slope(z, mlp.activation) + push * curvature(z, mlp.activation) * moved_pre[depth - 1]

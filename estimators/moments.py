@@ -7,6 +7,7 @@ so chunks, workers and devices can be added up in any order.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,10 +32,28 @@ class GradientSums:
     squared_norm: np.ndarray
     gradient: np.ndarray
 
+    @cached_property
+    def directions(self) -> np.ndarray:
+        """Mean gradients, shape (2 K - 1, P): of one population alone, or of the first, of all samples, of the second.
+
+        So a population's own and that of all samples are neighbours, and nothing as long as P is copied again. Zero
+        where a population is empty.
+        """
+        table = np.empty((2 * len(self.count) - 1, self.gradient.shape[1]))
+        table[len(table) // 2] = self.gradient.sum(axis=0) / self.count.sum()
+        if len(table) > 1:
+            np.divide(self.gradient, np.maximum(self.count, 1)[:, None], out=table[::2])
+        return table
+
     @property
     def means(self) -> np.ndarray:
-        """Mean gradient of each population, shape (K, P); zero where it is empty."""
-        return self.gradient / np.maximum(self.count, 1)[:, None]
+        """Mean gradient of each population, shape (K, P)."""
+        return self.directions[::2]
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean gradient of all samples, shape (P,)."""
+        return self.directions[len(self.directions) // 2]
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,22 +177,21 @@ def sum_gradients(backend: GradientSource, populations: Sequence[np.ndarray]) ->
 
 def sum_projections(backend: GradientSource, populations: Sequence[np.ndarray], sums: GradientSums) -> ProjectionSums:
     """Second pass, in chunks: with the mean gradients that the first one found for all samples together."""
-    mean = sums.count / sums.count.sum() @ sums.means
     first, second = np.zeros((2, len(populations), 2))
     for k, indices in enumerate(populations):
-        own = sums.means[k]
-        directions = own[None] if len(populations) == 1 else np.stack([mean, own])
-        centres = np.array([inner(own, direction) for direction in directions])
+        directions = sums.directions[k : k + 2]
+        centres = np.array([inner(sums.means[k], direction) for direction in directions])
+        columns = [1 - k, k] if len(directions) == 2 else [0, 0]  # of the mean, of the population's own
         for piece in chunks(indices, backend.chunk_size):
             deviations = backend.projections(piece, directions) - centres
-            first[k] += deviations.sum(axis=0)
-            second[k] += (deviations**2).sum(axis=0)
+            first[k] += deviations.sum(axis=0)[columns]
+            second[k] += (deviations**2).sum(axis=0)[columns]
     return ProjectionSums(first, second)
 
 
 def inner(one: np.ndarray, other: np.ndarray) -> float:
     """Inner product of two long vectors; not by BLAS, whose idle threads would hold up those of the backend."""
-    return float((one * other).sum())
+    return float(np.einsum("i,i->", one, other))
 
 
 def _merged_over(workers: Workers | None, sums: Sums) -> Sums:
@@ -185,11 +203,8 @@ def _values(sums: Any) -> list[np.ndarray]:
 
 
 def _populations(sums: GradientSums, projected: ProjectionSums) -> list[PopulationMoments | None]:
-    share = sums.count / sums.count.sum()
-    means = sums.means
-    mean = share @ means
     found: list[PopulationMoments | None] = []
-    for k, own in enumerate(means):
+    for k, own in enumerate(sums.means):
         count = float(sums.count[k])
         if count == 0:
             found.append(None)
@@ -203,7 +218,7 @@ def _populations(sums: GradientSums, projected: ProjectionSums) -> list[Populati
                 error=float(sums.errors[k] / count),
                 mean_squared_norm=float(sums.squared_norm[k] / count),
                 squared_mean=inner(own, own),
-                mean_on_mean=float(inner(own, mean) + drift[0]),
+                mean_on_mean=float(inner(own, sums.mean) + drift[0]),
                 variance_on_mean=float(variance[0]),
                 variance_on_own=float(variance[1]),
             )
@@ -214,7 +229,6 @@ def _populations(sums: GradientSums, projected: ProjectionSums) -> list[Populati
 def _merged(
     clean: PopulationMoments, wrong: PopulationMoments, fraction: float, sums: GradientSums
 ) -> PopulationMoments:
-    mean = sums.gradient.sum(axis=0) / sums.count.sum()
     gap = (clean.mean_on_mean - wrong.mean_on_mean) ** 2
     variance = mixture_variance(fraction, clean.variance_on_mean, wrong.variance_on_mean, gap)
     n_samples = sums.count.sum()
@@ -223,7 +237,7 @@ def _merged(
         loss=float(sums.loss.sum() / n_samples),
         error=float(sums.errors.sum() / n_samples),
         mean_squared_norm=float(sums.squared_norm.sum() / n_samples),
-        squared_mean=inner(mean, mean),
+        squared_mean=inner(sums.mean, sums.mean),
         mean_on_mean=(1 - fraction) * clean.mean_on_mean + fraction * wrong.mean_on_mean,
         variance_on_mean=variance,
         variance_on_own=variance,

@@ -44,10 +44,15 @@ class SharpFloor:
 
     def scalars(self) -> dict[str, float]:
         """Scalars of the whole under their names, those of the parts as ``NAME_sharp`` and ``NAME_floor``."""
-        found = self.whole.scalars()
-        for suffix, part in (("sharp", self.sharp), ("floor", self.floor)):
-            found |= {f"{name}_{suffix}": value for name, value in part.scalars().items() if name in GRADIENT_SCALARS}
-        return found
+        return self.whole.scalars() | self.parts()
+
+    def parts(self) -> dict[str, float]:
+        """Scalars of the parts alone."""
+        return {
+            f"{name}_{suffix}": part.scalars()[name]
+            for suffix, part in (("sharp", self.sharp), ("floor", self.floor))
+            for name in GRADIENT_SCALARS
+        }
 
 
 GRADIENT_SCALARS = (
@@ -76,13 +81,8 @@ def leading_curvature(backend: Backend, k: int, *, tolerance: float = 1e-4, seed
     UsageError
         If the backend knows no second derivatives, or k is out of range.
     """
-    if not isinstance(backend, CurvedBackend):
-        raise UsageError(
-            f"{type(backend).__name__} has no hessian_products: take another backend for sharp directions."
-        )
+    check_sharp_directions(backend, k)
     n, p = backend.n_samples, backend.n_parameters
-    if not 1 <= k < p:
-        raise UsageError(f"k = {k} sharp directions: choose 1 to {p - 1} for {p} parameters.")
 
     def times_hessian(vector: np.ndarray) -> np.ndarray:
         pieces = chunks(np.arange(n), backend.chunk_size)
@@ -93,6 +93,18 @@ def leading_curvature(backend: Backend, k: int, *, tolerance: float = 1e-4, seed
     values, vectors = eigsh(operator, k=k, which="LA", v0=start, tol=tolerance)
     order = np.argsort(values)[::-1]
     return Curvature(values[order], vectors.T[order])
+
+
+def check_sharp_directions(backend: Backend, k: int) -> None:
+    """Raise UsageError unless k leading eigenvectors of this backend's Hessian can be found."""
+    if not isinstance(backend, CurvedBackend):
+        raise UsageError(
+            f"{type(backend).__name__} has no hessian_products: take another backend for sharp directions."
+        )
+    if not 1 <= k < backend.n_parameters:
+        raise UsageError(
+            f"{k} sharp directions: choose 1 to {backend.n_parameters - 1} for {backend.n_parameters} parameters."
+        )
 
 
 def sharp_and_floor(

@@ -53,6 +53,9 @@ class RunSettings(BaseModel):
         Measurements along the run, log-spaced in steps, the first at the start and the last at the end.
     alignment_batches : int
         Minibatches drawn for each sampled alignment; 0 for none, otherwise at least 3.
+    sharp_directions : int
+        Leading Hessian eigenvectors found at each checkpoint, to record the sharpness and to split gradients into
+        their part along them and the rest; 0 for none. One a class is a good number.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,6 +82,7 @@ class RunSettings(BaseModel):
     dtype: Literal["float32", "float64"] | None = None
     checkpoints: int = Field(default=60, ge=2)
     alignment_batches: int = Field(default=32, ge=0)
+    sharp_directions: int = Field(default=0, ge=0)
 
 
 def make_settings(values: dict[str, Any]) -> RunSettings:

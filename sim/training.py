@@ -10,6 +10,7 @@ from sgdphases.estimators.backend import Backend, backend_class
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
 from sgdphases.estimators.measure import mean_scores, measure_backend
 from sgdphases.estimators.mlp import initial_mlp
+from sgdphases.estimators.sharp_floor import check_sharp_directions, leading_curvature, sharp_and_floor
 from sgdphases.sim.checkpoint import Checkpoint, fingerprint
 from sgdphases.sim.dataset import Dataset
 from sgdphases.sim.datasets import load_dataset
@@ -75,6 +76,8 @@ def prepare(settings: RunSettings) -> Experiment:
     model = initial_mlp(sizes, settings.activation, stream(settings.seed, "weights"))
     build = backend_class(settings.backend)
     train = build(model, data.x_train, data.y_train, loss=loss, dtype=settings.dtype, device=settings.device)
+    if settings.sharp_directions:
+        check_sharp_directions(train, settings.sharp_directions)
     wrong = data.wrong if settings.wrong_labels == "actual" or data.assigned is None else data.assigned
     return Experiment(
         settings.model_copy(update={"loss": loss}), data, train, train.on(data.x_test, data.y_test), wrong
@@ -182,7 +185,17 @@ def _row(experiment: Experiment, step: int) -> dict[str, float]:
             f"lower the learning rate (now {settings.learning_rate})."
         )
     loss, error = mean_scores(experiment.test)
-    return {**found.scalars(), "test_loss": loss, "test_error": error}
+    return {**found.scalars(), "test_loss": loss, "test_error": error, **_parts(experiment)}
+
+
+def _parts(experiment: Experiment) -> dict[str, float]:
+    """Sharpness, and the scalars of the sharp and floor parts, where the settings ask for them."""
+    settings, train = experiment.settings, experiment.train
+    if not settings.sharp_directions:
+        return {}
+    curvature = leading_curvature(train, settings.sharp_directions, seed=settings.seed)
+    split = sharp_and_floor(train, curvature, batch_size=settings.batch_size, wrong=experiment.wrong)
+    return {"sharpness": float(curvature.eigenvalues[0]), **split.parts()}
 
 
 def _appended(rows: dict[str, np.ndarray], row: dict[str, float]) -> dict[str, np.ndarray]:

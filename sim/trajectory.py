@@ -10,10 +10,12 @@ from sgdphases.estimators.errors import InputError
 from sgdphases.estimators.order_parameters import describe
 from sgdphases.sim.atomic import write_whole
 
-TEST_SCALARS = {
+OTHER_SCALARS = {
     "test_loss": ("L_te", "mean loss of the test set"),
     "test_error": ("ε_te", "fraction of test samples not given their label"),
+    "sharpness": ("h_max", "largest eigenvalue of the Hessian of the training loss"),
 }
+PARTS = {"sharp": "along the leading Hessian eigenvectors", "floor": "off the leading Hessian eigenvectors"}
 
 
 def trajectory_dataset(rows: dict[str, np.ndarray], steps_per_epoch: int, settings: str) -> xr.Dataset:
@@ -32,7 +34,12 @@ def trajectory_dataset(rows: dict[str, np.ndarray], steps_per_epoch: int, settin
     xarray.Dataset
         Variables carry their symbol and meaning as attributes; coordinates "step" and "epoch".
     """
-    meaning = {**describe(), **TEST_SCALARS}
+    meaning = {**describe(), **OTHER_SCALARS}
+    meaning |= {
+        f"{name}_{part}": (f"{symbol} ({part})", f"{text}, {where}")
+        for name, (symbol, text) in describe().items()
+        for part, where in PARTS.items()
+    }
     errors = {name: name.removesuffix("_standard_error") for name in rows if name.endswith("_standard_error")}
     meaning |= {name: (f"δ{meaning[of][0]}", f"standard error of {meaning[of][0]}") for name, of in errors.items()}
     loss_units = "nat" if tomllib.loads(settings).get("loss") == "cross-entropy" else "1"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sgdphases.estimators.order_parameters import describe
-from sgdphases.sim.trajectory import TEST_SCALARS
+from sgdphases.sim.trajectory import OTHER_SCALARS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
@@ -28,7 +28,7 @@ def test_links_lead_somewhere(page):
 
 def test_every_measured_name_is_explained():
     text = (ROOT / "docs" / "runs.md").read_text(encoding="utf-8")
-    for name in {**describe(), **TEST_SCALARS}:
+    for name in {**describe(), **OTHER_SCALARS}:
         stem = re.sub("_standard_error$", "", name)
         shortened = re.search(rf"`{re.sub('_[cw]$', '', stem)}`[^|\n]*`…_{stem[-1]}`", text)
         assert f"`{stem}`" in text or shortened, name

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from sgdphases.estimators.order_parameters import describe
 from sgdphases.estimators.phases import find_phases, phase_medians
-from sgdphases.figures import FIGURES
+from sgdphases.figures import PICTURES, draw, pictures_of
 from sgdphases.report import write_report
 from sgdphases.sim.run_folder import RunFolder, start_folder
 from sgdphases.sim.settings import make_settings
@@ -92,7 +92,7 @@ def test_medians_are_taken_phase_by_phase():
         assert phase.start <= values["activity"] <= phase.end
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", PICTURES)
 @pytest.mark.parametrize("kind", ["noisy", "clean", "regression", "short"])
 def test_every_figure_draws_every_kind_of_run(name, kind):
     data = trajectory(noise=0.0 if kind == "clean" else 0.5)
@@ -101,10 +101,14 @@ def test_every_figure_draws_every_kind_of_run(name, kind):
             data[error][:] = np.nan
     if kind == "short":
         data = data.isel(step=slice(0, 2))
-    title, draw = FIGURES[name]
-    figure = draw(data, find_phases(data))
+    assert (name in pictures_of(data)) == (name != "sharp_and_floor")
+    if name == "sharp_and_floor":
+        parts = ("sharpness", "alignment_cw_sharp", "alignment_cw_floor", "directed_activity_floor")
+        data = data.assign({part: data["activity"] for part in parts})
+        assert name in pictures_of(data)
+    figure = draw(PICTURES[name], data, find_phases(data))
     FigureCanvasAgg(figure).draw()
-    assert title and all(axes.get_ylabel() for axes in figure.axes)
+    assert all(axes.get_ylabel() for axes in figure.axes)
     assert figure.axes[-1].get_xlabel() == "epoch" and figure.axes[-1].get_xscale() == "log"
     assert any(axes.lines for axes in figure.axes)
 
@@ -115,12 +119,14 @@ def test_the_report_holds_everything_in_one_file(tmp_path):
     write_trajectory(folder.trajectory, trajectory())
     write_report(folder)
     page = folder.report.read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == len(FIGURES)
+    assert page.count("data:image/png;base64,") == len(PICTURES) - 1  # no sharp directions in this run
     assert "http" not in page and "<b>mine" not in page and "noise_fraction = 0.5" in page
     assert all(f"<td>{name}</td>" in page for name in ("I", "II", "III", "IV"))
     stored = json.loads(folder.phases.read_text(encoding="utf-8"))
     assert [phase["name"] for phase in stored["found"]] == ["I", "II", "III", "IV"]
-    assert {path.name for path in folder.figures.iterdir()} == {f"{name}.png" for name in FIGURES}
+    assert {path.name for path in folder.figures.iterdir()} == {
+        f"{name}.png" for name in PICTURES if name != "sharp_and_floor"
+    }
 
 
 def test_a_trajectory_survives_the_disk(tmp_path):
