@@ -35,7 +35,7 @@ def trajectory(clean=3.0, wrong=50.0, end=1000.0, points=120, noise=0.5):
     rows |= {"error_c": error_c, "error_w": error_w, "train_error": (1 - noise) * error_c + noise * error_w}
     if noise == 0:
         rows |= {name: np.full(len(epoch), np.nan) for name in rows if name.endswith("_w") or name.endswith("_cw")}
-    return trajectory_dataset(rows, 1000, "")
+    return trajectory_dataset(rows, 1000, "learning_rate = 0.1")
 
 
 @given(st.floats(0.5, 8), st.floats(30, 200), st.integers(60, 300))

@@ -191,6 +191,28 @@ def test_regression_runs_with_squared_loss(tmp_path):
     assert np.isnan(trajectory["train_error"]).all()
 
 
+def test_sharp_and_floor_curves_are_recorded_and_survive_an_interruption(tmp_path):
+    changes = dict(sharp_directions=2, epochs=4, checkpoints=6, backend="numpy")
+    whole = finish(*start(tmp_path / "whole", **changes))
+    trajectory = whole[0]
+    assert (trajectory["sharpness"] > 0).all()
+    both = trajectory["directed_activity_sharp"] + trajectory["directed_activity_floor"]
+    np.testing.assert_allclose(both, trajectory["directed_activity"], rtol=1e-9)
+    assert (np.abs(trajectory["alignment_cw_floor"]) <= 1).all()
+    assert "off the leading" in trajectory["alignment_cw_floor"].attrs["long_name"]
+    experiment, folder = start(tmp_path / "cut", **changes)
+    pieces = advance(experiment, folder)
+    for _ in range(4):
+        next(pieces)
+    pieces.close()
+    assert_same_bits(finish(prepare(folder.read_settings()), folder, folder.read_checkpoint()), whole)
+
+
+def test_more_sharp_directions_than_parameters_are_refused_before_anything_is_written():
+    with pytest.raises(UsageError, match="sharp directions: choose 1 to"):
+        prepare(make_settings({**SMALL, "sharp_directions": 10_000}))
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
