@@ -14,9 +14,9 @@ def predicted_balance(
     """Ratio and alignment of the mean gradients of clean and wrong samples, before anything is memorised.
 
     A wrong sample is like a clean one whose label was redrawn by the transition matrix. So the clean samples, given
-    every other label in turn with its probability, tell the mean and the spread of the wrong samples' gradients at these
-    weights, whatever the network answers. It stops being right when labels are memorised: wrong samples then answer
-    otherwise than clean ones do.
+    every other label in turn with its probability, tell the mean and the spread of the wrong samples' gradients at
+    these weights, whatever the network answers. It stops being right when labels are memorised: wrong samples are then
+    answered otherwise than clean ones.
 
     Parameters
     ----------

@@ -5,14 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from sgdphases.estimators.backend import Backend, to_numpy
+from sgdphases.estimators.backend import Backend, CurvedBackend, to_numpy
 from sgdphases.estimators.exact import exact
 from sgdphases.estimators.gram import gram_matrix
+from sgdphases.estimators.langevin import mean_gradient, step_prediction
+from sgdphases.estimators.measure import mean_scores
 from sgdphases.estimators.sampled import sampled
 from sgdphases.theory.minibatch_ensemble import activity_from_populations, plain_excess, variance_factor
 
 ROUNDING = {"float32": 2e-4, "float64": 1e-9}
-SIGMAS = 5.0  # of the one statistical check: it fails by chance in one of two million
+SIGMAS = 5.0  # of each statistical check: by chance it fails less than once in 100,000 times
+STEPS = 300  # of SGD from the same weights, for the Langevin checks
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,13 @@ class Check:
 
 
 def verify(
-    backend: Backend, reference: Backend, *, batch_size: int, wrong: np.ndarray | None, seed: int = 0
+    backend: Backend,
+    reference: Backend,
+    *,
+    batch_size: int,
+    wrong: np.ndarray | None,
+    smooth: bool = False,
+    seed: int = 0,
 ) -> list[Check]:
     """Check a backend against the theory and against a reference at the same weights.
 
@@ -45,6 +54,9 @@ def verify(
     batch_size : int
     wrong : ndarray of bool, shape (N,), or None
         With both kinds of label present the identities of two populations are checked as well.
+    smooth : bool
+        Whether the loss is twice differentiable. Then a step's loss change is checked to second order; in a ReLU
+        network steps cross kinks, whose curvature no Hessian knows.
     seed : int
         Of random directions and minibatches.
 
@@ -55,7 +67,8 @@ def verify(
     rng = np.random.default_rng(seed)
     rounding = ROUNDING["float64" if backend.weights.dtype == np.float64 else "float32"]
     checks = [*_identities(backend, batch_size, wrong, rounding), *_answers(backend, reference, rng, rounding)]
-    return [*checks, *_training(backend, reference, batch_size, rng, rounding), _sampling(backend, batch_size, rng)]
+    checks += [*_training(backend, reference, batch_size, rng, rounding), _sampling(backend, batch_size, rng)]
+    return [*checks, *_langevin(backend, batch_size, smooth, rng)]
 
 
 def _identities(backend: Backend, batch_size: int, wrong: np.ndarray | None, rounding: float) -> list[Check]:
@@ -157,6 +170,53 @@ def _sampling(backend: Backend, batch_size: int, rng: np.random.Generator) -> Ch
     gap = abs(drawn.activity - closed)
     away = 0.0 if gap <= 1e-6 * closed else gap / error if error > 0 else float("inf")
     return Check("A, closed and from 100 minibatches (residual in σ)", closed, drawn.activity, away, SIGMAS)
+
+
+def _langevin(backend: Backend, batch_size: int, smooth: bool, rng: np.random.Generator) -> list[Check]:
+    """Mean, covariance and effect of a step of SGD, over many steps from the same weights (Feng & Tu 2021, eqs 2-5).
+
+    The loss change is checked less its part of first order, ``g . dw``, which is noise: what is left is the curvature.
+    """
+    weights, rate = backend.weights, 0.02
+    if len(weights) != backend.n_parameters or batch_size == backend.n_samples:
+        return []
+    mean, before = mean_gradient(backend), mean_scores(backend)[0]
+    size = float(np.linalg.norm(mean))
+    if size == 0:
+        return []
+    found = exact(backend, batch_size=batch_size)
+    along, across, missed = np.empty((3, STEPS))
+    try:
+        for step in range(STEPS):
+            backend.load_weights(weights)
+            backend.train(rng.choice(backend.n_samples, batch_size, replace=False), batch_size, rate)
+            moved = (backend.weights.astype(np.float64) - weights) / rate
+            along[step], across[step] = -(mean @ moved) / size, ((moved + mean) ** 2).sum()
+            missed[step] = mean_scores(backend)[0] - before - rate * (mean @ moved)
+    finally:
+        backend.load_weights(weights)
+    tiny = 1e-5 if weights.dtype != np.float64 else 1e-12
+    checks = [
+        _drawn("drift of a step: -α √A_0 along g", size, along, tiny * size),
+        _drawn("covariance of a step: α² D", found.total_variance, across, tiny * found.total_variance),
+        _drawn("its part along g: α² D_∥", found.parallel_variance, (along - size) ** 2, tiny * found.total_variance),
+    ]
+    if smooth and isinstance(backend, CurvedBackend):
+        probes = step_prediction(backend, batch_size=batch_size, probes=STEPS, rng=rng)
+        curved = (probes.curvature_along_mean + probes.curvature_of_noise) / 2
+        rounding = (2e-8 if weights.dtype != np.float64 else 1e-14) * max(1.0, abs(before)) / rate**2
+        third_order = rate * abs(curved)  # what the next order may add
+        error = np.hypot(probes.curvature_of_noise_error / 2, rounding + third_order)
+        checks.append(_drawn("loss change of second order: α²/2 (gᵀHg + Tr HC)", curved, missed / rate**2, error))
+    return checks
+
+
+def _drawn(identity: str, expected: float, values: np.ndarray, error: float) -> Check:
+    """A mean of drawn values against what is expected, in standard errors; ``error`` comes on top of their own."""
+    mean = float(values.mean())
+    total = float(np.hypot(values.std(ddof=1) / np.sqrt(len(values)), error))
+    away = abs(mean - expected) / total if total > 0 else (0.0 if mean == expected else float("inf"))
+    return Check(f"{identity} (residual in σ)", expected, mean, away, SIGMAS)
 
 
 def _equal(identity: str, left: Any, right: Any, allowed: float) -> Check:

@@ -46,7 +46,14 @@ def verify_backends(
     """
     if run is None:
         settings = make_settings(
-            {"dataset": dataset, "data_dir": data_dir, "noise_fraction": 0.5, "hidden": (20, 20), "seed": seed}
+            {
+                "dataset": dataset,
+                "data_dir": data_dir,
+                "noise_fraction": 0.5,
+                "hidden": (20, 20),
+                "seed": seed,
+                "activation": "tanh",
+            }
         )
         experiment = prepare(settings)
         n = experiment.data.n_samples
@@ -77,5 +84,6 @@ def verify_backends(
             continue  # not installed, or not for this network
         reference = backend_class("numpy")(model, x, y, loss=settings.loss)
         batch_size = min(settings.batch_size, len(chosen))
-        results[name] = verify(made, reference, batch_size=batch_size, wrong=wrong, seed=seed)
+        smooth = settings.activation != "relu" and bool(settings.hidden)
+        results[name] = verify(made, reference, batch_size=batch_size, wrong=wrong, smooth=smooth, seed=seed)
     return results

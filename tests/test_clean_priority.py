@@ -78,7 +78,7 @@ def test_class_pair_noise_on_a_linear_network(seed):
 
 
 def test_clean_samples_relabelled_foretell_wrong_ones_at_any_weights():
-    """Every clean sample has a wrong twin for each label it could get, with its frequency: no sampling noise is left."""
+    """Clean samples have wrong twins with each label they could get, in its frequency: no sampling noise is left."""
     rng = np.random.default_rng(0)
     model = MLP((3, 5, 4), "tanh", rng.normal(size=44))
     x, y = rng.normal(size=(20, 3)), rng.integers(0, 4, 20)
@@ -111,7 +111,7 @@ TASKS = {
 def test_the_start_on_real_and_toy_data(task, kind, request):
     """Eight seeds, half of the labels wrong: the mean of measured minus predicted, within 4.8 of its standard errors.
 
-    With Student's t of seven degrees of freedom that is passed by chance in one of 500 right predictions; seeds are fixed.
+    By Student's t of seven degrees of freedom a right prediction fails by chance once in 500; seeds are fixed.
     """
     gaps, options = [], dict(TASKS[task])
     if task == "mnist":

@@ -151,7 +151,7 @@ def test_one_langevin_step_without_noise_is_a_step_of_descent():
 
 
 def test_sgd_and_langevin_go_the_same_way():
-    """Losses and displacements of 40 replicas agree within 5 of their standard errors at three times; weights return."""
+    """Losses and displacements of 40 replicas agree within 5 standard errors at three times; weights return."""
     backend = network()
     before = backend.weights
     found = sgd_and_langevin(backend, [0, 20, 60], learning_rate=0.2, batch_size=4, n_replicas=40)

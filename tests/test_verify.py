@@ -21,9 +21,19 @@ def test_all_is_well(name, dtype, wrong):
     backend = backend_class(name)(MODEL, X, Y, dtype=dtype)
     before = backend.weights
     checks = verify(backend, NumpyBackend(MODEL, X, Y), batch_size=10, wrong=wrong)
-    assert len(checks) == (18 if wrong is WRONG else 15)
+    assert len(checks) == (21 if wrong is WRONG else 18)
     assert all(check.holds for check in checks), [check for check in checks if not check.holds]
     assert backend.weights.tobytes() == before.tobytes()
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba", "torch"])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_loss_change_of_smooth_networks_is_checked_too(name, seed):
+    model = sgdphases.initial_mlp((5, 8, 3), "tanh", np.random.default_rng(seed))
+    backend = backend_class(name)(model, X, Y)
+    checks = verify(backend, NumpyBackend(model, X, Y), batch_size=10, wrong=WRONG, smooth=True, seed=seed)
+    assert "Tr HC" in checks[-1].identity
+    assert all(check.holds for check in checks), [check for check in checks if not check.holds]
 
 
 class Broken(NumpyBackend):
@@ -45,7 +55,13 @@ class Broken(NumpyBackend):
         found = super().gram(indices, others)
         return found + 0.01 if self.fault == "gram" else found
 
+    def hessian_products(self, indices, vectors):
+        found = super().hessian_products(indices, vectors)
+        return 2 * found if self.fault == "curvature" else found
+
     def train(self, order, batch_size, learning_rate):
+        if self.fault == "noise":
+            order = np.concatenate([order[: len(order) // 2]] * 2)
         super().train(order, batch_size, learning_rate * (2 if self.fault == "steps" else 1))
 
 
@@ -59,12 +75,18 @@ class Broken(NumpyBackend):
         ("sign", "g_i·g = mean of a row of K"),
         ("gram", "g_i·g_j: as the reference"),
         ("steps", "three steps of SGD: as the reference"),
+        ("steps", "drift of a step: -α √A_0 along g (residual in σ)"),
+        ("steps", "covariance of a step: α² D (residual in σ)"),
+        ("noise", "covariance of a step: α² D (residual in σ)"),
+        ("noise", "its part along g: α² D_∥ (residual in σ)"),
+        ("curvature", "loss change of second order: α²/2 (gᵀHg + Tr HC) (residual in σ)"),
     ],
 )
 def test_a_broken_backend_is_caught(fault, found):
-    backend = Broken(MODEL, X, Y)
+    model = sgdphases.initial_mlp((5, 8, 3), "tanh", np.random.default_rng(0))
+    backend = Broken(model, X, Y)
     backend.fault = fault
-    checks = verify(backend, NumpyBackend(MODEL, X, Y), batch_size=10, wrong=WRONG)
+    checks = verify(backend, NumpyBackend(model, X, Y), batch_size=10, wrong=WRONG, smooth=True)
     assert found in [check.identity for check in checks if not check.holds]
 
 

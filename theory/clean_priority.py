@@ -17,10 +17,10 @@ share of labels that are right: there the mean gradient of all samples vanishes,
 
 What is assumed: classes on an equal footing, answers near the stated form, and no memorising; it stops being valid
 where wrong labels begin to be fitted. Mean gradients of finitely many samples also carry sampling noise,
-``E|g_w|^2 = |E g_w|^2 + Tr Sigma_w / N_w``, which is all that is left of g_w at the start if wrong labels are drawn from
-all classes; `with_sampling_noise` adds it. A real network does not answer 1/K to everything even at the start: what its
-answers have in common pulls both populations the same way, and lifts R_cw by some 0.1 (measured on Gaussian mixtures
-and digits); `sgdphases.estimators.clean_priority` predicts with its actual answers.
+``E|g_w|^2 = |E g_w|^2 + Tr Sigma_w / N_w``, which is all that is left of g_w at the start if wrong labels are drawn
+from all classes; `with_sampling_noise` adds it. A real network does not answer 1/K to everything even at the start:
+what its answers have in common pulls both populations the same way, and lifts R_cw by some 0.1 (measured on Gaussian
+mixtures and digits); `sgdphases.estimators.clean_priority` predicts with its actual answers.
 """
 
 from typing import NamedTuple
@@ -68,8 +68,8 @@ def balance(
 def end_of_priority(noise_fraction: float, n_classes: int, *, chance_right: float = 0.0) -> float:
     """The confidence q at which wrong samples pull as hard as clean ones.
 
-    It is ``1 - rho (1 - tau)``, the share of labels that are right. Not above ``1 / K`` there is no clean priority at all: with wrong labels from the other classes, from
-    ``rho = 1 - 1/K`` on.
+    It is ``1 - rho (1 - tau)``, the share of labels that are right. Where that is not above ``1 / K`` there is no clean
+    priority at all: with wrong labels from the other classes, from ``rho = 1 - 1/K`` on.
 
     Raises
     ------
