@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from sgdphases.cli_theory import app as theory_app
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
 from sgdphases.sim.settings import RunSettings, make_settings, read_settings
 from sgdphases.terminal import console, interrupts, progress, show_checks, show_report
@@ -20,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.add_typer(theory_app, name="theory")
 INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
 
 
@@ -90,6 +92,10 @@ def run(
     ] = None,
     sharp_directions: Annotated[
         Any, _option("sharp-directions", "Hessian eigenvectors to split gradients by, 0 for none.", "INTEGER")
+    ] = None,
+    with_theory: Annotated[
+        bool | None,
+        typer.Option("--with-theory", help="Record and draw what theory predicts, too.", show_default=False),
     ] = None,
 ) -> None:
     """Train a network, measure its order parameters, and draw its phases."""

@@ -20,7 +20,7 @@ from sgdphases.estimators.phases import Phases
 ALL, CLEAN, WRONG, TEST, OTHER = "#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 SHARP, FLOOR = "#E69F00", "#56B4E9"
 _SHADES = ("#FFFFFF", "#E8EEF4")
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -228,7 +228,7 @@ def draw(picture: Picture, trajectory: xr.Dataset, phases: Phases) -> Figure:
         To be shaded and named.
     """
     panels = _panels(picture, trajectory)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.0, 0.9 + 2.25 * len(panels)), layout="constrained")
         axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for each, panel in zip(axes, panels, strict=True):
@@ -252,10 +252,14 @@ def _curves(axes: Axes, panel: Panel, trajectory: xr.Dataset) -> None:
     known = _known(panel, trajectory)
     for name, label, colour, line in known:
         axes.plot(later["epoch"], later[name], line, color=colour, label=label)
+        if worth_showing(trajectory, f"{name}_theory"):
+            axes.plot(later["epoch"], later[f"{name}_theory"], ":", color=colour, linewidth=2.2, zorder=3)
         error = f"{name}_standard_error"
         if error in later:
             low, high = later[name] - later[error], later[name] + later[error]
             axes.fill_between(later["epoch"], low, high, color=colour, alpha=0.2, linewidth=0)
+    if any(worth_showing(trajectory, f"{name}_theory") for name, *_ in known):
+        axes.plot([], [], ":", color="0.3", linewidth=2.2, label="dotted: theory")
     if panel.logarithmic and any((np.asarray(line.get_ydata()) > 0).any() for line in axes.lines):
         axes.set_yscale("log")
     if panel.line is not None:

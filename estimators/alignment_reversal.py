@@ -3,9 +3,10 @@
 import numpy as np
 
 from sgdphases.estimators.backend import CurvedBackend, chunks
+from sgdphases.estimators.curvature import Curvature, mean_hessian_products
 from sgdphases.estimators.errors import InputError
 from sgdphases.estimators.exact import check_mask
-from sgdphases.estimators.sharp_floor import Curvature, sharp_and_floor
+from sgdphases.estimators.sharp_floor import sharp_and_floor
 from sgdphases.theory.alignment_reversal import FloorAndCurvature
 from sgdphases.theory.minibatch_ensemble import variance_factor
 
@@ -47,7 +48,9 @@ def floor_and_curvature(
         ]
     )
     noises = variance_factor(backend.n_samples, batch_size, replacement=replacement) * along.var(axis=0)
-    pushed_c, pushed_w = (_pushed(backend, np.flatnonzero(group), curvature.directions) for group in (~mask, mask))
+    pushed_c, pushed_w = (
+        mean_hessian_products(backend, np.flatnonzero(group), curvature.directions) for group in (~mask, mask)
+    )
     return FloorAndCurvature(
         inner_cw=moments.inner_product_cw,
         squared_c=moments.clean.squared_mean,
@@ -58,9 +61,3 @@ def floor_and_curvature(
         pull_cc=(pushed_c**2).sum(axis=1),
         pull_ww=(pushed_w**2).sum(axis=1),
     )
-
-
-def _pushed(backend: CurvedBackend, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """``H u_l`` with the Hessian of the mean loss of some samples, shape (k, P)."""
-    pieces = chunks(indices, backend.chunk_size)
-    return np.sum([backend.hessian_products(piece, directions) for piece in pieces], axis=0) / len(indices)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sgdphases.estimators.backend import Backend, CurvedBackend, chunks, still
+from sgdphases.estimators.curvature import mean_hessian_products
 from sgdphases.estimators.exact import exact
 from sgdphases.estimators.moments import sum_gradients
 from sgdphases.theory.langevin import loss_change
@@ -67,24 +68,24 @@ def step_prediction(
     """
     if probes is not None and probes < 2:
         raise ValueError(f"probes = {probes}: give at least 2 for a standard error, or None for the exact trace.")
-    n = backend.n_samples
+    n, everyone = backend.n_samples, np.arange(backend.n_samples)
     with still(backend):
         parameters = exact(backend, batch_size=batch_size, replacement=replacement)
         mean = mean_gradient(backend)
         factor = variance_factor(n, batch_size, replacement=replacement)
-        along_mean = float(mean @ _hessian(backend, mean[None])[0])
+        along_mean = float(mean @ mean_hessian_products(backend, everyone, mean[None])[0])
         if probes is None:
             total = 0.0
-            for piece in chunks(np.arange(n), min(BLOCK, backend.chunk_size)):
+            for piece in chunks(everyone, min(BLOCK, backend.chunk_size)):
                 deviations = backend.weighted_sums(piece, np.eye(len(piece))) - mean
-                total += float((deviations * _hessian(backend, deviations)).sum())
+                total += float((deviations * mean_hessian_products(backend, everyone, deviations)).sum())
             trace, error = factor * total / n, 0.0
         else:
             draws = noise_draws(
                 backend, probes, np.random.default_rng() if rng is None else rng,
                 batch_size=batch_size, replacement=replacement,
             )  # fmt: skip
-            values = (draws * _hessian(backend, draws)).sum(axis=1)
+            values = (draws * mean_hessian_products(backend, everyone, draws)).sum(axis=1)
             trace, error = float(values.mean()), float(values.std(ddof=1) / np.sqrt(probes))
     return StepPrediction(parameters.directed_activity, parameters.total_variance, along_mean, trace, error)
 
@@ -120,9 +121,3 @@ def noise_draws(
     pieces = chunks(np.arange(n), backend.chunk_size)
     total = np.sum([backend.weighted_sums(piece, weights[piece]) for piece in pieces], axis=0)
     return np.sqrt(variance_factor(n, batch_size, replacement=replacement) / n) * total
-
-
-def _hessian(backend: CurvedBackend, vectors: np.ndarray) -> np.ndarray:
-    """``H v`` with the Hessian of the mean loss, for every row."""
-    pieces = chunks(np.arange(backend.n_samples), backend.chunk_size)
-    return np.sum([backend.hessian_products(piece, vectors) for piece in pieces], axis=0) / backend.n_samples

@@ -1,5 +1,7 @@
 """Hessian-vector products of a multilayer perceptron, by differentiating its backward pass along a direction."""
 
+from typing import Any
+
 import numpy as np
 from scipy.special import softmax
 
@@ -44,13 +46,14 @@ def mlp_hessian_products(
         whole = np.zeros(len(weights))
         whole[measured] = vector
         along = layer_views(mlp.layer_sizes, whole)
-        moved, moved_pre = [None], []  # the inputs do not move
+        moved: list[Any] = [None]  # the inputs do not move
+        moved_pre: list[np.ndarray] = []
         for depth, ((matrix, _), (matrix_v, bias_v)) in enumerate(zip(layers, along, strict=True)):
             change = values[depth] @ matrix_v.T + bias_v
             moved_pre.append(change if depth == 0 else change + moved[-1] @ matrix.T)
             last = depth + 1 == len(layers)
             moved.append(moved_pre[-1] if last else slope(pre[depth], mlp.activation) * moved_pre[-1])
-        turned = moved[-1]
+        turned: np.ndarray = moved[-1]
         if not squared:
             turned = probability * (turned - (probability * turned).sum(axis=1, keepdims=True))
         product = np.zeros(len(weights))

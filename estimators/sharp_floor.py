@@ -9,28 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator, eigsh
 
-from sgdphases.estimators.backend import Backend, CurvedBackend, SampleGradients, chunks, still, to_numpy
-from sgdphases.estimators.errors import UsageError
+from sgdphases.estimators.backend import Backend, SampleGradients, still, to_numpy
+from sgdphases.estimators.curvature import Curvature
 from sgdphases.estimators.exact import exact
 from sgdphases.estimators.order_parameters import OrderParameters
-
-
-@dataclass(frozen=True, eq=False)
-class Curvature:
-    """Leading eigenpairs of the Hessian of the mean loss.
-
-    Attributes
-    ----------
-    eigenvalues : ndarray, shape (k,)
-        Falling, in units of the loss over squared weights.
-    directions : ndarray, shape (k, P)
-        Orthonormal.
-    """
-
-    eigenvalues: np.ndarray
-    directions: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -61,50 +44,6 @@ GRADIENT_SCALARS = (
     "directed_activity_c", "directed_activity_w", "total_variance_c", "total_variance_w", "projection_variance_c",
     "projection_variance_w", "alignment_cw", "alignment_ac", "alignment_aw",
 )  # fmt: skip
-
-
-def leading_curvature(backend: Backend, k: int, *, tolerance: float = 1e-4, seed: int = 0) -> Curvature:
-    """The k leading eigenpairs of the Hessian of the mean loss, by Lanczos on chunked Hessian-vector products.
-
-    Parameters
-    ----------
-    backend : CurvedBackend
-    k : int
-        1 to P - 1.
-    tolerance : float
-        Relative accuracy of the eigenvalues.
-    seed : int
-        Of the starting vector.
-
-    Raises
-    ------
-    UsageError
-        If the backend knows no second derivatives, or k is out of range.
-    """
-    check_sharp_directions(backend, k)
-    n, p = backend.n_samples, backend.n_parameters
-
-    def times_hessian(vector: np.ndarray) -> np.ndarray:
-        pieces = chunks(np.arange(n), backend.chunk_size)
-        return sum(backend.hessian_products(piece, vector.reshape(1, -1))[0] for piece in pieces) / n
-
-    start = np.random.default_rng(seed).normal(size=p)
-    operator = LinearOperator((p, p), matvec=times_hessian, dtype=np.float64)
-    values, vectors = eigsh(operator, k=k, which="LA", v0=start, tol=tolerance)
-    order = np.argsort(values)[::-1]
-    return Curvature(values[order], vectors.T[order])
-
-
-def check_sharp_directions(backend: Backend, k: int) -> None:
-    """Raise UsageError unless k leading eigenvectors of this backend's Hessian can be found."""
-    if not isinstance(backend, CurvedBackend):
-        raise UsageError(
-            f"{type(backend).__name__} has no hessian_products: take another backend for sharp directions."
-        )
-    if not 1 <= k < backend.n_parameters:
-        raise UsageError(
-            f"{k} sharp directions: choose 1 to {backend.n_parameters - 1} for {backend.n_parameters} parameters."
-        )
 
 
 def sharp_and_floor(

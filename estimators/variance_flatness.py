@@ -5,6 +5,7 @@ e2015617118, 2021): along the principal directions of the weights' motion in the
 falls with the flatness, ``sigma_i^2 ~ F_i^(-psi)``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,12 +21,14 @@ FURTHEST = 2.0**40  # of a search for the walls of the valley, in units of the f
 
 @dataclass(frozen=True, eq=False)
 class VarianceFlatness:
-    """Spread and flatness along the principal directions of motion.
+    """Spread and flatness along principal directions of motion.
 
     Attributes
     ----------
+    numbers : ndarray of int, shape (k,)
+        Which principal directions, 0 the one of largest variance.
     variances : ndarray, shape (k,)
-        ``sigma_i^2`` of the weights along each direction, falling; squared units of the weights.
+        ``sigma_i^2`` of the weights along each direction; squared units of the weights.
     flatness : ndarray, shape (k,)
         ``F_i``: the width over which the loss stays below e times that at the mean weights; infinite where it never
         rises that far.
@@ -34,13 +37,14 @@ class VarianceFlatness:
         finite directions.
     """
 
+    numbers: np.ndarray
     variances: np.ndarray
     flatness: np.ndarray
     exponent: float
     exponent_error: float
 
 
-def variance_flatness(backend: Backend, path: np.ndarray, n_directions: int = 20) -> VarianceFlatness:
+def variance_flatness(backend: Backend, path: np.ndarray, numbers: Sequence[int] = range(20)) -> VarianceFlatness:
     """Measure the relation along a stretch of SGD.
 
     Parameters
@@ -49,8 +53,9 @@ def variance_flatness(backend: Backend, path: np.ndarray, n_directions: int = 20
         Its weights are as before on return.
     path : ndarray, shape (T, W)
         Weights at T moments of the slow phase.
-    n_directions : int
-        Leading principal directions of the path to take, fewer than T.
+    numbers : sequence of int
+        Which principal directions of the path to look along, 0 to T - 2. The leading ones are often the slow drift of
+        the whole path, for which the relation is another than for the fluctuations behind them.
 
     Returns
     -------
@@ -65,11 +70,13 @@ def variance_flatness(backend: Backend, path: np.ndarray, n_directions: int = 20
     n_weights = len(backend.weights)
     if path.ndim != 2 or path.shape[1] != n_weights:
         raise InputError(f"a path of shape {path.shape} does not fit a model of {n_weights} weights: give (T, W).")
-    if not 1 <= n_directions < len(path):
-        raise InputError(f"n_directions = {n_directions}: a path of {len(path)} moments has up to {len(path) - 1}.")
-    centre, variances, directions = principal_motion(path, n_directions)
+    chosen = np.array(numbers, dtype=np.int64)
+    if not len(chosen) or chosen.min() < 0 or chosen.max() > len(path) - 2:
+        raise InputError(f"numbers = {numbers}: a path of {len(path)} moments has directions 0 to {len(path) - 2}.")
+    centre, variances, directions = principal_motion(path, int(chosen.max()) + 1)
     if not variances[0] > 0:
         raise InputError("the weights do not move along this path: take one during training.")
+    variances, directions = variances[chosen], directions[chosen]
     before = backend.weights
     try:
         widths = np.array([_width(backend, centre, d, np.sqrt(v)) for d, v in zip(directions, variances, strict=True)])
@@ -77,9 +84,9 @@ def variance_flatness(backend: Backend, path: np.ndarray, n_directions: int = 20
         backend.load_weights(before)
     finite = np.isfinite(widths) & (widths > 0) & (variances > 0)
     if finite.sum() < 3:
-        return VarianceFlatness(variances, widths, float("nan"), float("nan"))
+        return VarianceFlatness(chosen, variances, widths, float("nan"), float("nan"))
     line = linregress(np.log(widths[finite]), np.log(variances[finite]))
-    return VarianceFlatness(variances, widths, float(-line.slope), float(line.stderr))
+    return VarianceFlatness(chosen, variances, widths, float(-line.slope), float(line.stderr))
 
 
 def principal_motion(path: np.ndarray, n_directions: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

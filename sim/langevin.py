@@ -1,5 +1,7 @@
 """SGD and the Langevin equation side by side, from the same weights."""
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
@@ -103,7 +105,7 @@ def sgd_and_langevin(
     if steps.ndim != 1 or len(steps) == 0 or steps[0] < 0 or (np.diff(steps) <= 0).any():
         raise UsageError("steps must be a rising list of iterations, from 0 or later.")
     start = backend.weights
-    common = dict(learning_rate=learning_rate, batch_size=batch_size)
+    common: dict[str, Any] = dict(learning_rate=learning_rate, batch_size=batch_size)
     values = np.empty((2, 2, n_replicas, len(steps)))
     try:
         for number, stream in enumerate(np.random.SeedSequence(seed).spawn(2 * n_replicas)):

@@ -56,6 +56,8 @@ class RunSettings(BaseModel):
     sharp_directions : int
         Leading Hessian eigenvectors found at each checkpoint, to record the sharpness and to split gradients into
         their part along them and the rest; 0 for none. One a class is a good number.
+    with_theory : bool
+        Whether to record, beside what is measured, what theory predicts for it: see `sgdphases.sim.theory_curves`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -83,6 +85,7 @@ class RunSettings(BaseModel):
     checkpoints: int = Field(default=60, ge=2)
     alignment_batches: int = Field(default=32, ge=0)
     sharp_directions: int = Field(default=0, ge=0)
+    with_theory: bool = False
 
 
 def make_settings(values: dict[str, Any]) -> RunSettings:

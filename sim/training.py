@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from sgdphases.estimators.backend import Backend, backend_class
+from sgdphases.estimators.curvature import check_sharp_directions, leading_curvature
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
 from sgdphases.estimators.measure import mean_scores, measure_backend
 from sgdphases.estimators.mlp import initial_mlp
-from sgdphases.estimators.sharp_floor import check_sharp_directions, leading_curvature, sharp_and_floor
+from sgdphases.estimators.sharp_floor import sharp_and_floor
 from sgdphases.sim.checkpoint import Checkpoint, fingerprint
 from sgdphases.sim.dataset import Dataset
 from sgdphases.sim.datasets import load_dataset
@@ -19,6 +20,7 @@ from sgdphases.sim.run_folder import RunFolder
 from sgdphases.sim.schedule import checkpoint_steps, sample_order, steps_per_epoch
 from sgdphases.sim.settings import RunSettings
 from sgdphases.sim.streams import stream
+from sgdphases.sim.theory_curves import Curves, theory_curves
 
 SAVE_SECONDS = 20.0  # at most this much training is lost between two measurements
 PUBLISH_SECONDS = 5.0  # how old trajectory.nc may grow while a run goes on
@@ -36,6 +38,7 @@ class Experiment:
     train: Backend
     test: Backend
     wrong: np.ndarray | None
+    theory: Curves | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -79,9 +82,12 @@ def prepare(settings: RunSettings) -> Experiment:
     if settings.sharp_directions:
         check_sharp_directions(train, settings.sharp_directions)
     wrong = data.wrong if settings.wrong_labels == "actual" or data.assigned is None else data.assigned
-    return Experiment(
-        settings.model_copy(update={"loss": loss}), data, train, train.on(data.x_test, data.y_test), wrong
+    settings = settings.model_copy(update={"loss": loss})
+    marks = checkpoint_steps(
+        settings.epochs * steps_per_epoch(data.n_samples, settings.batch_size), settings.checkpoints
     )
+    theory = theory_curves(settings, data, train, wrong, marks) if settings.with_theory else None
+    return Experiment(settings, data, train, train.on(data.x_test, data.y_test), wrong, theory)
 
 
 def noisy_data(settings: RunSettings) -> Dataset:
@@ -185,7 +191,8 @@ def _row(experiment: Experiment, step: int) -> dict[str, float]:
             f"lower the learning rate (now {settings.learning_rate})."
         )
     loss, error = mean_scores(experiment.test)
-    return {**found.scalars(), "test_loss": loss, "test_error": error, **_parts(experiment)}
+    told = {} if experiment.theory is None else experiment.theory(step, found)
+    return {**found.scalars(), "test_loss": loss, "test_error": error, **_parts(experiment), **told}
 
 
 def _parts(experiment: Experiment) -> dict[str, float]:

@@ -40,6 +40,9 @@ def trajectory_dataset(rows: dict[str, np.ndarray], steps_per_epoch: int, settin
         for name, (symbol, text) in describe().items()
         for part, where in PARTS.items()
     }
+    meaning |= {
+        f"{name}_theory": (f"{symbol} (theory)", f"{text}, predicted") for name, (symbol, text) in meaning.items()
+    }
     errors = {name: name.removesuffix("_standard_error") for name in rows if name.endswith("_standard_error")}
     meaning |= {name: (f"δ{meaning[of][0]}", f"standard error of {meaning[of][0]}") for name, of in errors.items()}
     loss_units = "nat" if tomllib.loads(settings).get("loss") == "cross-entropy" else "1"

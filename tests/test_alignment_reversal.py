@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from sgdphases.estimators.alignment_reversal import floor_and_curvature
+from sgdphases.estimators.curvature import leading_curvature
 from sgdphases.estimators.errors import InputError
 from sgdphases.estimators.mlp import initial_mlp
 from sgdphases.estimators.numpy_backend import NumpyBackend
-from sgdphases.estimators.sharp_floor import leading_curvature
 from sgdphases.theory.alignment_reversal import FloorAndCurvature, predicted_alignment, turning_rate
 
 

@@ -13,7 +13,13 @@ from sgdphases.estimators.measure import mean_scores
 from sgdphases.estimators.mlp import initial_mlp
 from sgdphases.estimators.numpy_backend import NumpyBackend
 from sgdphases.sim.langevin import langevin_steps, sgd_and_langevin
-from sgdphases.theory.langevin import loss_change, stability_limit, stationary_covariance, stationary_variance
+from sgdphases.theory.langevin import (
+    loss_change,
+    shuffled_variance,
+    stability_limit,
+    stationary_covariance,
+    stationary_variance,
+)
 from sgdphases.theory.minibatch_ensemble import variance_factor
 
 
@@ -201,3 +207,29 @@ def test_impossible_requests_are_named():
     part = NumpyBackend(backend.mlp, np.zeros((4, 4)), np.arange(4) % 3, parameters="layers.0.weight")
     with pytest.raises(UsageError, match="all parameters"):
         langevin_steps(part, 1, np.random.default_rng(0), learning_rate=0.1, batch_size=2)
+
+
+@given(st.integers(1, 12), st.floats(0.01, 1.9), st.floats(0.1, 10.0))
+def test_reshuffled_noise_spreads_as_its_covariance_says(steps_per_epoch, move, curvature):
+    """The variance at every moment of an epoch from the full covariance of all noises of many epochs."""
+    rate = move / curvature
+    m, epochs = steps_per_epoch, 1 + int(np.ceil(40 / (steps_per_epoch * min(move, 2 - move))))
+    block = np.eye(m) - np.ones((m, m)) / m if m > 1 else np.zeros((1, 1))
+    block *= m / max(m - 1, 1)
+    total = []
+    for moment in range(m):
+        kernel = (1 - move) ** np.arange(m * epochs - moment)[::-1]
+        part = np.concatenate([kernel, np.zeros(moment)])
+        total.append(sum(p @ block @ p for p in part.reshape(epochs, m)))
+    expected = rate**2 * 3.0 * np.mean(total)
+    assert shuffled_variance(curvature, 3.0, rate, m) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+def test_long_epochs_make_no_difference_to_sharp_directions():
+    h = np.array([5.0, 50.0, 100.0])
+    far, near = shuffled_variance(h, 2.0, 0.01, 10_000), stationary_variance(h, 2.0, 0.01)
+    np.testing.assert_allclose(far, near, rtol=0.01)
+    assert shuffled_variance(0.01, 2.0, 0.01, 20) < 0.01 * stationary_variance(0.01, 2.0, 0.01)
+    assert np.isinf(shuffled_variance([200.0, -1.0, 0.0], 1.0, 0.01, 20)).all()
+    with pytest.raises(ValueError, match="steps_per_epoch = 0"):
+        shuffled_variance(1.0, 1.0, 0.1, 0)

@@ -8,11 +8,12 @@ from oracle import TableBackend, plain_ensemble
 
 import sgdphases
 from sgdphases.estimators.backend import backend_class
+from sgdphases.estimators.curvature import leading_curvature
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.exact import exact
 from sgdphases.estimators.gram import gram_alignment, gram_matrix, virtual_minibatches
 from sgdphases.estimators.numpy_backend import NumpyBackend
-from sgdphases.estimators.sharp_floor import GRADIENT_SCALARS, leading_curvature, relaxed, sharp_and_floor
+from sgdphases.estimators.sharp_floor import GRADIENT_SCALARS, relaxed, sharp_and_floor
 from sgdphases.estimators.spectrum import noise_spectrum
 from sgdphases.theory.spectrum import effective_dimension
 

@@ -38,10 +38,12 @@ def test_a_known_relation_is_found(psi):
     basis = np.linalg.qr(steps - steps.mean(axis=0))[0] * np.sqrt(60)  # columns of mean 0, variance 1, uncorrelated
     path = np.hstack([1e-3 * basis * width ** (-psi / 2), np.zeros((60, 1))])
     before = backend.weights
-    found = variance_flatness(backend, path, 5)
+    found = variance_flatness(backend, path, range(5))
     assert found.exponent == pytest.approx(psi, abs=0.01) and found.exponent_error < 0.01
     order = np.argsort(width ** (-psi))[::-1]
     np.testing.assert_allclose(found.flatness, width[order], rtol=2e-3)
+    some = variance_flatness(backend, path, [4, 1])
+    np.testing.assert_allclose(some.flatness, found.flatness[[4, 1]], rtol=1e-6)
     np.testing.assert_allclose(found.variances, 1e-6 * width[order] ** (-psi), rtol=1e-3)
     assert backend.weights.tobytes() == before.tobytes()
 
@@ -50,14 +52,14 @@ def test_a_direction_without_walls_is_infinitely_flat():
     backend = bowl(np.array([1.0, 0.0]))
     path = np.zeros((10, 3))
     path[:, 1] = np.arange(10)
-    assert np.isinf(variance_flatness(backend, path, 1).flatness[0])
+    assert np.isinf(variance_flatness(backend, path, [0]).flatness[0])
 
 
 def test_impossible_paths_are_named():
     backend = bowl(np.array([1.0, 2.0]))
     with pytest.raises(InputError, match=r"\(5, 2\) does not fit a model of 3"):
         variance_flatness(backend, np.zeros((5, 2)))
-    with pytest.raises(InputError, match="n_directions = 9"):
-        variance_flatness(backend, np.zeros((5, 3)), 9)
+    with pytest.raises(InputError, match="directions 0 to 3"):
+        variance_flatness(backend, np.zeros((5, 3)), [1, 4])
     with pytest.raises(InputError, match="do not move"):
-        variance_flatness(backend, np.zeros((5, 3)), 2)
+        variance_flatness(backend, np.zeros((5, 3)), [0, 1])

@@ -12,8 +12,11 @@ along the sharp directions; the second grows with alpha, without bound as ``alph
 learning rate at which the sign turns, or none below the edge of stability if the noise is weak (with full batches the
 edge itself).
 
-What is assumed: a quadratic loss within the spread, minibatches drawn independently, time enough for the spread to
-settle while the floor barely moves, and sharp directions that do not turn with alpha.
+Training loops that reshuffle their samples have less spread along all but the sharpest directions
+(`sgdphases.theory.langevin.shuffled_variance`): give the steps of an epoch to count that in.
+
+What is assumed: a quadratic loss within the spread, time enough for the spread to settle while the floor barely moves,
+and sharp directions that do not turn with alpha.
 """
 
 from dataclasses import dataclass
@@ -21,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq
 
-from sgdphases.theory.langevin import stability_limit, stationary_variance
+from sgdphases.theory.langevin import shuffled_variance, stability_limit, stationary_variance
 from sgdphases.theory.minibatch_ensemble import cosine
 
 
@@ -49,13 +52,22 @@ class FloorAndCurvature:
     pull_ww: np.ndarray
 
 
-def predicted_alignment(floor: FloorAndCurvature, learning_rate: float) -> float:
+def predicted_alignment(floor: FloorAndCurvature, learning_rate: float, steps_per_epoch: int | None = None) -> float:
     """R_cw at a learning rate: the cosine made of the average inner product and squared norms.
 
-    NaN at and beyond the edge of stability, where the weights find no stationary spread.
+    Parameters
+    ----------
+    floor : FloorAndCurvature
+    learning_rate : float
+    steps_per_epoch : int or None
+        Of a loop that reshuffles; None for minibatches drawn independently.
+
+    Returns
+    -------
+    float
+        NaN at and beyond the edge of stability, where the weights find no stationary spread.
     """
-    spread = stationary_variance(floor.curvatures, floor.noises, learning_rate)
-    spread = np.where(floor.curvatures > 0, spread, 0.0)
+    spread = _spread(floor, learning_rate, steps_per_epoch)
     if not np.isfinite(spread).all():
         return float("nan")
     return cosine(
@@ -65,10 +77,10 @@ def predicted_alignment(floor: FloorAndCurvature, learning_rate: float) -> float
     )
 
 
-def turning_rate(floor: FloorAndCurvature) -> float:
+def turning_rate(floor: FloorAndCurvature, steps_per_epoch: int | None = None) -> float:
     """The learning rate at which R_cw turns positive; the edge of stability ``2 / h_max`` if noise does not suffice.
 
-    Zero where the two gradients are not even opposed on the floor.
+    Zero where the two gradients are not even opposed on the floor. Arguments as for `predicted_alignment`.
     """
     if floor.inner_cw >= 0:
         return 0.0
@@ -77,8 +89,7 @@ def turning_rate(floor: FloorAndCurvature) -> float:
         return edge
 
     def inner_product(rate: float) -> float:
-        spread = np.where(floor.curvatures > 0, stationary_variance(floor.curvatures, floor.noises, rate), 0.0)
-        return floor.inner_cw + float(spread @ floor.pull_cw)
+        return floor.inner_cw + float(_spread(floor, rate, steps_per_epoch) @ floor.pull_cw)
 
     rates = edge * (1 - np.geomspace(1, 1e-9, 200))[1:]
     turned = np.flatnonzero([inner_product(rate) > 0 for rate in rates])
@@ -87,3 +98,12 @@ def turning_rate(floor: FloorAndCurvature) -> float:
     first = turned[0]
     below = rates[first - 1] if first else 0.0
     return float(brentq(inner_product, max(below, 1e-300), rates[first]))
+
+
+def _spread(floor: FloorAndCurvature, rate: float, steps_per_epoch: int | None) -> np.ndarray:
+    """S_l; directions that do not curve upwards are left out."""
+    if steps_per_epoch is None:
+        spread = stationary_variance(floor.curvatures, floor.noises, rate)
+    else:
+        spread = shuffled_variance(floor.curvatures, floor.noises, rate, steps_per_epoch)
+    return np.where(floor.curvatures > 0, spread, 0.0)

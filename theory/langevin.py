@@ -102,6 +102,49 @@ def stationary_variance(curvature, noise, learning_rate: float, *, discrete: boo
         return np.where((h > 0) & (pull > 0), learning_rate * c / pull, np.inf)
 
 
+def shuffled_variance(curvature, noise, learning_rate: float, steps_per_epoch: int) -> np.ndarray:
+    """The same for minibatches that share out a reshuffled training set, as most training loops draw them.
+
+    The M minibatches of an epoch see every sample once, so their noises add up to nothing: any two have the covariance
+    ``-c / (M - 1)``. Along directions that relax within an epoch, ``alpha h M >> 1``, the variance is as before; along
+    flatter ones the noise undoes itself and little is left. The value is the mean over the moments of an epoch.
+
+    Parameters
+    ----------
+    curvature, noise : array_like
+        h, and ``c = u^T C u`` with C for minibatches without repeats; element by element.
+    learning_rate : float
+    steps_per_epoch : int
+        M, at least 1; with 1 there is no noise.
+
+    Returns
+    -------
+    ndarray
+        In squared units of the weights; infinite where there is no stationary state.
+
+    Raises
+    ------
+    ValueError
+        If an epoch has no step.
+    """
+    if steps_per_epoch < 1:
+        raise ValueError(f"steps_per_epoch = {steps_per_epoch}: an epoch has at least one step.")
+    h, c = np.broadcast_arrays(*(np.asarray(values, dtype=np.float64) for values in (curvature, noise)))
+    factor = 1.0 - learning_rate * h
+    stable = (np.abs(factor) < 1) & (h > 0)
+    a = np.where(stable, factor, 0.0)[..., None]
+    m = np.arange(1, steps_per_epoch + 1)
+    pairs = 1.0 / max(steps_per_epoch - 1, 1)  # with a single step all noise is taken off
+    powers = a ** np.arange(steps_per_epoch)
+    added = (1 + pairs) * np.cumsum(powers**2, axis=-1) - pairs * np.cumsum(powers, axis=-1) ** 2
+    if steps_per_epoch == 1:
+        added = np.zeros_like(added)
+    added = np.maximum(added, 0.0)  # variance of the noise gathered in m steps, in units of alpha^2 c
+    start = added[..., -1:] / (1 - a ** (2 * steps_per_epoch))
+    mean = (a ** (2 * m) * start + added).mean(axis=-1)
+    return np.where(stable, learning_rate**2 * c * mean, np.inf)
+
+
 def stability_limit(sharpness: float) -> float:
     """``2 / h_max``: the learning rate from which steps overshoot along the sharpest direction more and more."""
     return 2.0 / sharpness if sharpness > 0 else float("inf")
