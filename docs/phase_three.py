@@ -38,25 +38,28 @@ N, N_SHARP, LEVELS, SNAPSHOTS = 1000, 10, (0.7, 0.5, 0.3), 5
 RATES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 CALM, FEW = 0.005, (0.005, 0.02, 0.1)  # the floor is looked at where steps are small enough to lie on it
 FIELDS = (
-    "task", "hidden", "scale", "batch_size", "learning_rate", "seed", "level", "epoch", "loss", "train_error",
+    "task", "hidden", "activation", "scale", "batch_size", "learning_rate", "seed", "level", "epoch",
+    "loss", "train_error",
     "whole", "sharp", "floor", "relaxed", "sharpness", "directed_activity", "directed_activity_floor",
     "turning_rate", *(f"predicted_{rate:g}" for rate in RATES),
 )  # fmt: skip
-SERIES = [  # task, hidden layers, factor on the initial weights, batch size, learning rates, seeds
-    ("mnist", "100,100", 1.0, 50, RATES, (0, 1, 2)),
-    ("mnist", "100,100", 1.0, N, (0.02, 0.05, 0.1), (0, 1)),
-    ("mnist", "100", 1.0, 50, FEW, (0, 1)),
-    ("mnist", "100,100", 2.0, 50, FEW, (0, 1)),
-    ("mnist", "100,100", 0.5, 50, FEW, (0, 1)),
-    ("gaussian-mixture", "100,100", 1.0, 50, FEW, (0, 1)),
-    ("gaussian-mixture", "100", 1.0, 50, FEW, (0, 1)),
+SERIES = [  # task, hidden layers, activation, factor on the initial weights, batch size, learning rates, seeds
+    ("mnist", "100,100", "relu", 1.0, 50, RATES, (0, 1, 2)),
+    ("mnist", "100,100", "relu", 1.0, N, (0.05, 0.1), (0, 1)),
+    ("mnist", "100", "relu", 1.0, 50, FEW, (0, 1)),
+    ("mnist", "100,100", "tanh", 1.0, 50, (0.005, 0.01, 0.02, 0.05, 0.1), (0, 1)),
+    ("mnist", "100,100", "relu", 2.0, 50, FEW, (0, 1)),
+    ("mnist", "100,100", "relu", 0.5, 50, FEW, (0, 1)),
+    ("gaussian-mixture", "100,100", "relu", 1.0, 50, FEW, (0, 1)),
+    ("gaussian-mixture", "100", "relu", 1.0, 50, FEW, (0, 1)),
 ]
 
 
-def member(task, hidden, scale, batch_size, learning_rate, seed, data_dir):
+def member(task, hidden, activation, scale, batch_size, learning_rate, seed, data_dir):
     """Rows of one training run, one for each level of progress that it reached."""
     values = dict(
         dataset=task, train_size=N, test_size=100, noise_fraction=0.5, hidden=tuple(map(int, hidden.split(","))),
+        activation=activation,
         batch_size=batch_size, learning_rate=learning_rate, seed=seed, data_dir=data_dir if task == "mnist" else None,
         dataset_options={} if task == "mnist" else {"dimension": 50, "classes": 10},
     )  # fmt: skip
@@ -95,11 +98,11 @@ def member(task, hidden, scale, batch_size, learning_rate, seed, data_dir):
         row = dict(
             zip(
                 FIELDS,
-                [task, hidden, scale, batch_size, learning_rate, seed, level, step * batch_size / N],
+                [task, hidden, activation, scale, batch_size, learning_rate, seed, level, step * batch_size / N],
                 strict=False,
             )
         )
-        row |= dict(zip(FIELDS[8:17], np.mean(shots, axis=0).round(5), strict=True))
+        row |= dict(zip(FIELDS[9:18], np.mean(shots, axis=0).round(5), strict=True))
         if learning_rate == CALM or batch_size == N:
             floor = floor_and_curvature(backend, leading_curvature(backend, N_SHARP), **common)
             row["turning_rate"] = round(turning_rate(floor, N // batch_size), 6)
@@ -114,13 +117,13 @@ def measure(data_dir, processes):
     done = set()
     if TABLE.exists():
         with TABLE.open(newline="") as file:
-            done = {tuple(row[name] for name in FIELDS[:6]) for row in csv.DictReader(file)}
+            done = {tuple(row[name] for name in FIELDS[:7]) for row in csv.DictReader(file)}
     else:
         with TABLE.open("w", newline="") as file:
-            csv.DictWriter(file, FIELDS).writeheader()
+            csv.DictWriter(file, FIELDS, lineterminator="\n").writeheader()
     members = [
-        (task, hidden, scale, size, rate, seed)
-        for task, hidden, scale, size, rates, seeds in SERIES
+        (task, hidden, activation, scale, size, rate, seed)
+        for task, hidden, activation, scale, size, rates, seeds in SERIES
         for seed, rate in product(seeds, rates)
     ]
     missing = [m for m in members if tuple(map(str, m)) not in done]
@@ -128,14 +131,14 @@ def measure(data_dir, processes):
         waiting = {pool.submit(member, *m, data_dir): m for m in missing}
         for number, future in enumerate(as_completed(waiting), 1):
             with TABLE.open("a", newline="") as file:
-                csv.DictWriter(file, FIELDS).writerows(future.result())
+                csv.DictWriter(file, FIELDS, lineterminator="\n").writerows(future.result())
             print(f"{number} of {len(missing)}: {waiting[future]}", flush=True)
 
 
 def draw():
     with TABLE.open(newline="") as file:
         rows = [
-            {name: value if name in FIELDS[:2] else float(value or "nan") for name, value in row.items()}
+            {name: value if name in FIELDS[:3] else float(value or "nan") for name, value in row.items()}
             for row in csv.DictReader(file)
         ]
     with matplotlib.rc_context(STYLE):
@@ -149,7 +152,7 @@ def by_learning_rate(rows):
     panels = figure.subplots(2, 3, sharex=True, sharey=True)
     for line, size in enumerate((50.0, float(N))):
         for axes, level in zip(panels[line], LEVELS, strict=True):
-            chosen = [r for r in rows if key(r) == ("mnist", "100,100", 1.0, size) and r["level"] == level]
+            chosen = [r for r in rows if key(r) == ("mnist", "100,100", "relu", 1.0, size) and r["level"] == level]
             for name, colour, marker in MEASURED:
                 curve(axes, chosen, name, colour, marker)
             calm = [r for r in chosen if np.isfinite(r["turning_rate"])]
@@ -175,16 +178,16 @@ def by_network(rows):
     """Half of the wrong labels unlearnt: other networks, another start, another task."""
     figure = Figure(figsize=(9.5, 6.0), layout="constrained")
     panels = figure.subplots(2, 3, sharex=True, sharey=True)
-    series = [("mnist", "100,100", 1.0, 50.0), *((t, h, f, float(b)) for t, h, f, b, _, _ in SERIES[2:])]
+    series = [(t, h, a, f, float(b)) for t, h, a, f, b, _, _ in SERIES[2:]]
     for axes, which in zip(panels.flat, series, strict=True):
         chosen = [r for r in rows if key(r) == which and r["level"] == LEVELS[1]]
         for name, colour, marker in MEASURED:
             curve(axes, chosen, name, colour, marker)
         axes.axhline(0, color="0.6", linewidth=0.8, linestyle=":")
-        task, hidden, factor, _ = which
+        task, hidden, activation, factor, _ = which
         start = "" if factor == 1 else f", start × {factor:g}"
         axes.set(xscale="log", ylim=(-1.05, 1.05))
-        axes.set_title(f"{'MNIST' if task == 'mnist' else 'mixture'}, {hidden}{start}")
+        axes.set_title(f"{'MNIST' if task == 'mnist' else 'mixture'}, {hidden}, {activation}{start}")
     for axes in panels[1]:
         axes.set_xlabel("learning rate $\\alpha$")
     for axes in panels[:, 0]:
@@ -207,7 +210,7 @@ def curve(axes, rows, name, colour, marker):
 
 
 def key(row):
-    return row["task"], row["hidden"], row["scale"], row["batch_size"]
+    return tuple(row[name] for name in ("task", "hidden", "activation", "scale", "batch_size"))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The measured side of the alignment's reversal: what the prediction needs, at weights on the floor of the valley."""
+"""The measured side of the alignment's reversal: what the prediction needs, at weights near the floor of the valley."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from sgdphases.estimators.backend import CurvedBackend, chunks
 from sgdphases.estimators.curvature import Curvature, mean_hessian_products
 from sgdphases.estimators.errors import InputError
 from sgdphases.estimators.exact import check_mask
-from sgdphases.estimators.sharp_floor import sharp_and_floor
+from sgdphases.estimators.moments import inner, sum_gradients
 from sgdphases.theory.alignment_reversal import FloorAndCurvature
 from sgdphases.theory.minibatch_ensemble import variance_factor
 
@@ -16,8 +16,9 @@ def floor_and_curvature(
 ) -> FloorAndCurvature:
     """What `sgdphases.theory.alignment_reversal` needs, measured at the present weights.
 
-    The mean gradients on the floor are those at the present weights, projected off the sharp directions; so the weights
-    themselves need not lie on the floor exactly.
+    The weights need not lie on the floor: a Newton step along each sharp direction, ``-(g . u_l) / h_l``, takes the
+    mean gradients of the two populations there, ``g_c - sum_l (g . u_l) / h_l H_c u_l``, without moving the model. On the
+    floor the populations still pull along the sharp directions, but against one another.
 
     Parameters
     ----------
@@ -32,31 +33,27 @@ def floor_and_curvature(
 
     Raises
     ------
-    UsageError, InputError
-        As `sharp_and_floor` does.
+    InputError
+        If the mask does not fit, or one population is empty.
     """
     mask = check_mask(wrong, backend.n_samples)
-    assert mask is not None  # a mask was given
-    parts = sharp_and_floor(backend, curvature, batch_size=batch_size, wrong=mask, replacement=replacement)
-    moments = parts.floor.known_moments()
-    if moments.clean is None or moments.wrong is None:
+    if mask is None or not 0 < mask.sum() < len(mask):
         raise InputError("one of the two populations is empty: there is no alignment between them.")
-    along = np.concatenate(
-        [
-            backend.projections(piece, curvature.directions)
-            for piece in chunks(np.arange(backend.n_samples), backend.chunk_size)
-        ]
-    )
-    noises = variance_factor(backend.n_samples, batch_size, replacement=replacement) * along.var(axis=0)
-    pushed_c, pushed_w = (
-        mean_hessian_products(backend, np.flatnonzero(group), curvature.directions) for group in (~mask, mask)
-    )
+    groups = np.flatnonzero(~mask), np.flatnonzero(mask)
+    sums = sum_gradients(backend, groups)
+    pushed_c, pushed_w = (mean_hessian_products(backend, group, curvature.directions) for group in groups)
+    up = curvature.eigenvalues > 0
+    displaced = np.zeros(len(up))
+    displaced[up] = (curvature.directions[up] @ sums.mean) / curvature.eigenvalues[up]
+    on_floor_c, on_floor_w = sums.means[0] - displaced @ pushed_c, sums.means[1] - displaced @ pushed_w
+    everyone = chunks(np.arange(backend.n_samples), backend.chunk_size)
+    along = np.concatenate([backend.projections(piece, curvature.directions) for piece in everyone])
     return FloorAndCurvature(
-        inner_cw=moments.inner_product_cw,
-        squared_c=moments.clean.squared_mean,
-        squared_w=moments.wrong.squared_mean,
+        inner_cw=inner(on_floor_c, on_floor_w),
+        squared_c=inner(on_floor_c, on_floor_c),
+        squared_w=inner(on_floor_w, on_floor_w),
         curvatures=curvature.eigenvalues,
-        noises=noises,
+        noises=variance_factor(backend.n_samples, batch_size, replacement=replacement) * along.var(axis=0),
         pull_cw=(pushed_c * pushed_w).sum(axis=1),
         pull_cc=(pushed_c**2).sum(axis=1),
         pull_ww=(pushed_w**2).sum(axis=1),

@@ -79,16 +79,21 @@ def test_what_is_measured_is_what_dense_matrices_give():
     curvature = leading_curvature(backend, 3, tolerance=1e-10)
     found = floor_and_curvature(backend, curvature, batch_size=6, wrong=wrong)
     table = backend.sample_gradients(np.arange(24))
-    onto = curvature.directions.T @ curvature.directions
-    g_c, g_w = ((table - table @ onto)[group].mean(axis=0) for group in (~wrong, wrong))
-    assert found.inner_cw == pytest.approx(g_c @ g_w)
-    assert (found.squared_c, found.squared_w) == pytest.approx((g_c @ g_c, g_w @ g_w))
-    c = (24 - 6) / (6 * 23) * np.cov(table.T, bias=True)
-    np.testing.assert_allclose(found.noises, np.diag(curvature.directions @ c @ curvature.directions.T), rtol=1e-6)
+    displaced = (curvature.directions @ table.mean(axis=0)) / curvature.eigenvalues
     pushed = [
         curvature.directions @ backend.hessian_products(np.flatnonzero(group), np.eye(p)) / group.sum()
         for group in (~wrong, wrong)
     ]
+    g_c, g_w = (
+        table[group].mean(axis=0) - displaced @ push for group, push in zip((~wrong, wrong), pushed, strict=True)
+    )
+    np.testing.assert_allclose(
+        curvature.directions @ (2 * g_c + g_w), 0, atol=1e-6
+    )  # two thirds of the samples are clean
+    assert found.inner_cw == pytest.approx(g_c @ g_w)
+    assert (found.squared_c, found.squared_w) == pytest.approx((g_c @ g_c, g_w @ g_w))
+    c = (24 - 6) / (6 * 23) * np.cov(table.T, bias=True)
+    np.testing.assert_allclose(found.noises, np.diag(curvature.directions @ c @ curvature.directions.T), rtol=1e-6)
     np.testing.assert_allclose(found.pull_cw, (pushed[0] * pushed[1]).sum(axis=1), rtol=1e-6)
     np.testing.assert_allclose(found.pull_cc, (pushed[0] ** 2).sum(axis=1), rtol=1e-6)
     with pytest.raises(InputError, match="empty"):

@@ -416,6 +416,7 @@ X, Y, W = random_problem()
         (lambda: predictions(X, Y, [W], 1, wrong=[True]), r"wrong has shape \(1,\)"),
         (lambda: predictions(X, Y, [W], 1, covariance=np.eye(3)), r"covariance has shape \(3, 3\)"),
         (lambda: predictions(X, Y, [W], 1, covariance=[np.eye(2)], basis=np.eye(2)), r"basis \(2, 2\)"),
+        (lambda: predictions(X, Y, [W], 1, covariance=[np.nan * np.eye(3)]), "covariance has shape .* give finite"),
         (lambda: predictions(X, Y, [W], 1, test=(X[:, :2], Y)), r"x_test has shape \(5, 2\): .* 3 columns"),
         (lambda: predictions(X, Y, [W], 1, test=(X, Y[:1])), r"y_test has shape \(1,\)"),
     ],

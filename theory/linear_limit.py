@@ -15,7 +15,9 @@ spectrum; the mean over data sets by parts of order 1/N.
 It stops being valid for few samples and for inputs whose norm varies from sample to sample by a finite share beyond
 what Gaussian inputs have. Deviations are small against the values at time 0, not against values that have themselves
 become exponentially small: late times rest on the lowest edge of the spectrum, which fluctuates more than its bulk.
-Descent follows the flow where its learning rate is far below ``2 / h_max``; minibatch noise is not in it.
+Descent follows the flow where its learning rate is far below ``2 / h_max``; minibatch noise is not in it. The
+numbers are exact to some twelve digits of the values at time 0, but for the test loss at d > N, which loses a digit
+for every tenfold time beyond some ``10^4 / h_max``.
 """
 
 from typing import NamedTuple
@@ -68,7 +70,7 @@ def effective_ridge(ridge: ArrayLike, eigenvalues: ArrayLike, n_samples: float) 
             share = spectrum / (spectrum + found[:, None])
             error = found - turned - found * share.sum(axis=1) / n
             found = found - error / (1 - (share**2).sum(axis=1) / n)
-            if (np.abs(error) <= 1e-14 * np.abs(found)).all():
+            if (np.abs(error) <= 1e-12 * np.abs(found)).all():
                 break
     # On the positive axis and, off it, in the half-plane of the ridge there is just one solution.
     positive = np.abs(target.imag) <= 1e-9 * target.real

@@ -162,7 +162,8 @@ def sgd_moments(
             noise = _outer(scores, residual**2) - np.outer(gradient, gradient)
             covariance = _second_moment(covariance, modes, rate, size) + rate**2 / size * noise
             mean = mean - rate * gradient
-    return WeightMoments(_finite(start + (means - origin) @ modes.basis, rate), _finite(covariances, rate), modes.basis)
+        weights = start + (means - origin) @ modes.basis
+    return WeightMoments(_finite(weights, rate), _finite(covariances, rate), modes.basis)
 
 
 def mean_square_radius(x: ArrayLike, learning_rate: float, batch_size: int) -> float:
@@ -420,10 +421,11 @@ def _moments(
         return weights, np.zeros((len(weights), 0, 0)), np.zeros((0, d))
     basis = np.eye(d) if basis is None else np.asarray(basis, dtype=np.float64)
     covariance = np.asarray(covariance, dtype=np.float64)
-    if basis.ndim != 2 or basis.shape[1] != d or covariance.shape != (len(weights), len(basis), len(basis)):
+    fits = basis.ndim == 2 and basis.shape[1] == d and covariance.shape == (len(weights), len(basis), len(basis))
+    if not fits or not np.isfinite(covariance).all() or not np.isfinite(basis).all():
         raise ValueError(
-            f"covariance has shape {covariance.shape}, basis {basis.shape}: give (times, r, r) and (r, {d}), "
-            f"with as many times as weights, {len(weights)}."
+            f"covariance has shape {covariance.shape}, basis {basis.shape}: give finite ones of shape "
+            f"({len(weights)}, r, r), one a row of weights, and (r, {d})."
         )
     return weights, covariance, basis
 
