@@ -17,8 +17,8 @@ def floor_and_curvature(
     """What `sgdphases.theory.alignment_reversal` needs, measured at the present weights.
 
     The weights need not lie on the floor: a Newton step along each sharp direction, ``-(g . u_l) / h_l``, takes the
-    mean gradients of the two populations there, ``g_c - sum_l (g . u_l) / h_l H_c u_l``, without moving the model. On the
-    floor the populations still pull along the sharp directions, but against one another.
+    mean gradients of the two populations there, ``g_c - sum_l (g . u_l) / h_l H_c u_l``, without moving the model. On
+    the floor the populations still pull along the sharp directions, but against one another.
 
     Parameters
     ----------
