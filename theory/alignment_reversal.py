@@ -3,8 +3,8 @@
 On the floor of the loss's valley, where the mean gradient of all samples has no part along the sharp directions, the
 two mean gradients ``g_c`` and ``g_w`` are opposed while wrong labels are being memorised. Steps of finite size keep the
 weights spread around the floor along the sharp directions ``u_l``, with the stationary variance
-``S_l = alpha c_l / (h_l (2 - alpha h_l))`` of the Langevin picture. A displacement x along ``u_l`` adds ``x H_c u_l`` to
-g_c and ``x H_w u_l`` to g_w, with the Hessians of the two populations, so on average
+``S_l = alpha c_l / (h_l (2 - alpha h_l))`` of the Langevin picture. A displacement x along ``u_l`` adds ``x H_c u_l``
+to g_c and ``x H_w u_l`` to g_w, with the Hessians of the two populations, so on average
 
     g_c . g_w = (g_c . g_w on the floor) + sum_l S_l (H_c u_l) . (H_w u_l),
 
