@@ -5,12 +5,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
+from threadpoolctl import threadpool_limits
 
 from sgdphases.estimators.order_parameters import describe
 from sgdphases.theory.linear_limit import NAMES, effective_ridge, flow_limit
 from sgdphases.theory.linear_model import flow, predictions
 
 LIMITED = ("loss", "loss_c", "loss_w", "test_loss", "directed_activity")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Thousands of small decompositions: threads of BLAS would only wait for each other."""
+    with threadpool_limits(1):
+        yield
 
 
 def marchenko_pastur(ratio, points=2000):
@@ -128,7 +136,7 @@ def deviations(setting, n, repeats):
 
 
 @pytest.fixture(scope="module", params=range(len(SETTINGS)))
-def finite(request):
+def finite(request, one_thread):
     """Exponent of the eigenvalues, and deviations of small and of large data sets."""
     setting = SETTINGS[request.param]
     return setting[2], *(deviations(setting, n, repeats) for n, repeats in zip(SIZES, REPEATS, strict=True))
