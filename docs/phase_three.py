@@ -155,17 +155,10 @@ def by_learning_rate(rows):
             chosen = [r for r in rows if key(r) == ("mnist", "100,100", "relu", 1.0, size) and r["level"] == level]
             for name, colour, marker in MEASURED:
                 curve(axes, chosen, name, colour, marker)
-            calm = [r for r in chosen if np.isfinite(r["turning_rate"])]
-            calm = [r for r in calm if r["learning_rate"] == min(r["learning_rate"] for r in calm)]
-            if size < N:
-                told = [[r[f"predicted_{rate:g}"] for r in calm] for rate in RATES]
-                axes.plot(RATES, [np.mean(each) for each in told], "--", color=ALL, linewidth=1.2, label="predicted")
-            turns = [r["turning_rate"] for r in calm]
-            axes.axvspan(min(turns), max(turns), color="0.85", zorder=-1, label="predicted turn")
-            axes.axvline(np.mean(turns), color="0.7", zorder=-1)
+            predicted(axes, chosen)
             axes.axhline(0, color="0.6", linewidth=0.8, linestyle=":")
             size_text = "B = 50" if size < N else "full batch"
-            axes.set(xscale="log", ylim=(-1.05, 1.05), title=f"{size_text}, {level:.0%} of wrong labels unlearnt")
+            axes.set(xscale="log", ylim=(-1.05, 1.05), title=f"{size_text}: {level:.0%} unlearnt")
     for axes in panels[1]:
         axes.set_xlabel("learning rate $\\alpha$")
     for axes in panels[:, 0]:
@@ -183,6 +176,7 @@ def by_network(rows):
         chosen = [r for r in rows if key(r) == which and r["level"] == LEVELS[1]]
         for name, colour, marker in MEASURED:
             curve(axes, chosen, name, colour, marker)
+        predicted(axes, chosen)
         axes.axhline(0, color="0.6", linewidth=0.8, linestyle=":")
         task, hidden, activation, factor, _ = which
         start = "" if factor == 1 else f", start × {factor:g}"
@@ -207,6 +201,17 @@ def curve(axes, rows, name, colour, marker):
     reach = [mean - [each.min() for each in values], [each.max() for each in values] - mean]
     label = {"whole": "whole", "sharp": "sharp directions", "floor": "floor", "relaxed": "after short descent"}[name]
     axes.errorbar(rates, mean, reach, marker=marker, markersize=4, color=colour, label=label, capsize=2)
+
+
+def predicted(axes, rows):
+    """The dashed curve, mean over seeds, and the band in which the sign should turn, from the smallest steps."""
+    calm = [r for r in rows if np.isfinite(r["turning_rate"])]
+    calm = [r for r in calm if r["learning_rate"] == min(r["learning_rate"] for r in calm)]
+    told = [np.mean([r[f"predicted_{rate:g}"] for r in calm]) for rate in RATES]
+    axes.plot(RATES, told, "--", color=ALL, linewidth=1.2, label="predicted")
+    turns = [r["turning_rate"] for r in calm]
+    if min(turns) < RATES[-1]:
+        axes.axvspan(min(turns), max(turns), color="0.85", zorder=-1, label="predicted turn")
 
 
 def key(row):
