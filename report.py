@@ -9,6 +9,7 @@ from functools import partial
 import xarray as xr
 
 from sgdphases.estimators.phases import Phases, find_phases, phase_medians
+from sgdphases.estimators.signatures import Signature, signatures
 from sgdphases.figures import draw, pictures_of, worth_showing
 from sgdphases.sim.atomic import write_whole
 from sgdphases.sim.run_folder import RunFolder
@@ -57,7 +58,8 @@ def write_report(folder: RunFolder) -> Phases:
     """
     settings, trajectory = folder.read_settings(), folder.read_trajectory()
     phases = find_phases(trajectory)
-    text = json.dumps(phases.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+    shown = [vars(each) for each in signatures(trajectory, phases)]
+    text = json.dumps({**phases.to_dict(), "signatures": shown}, indent=2, ensure_ascii=False, allow_nan=False)
     write_whole(folder.phases, lambda part: part.write_text(text + "\n", encoding="utf-8"))
     folder.figures.mkdir(exist_ok=True)
     pictures = []
@@ -78,6 +80,17 @@ def phase_rows(trajectory: xr.Dataset, phases: Phases) -> tuple[list[str], list[
     for phase, medians in zip(phases.found, phase_medians(trajectory, phases, tuple(known)), strict=True):
         rows.append([phase.name, f"{phase.start:.3g}–{phase.end:.3g}", *(number(medians[name]) for name in known)])
     return heading, rows
+
+
+def signature_lines(found: list[Signature]) -> list[str]:
+    """One line a phase: what the paper finds there, and whether this run shows it."""
+    marks = {True: "yes", False: "no", None: "unknown"}
+    names = dict.fromkeys(each.phase for each in found)
+    return [
+        f"The paper's signatures of {name}: "
+        + ", ".join(f"{each.claim}: {marks[each.shown]}" for each in found if each.phase == name)
+        for name in names
+    ]
 
 
 def number(value: float) -> str:
@@ -120,4 +133,10 @@ def _table(trajectory: xr.Dataset, phases: Phases) -> str:
         for name, reason in phases.not_reached.items()
     )
     table = f"<table><tr>{head}</tr>{body}</table><p class='note'>Medians over the checkpoints of a phase.</p>"
-    return (table if rows else "") + missing
+    return (
+        (table if rows else "")
+        + missing
+        + "".join(
+            f"<p class='note'>{html.escape(line)}</p>" for line in signature_lines(signatures(trajectory, phases))
+        )
+    )

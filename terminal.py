@@ -67,11 +67,13 @@ def _status(state: Any) -> str:
 
 def show_report(folder: Any) -> None:
     """Write the report and print the table of phases and where the report is."""
-    from sgdphases.report import phase_rows, write_report
+    from sgdphases.estimators.signatures import signatures
+    from sgdphases.report import phase_rows, signature_lines, write_report
 
     with console.status("drawing"):
         phases = write_report(folder)
-    heading, rows = phase_rows(folder.read_trajectory(), phases)
+    trajectory = folder.read_trajectory()
+    heading, rows = phase_rows(trajectory, phases)
     table = Table(box=None, padding=(0, 1, 0, 0))
     for title in heading:
         table.add_column(title, no_wrap=True)
@@ -81,6 +83,8 @@ def show_report(folder: Any) -> None:
         console.print(table)
     for name, reason in phases.not_reached.items():
         console.print(f"not reached: {name} – {reason}", markup=False)
+    for line in signature_lines(signatures(trajectory, phases)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"report: {folder.report}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from sgdphases.estimators.order_parameters import describe
 from sgdphases.estimators.phases import find_phases, phase_medians
+from sgdphases.estimators.signatures import signatures
 from sgdphases.figures import PICTURES, draw, pictures_of
 from sgdphases.report import write_report
 from sgdphases.sim.run_folder import RunFolder, start_folder
@@ -82,6 +83,83 @@ def test_regression_has_no_phases_by_errors():
     data = trajectory()
     data["train_error"][:] = np.nan
     assert find_phases(data).found == ()
+
+
+def starts(phases):
+    return {phase.name: phase.start for phase in phases.found}
+
+
+@given(
+    clean=st.floats(1.0, 5.0), wrong=st.floats(20.0, 300.0), points=st.integers(60, 300), scale=st.floats(1e-3, 1e3),
+    height=st.floats(0.1, 1.0), seed=st.integers(0, 2**32 - 1), known=st.booleans(),
+)  # fmt: skip
+def test_boundaries_bear_noise_other_scales_and_other_densities(clean, wrong, points, scale, height, seed, known):
+    """Within 0.12 decades of those of a dense and quiet run, with errors of 1.5 % on every checkpoint."""
+    quiet = find_phases(trajectory(clean, wrong, points=600), use_wrong=known)
+    data = trajectory(clean, wrong, points=points)
+    rng = np.random.default_rng(seed)
+    for name in ("train_error", "test_error", "error_c", "error_w"):
+        data[name][:] = height * np.abs(data[name] + 0.015 * rng.uniform(-1, 1, len(data["step"])))
+    data = data.assign_coords(epoch=data["epoch"] * scale)
+    found = find_phases(data, use_wrong=known)
+    assert list(starts(found)) == list(starts(quiet)) == ["I", "II", "III", "IV"]
+    for phase in found.found[1:]:
+        assert abs(np.log10(phase.start / scale / starts(quiet)[phase.name])) < 0.12, phase
+        assert phase.earliest <= phase.start <= phase.latest
+    assert abs(np.log10(found.t_fit / scale / quiet.t_fit)) < 0.12
+    assert found.error_min < found.error_fit
+
+
+@given(clean=st.floats(1.0, 5.0), wrong=st.floats(20.0, 300.0), seed=st.integers(0, 2**32 - 1))
+def test_a_mask_that_marks_nothing_gives_no_phase_three(clean, wrong, seed):
+    """Permuted, the marked labels are learnt as all the others are: both errors are the training error, and noise."""
+    data = trajectory(clean, wrong)
+    rng = np.random.default_rng(seed)
+    for name in ("error_c", "error_w"):
+        data[name][:] = data["train_error"] + 0.02 * rng.uniform(-1, 1, len(data["step"]))
+    found = find_phases(data)
+    assert "III" not in starts(found) and "along with the others" in found.not_reached["III"]
+
+
+@given(clean=st.floats(1.0, 30.0), seed=st.integers(0, 2**32 - 1))
+def test_without_wrong_labels_the_observables_show_none(clean, seed):
+    data = trajectory(clean, noise=0.0)
+    rng = np.random.default_rng(seed)
+    data["test_error"][:] = 0.05 + data["train_error"] + 0.01 * rng.uniform(-1, 1, len(data["step"]))
+    assert set(starts(find_phases(data, use_wrong=False))) <= {"fast learning", "exploration"}
+
+
+def test_knowing_the_wrong_labels_and_not_gives_the_same_phases_about():
+    for wrong in (30.0, 100.0, 300.0):
+        known, unknown = find_phases(trajectory(wrong=wrong)), find_phases(trajectory(wrong=wrong), use_wrong=False)
+        for one, other in zip(known.found, unknown.found, strict=True):
+            assert one.name == other.name
+            assert one.start == 0 or abs(np.log10(one.start / other.start)) < 0.1
+
+
+def test_numbers_of_the_test_error_are_those_of_its_curve():
+    data = trajectory()
+    found = find_phases(data)
+    assert found.error_min == pytest.approx(float(data["test_error"].min()), abs=0.01)
+    assert float(data["epoch"][int(np.argmin(data["test_error"].values))]) == pytest.approx(found.t_min, rel=0.2)
+    assert found.error_fit == pytest.approx(0.05 + 0.3 * 0.95, abs=0.02)
+    assert np.isnan(find_phases(trajectory(wrong=None)).t_fit)
+
+
+def test_signatures_say_yes_no_and_unknown():
+    data = trajectory()
+    data["alignment_cw"][:] = np.where(data["epoch"] < 40, -0.9, 0.4)
+    data["directed_activity_w"][:] = np.nan
+    found = {(each.phase, each.claim): each.shown for each in signatures(data, find_phases(data))}
+    assert found["I", "R_cw < 0"] is True and found["II", "R_cw near -1"] is True
+    assert found["III", "R_cw > 0"] is True and found["IV", "R_cw < 0"] is False
+    assert found["I", "A_0c ≫ A_0w"] is None
+    data["directed_activity_w"][:] = 0.0
+    assert all(each.shown is not None for each in signatures(data, find_phases(data)))
+    two = trajectory(noise=0.0)
+    two["alignment"][:], two["projection_variance"][:] = 0.01, 5.0
+    shown = [each.shown for each in signatures(two, find_phases(two))]
+    assert shown == [False, False, True, True]
 
 
 def test_medians_are_taken_phase_by_phase():
