@@ -73,8 +73,8 @@ def find_phases(trajectory: xr.Dataset, *, use_wrong: bool = True) -> Phases:
     With wrong labels known and present: I until 90 % of the fall of the test error to its minimum is done, II until the
     error on wrong labels has fallen 10 % below its plateau, III until 5 % of the plateau are left, IV after. If they
     are unknown, the training error stands in for theirs once phase I is over, with its value at the lowest test error
-    for the plateau, and there are wrong labels only if the test error rises again while it falls. Without wrong labels: fast learning until 5 % of the
-    first training error are left, and exploration after.
+    for the plateau, and there are wrong labels only if the test error rises again while it falls. Without wrong labels:
+    fast learning until 5 % of the first training error are left, and exploration after.
 
     Single noisy checkpoints are evened out by a running median; boundaries are interpolated in the logarithm of the
     epoch. Neither the scale of time nor that of the errors matters.
