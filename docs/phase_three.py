@@ -153,18 +153,9 @@ def by_learning_rate(rows):
     for line, size in enumerate((50.0, float(N))):
         for axes, level in zip(panels[line], LEVELS, strict=True):
             chosen = [r for r in rows if key(r) == ("mnist", "100,100", "relu", 1.0, size) and r["level"] == level]
-            for name, colour, marker in MEASURED:
-                curve(axes, chosen, name, colour, marker)
-            predicted(axes, chosen)
-            axes.axhline(0, color="0.6", linewidth=0.8, linestyle=":")
             size_text = "B = 50" if size < N else "full batch"
-            axes.set(xscale="log", ylim=(-1.05, 1.05), title=f"{size_text}: {level:.0%} unlearnt")
-    for axes in panels[1]:
-        axes.set_xlabel("learning rate $\\alpha$")
-    for axes in panels[:, 0]:
-        axes.set_ylabel("$R_{cw}$")
-    panels[0, 2].legend(loc="center left", bbox_to_anchor=(1.0, 0.0))
-    return figure
+            panel(axes, chosen, f"{size_text}: {level:.0%} unlearnt")
+    return labelled(figure, panels)
 
 
 def by_network(rows):
@@ -174,23 +165,32 @@ def by_network(rows):
     series = [(t, h, a, f, float(b)) for t, h, a, f, b, _, _ in SERIES[2:]]
     for axes, which in zip(panels.flat, series, strict=True):
         chosen = [r for r in rows if key(r) == which and r["level"] == LEVELS[1]]
-        for name, colour, marker in MEASURED:
-            curve(axes, chosen, name, colour, marker)
-        predicted(axes, chosen)
-        axes.axhline(0, color="0.6", linewidth=0.8, linestyle=":")
         task, hidden, activation, factor, _ = which
         start = "" if factor == 1 else f", start × {factor:g}"
-        axes.set(xscale="log", ylim=(-1.05, 1.05))
-        axes.set_title(f"{'MNIST' if task == 'mnist' else 'mixture'}, {hidden}, {activation}{start}")
+        panel(axes, chosen, f"{'MNIST' if task == 'mnist' else 'mixture'}, {hidden}, {activation}{start}")
+    return labelled(figure, panels)
+
+
+MEASURED = (("whole", ALL, "o"), ("sharp", SHARP, "^"), ("floor", FLOOR, "v"), ("relaxed", TEST, "s"))
+
+
+def panel(axes, rows, title):
+    """All four ways to look, and the prediction."""
+    for name, colour, marker in MEASURED:
+        curve(axes, rows, name, colour, marker)
+    predicted(axes, rows)
+    axes.axhline(0, color="0.6", linewidth=0.8, linestyle=":")
+    axes.set(xscale="log", ylim=(-1.05, 1.05), title=title)
+
+
+def labelled(figure, panels):
+    """The figure, its outer axes named and one legend beside it."""
     for axes in panels[1]:
         axes.set_xlabel("learning rate $\\alpha$")
     for axes in panels[:, 0]:
         axes.set_ylabel("$R_{cw}$")
     panels[0, 2].legend(loc="center left", bbox_to_anchor=(1.0, 0.0))
     return figure
-
-
-MEASURED = (("whole", ALL, "o"), ("sharp", SHARP, "^"), ("floor", FLOOR, "v"), ("relaxed", TEST, "s"))
 
 
 def curve(axes, rows, name, colour, marker):

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from sgdphases.estimators.backend import Backend, chunks, to_numpy
+from sgdphases.estimators.backend import Backend
 from sgdphases.estimators.errors import InputError
+from sgdphases.estimators.moments import sum_gradients
 from sgdphases.theory.clean_priority import GradientBalance
 from sgdphases.theory.minibatch_ensemble import cosine
 
@@ -47,24 +48,15 @@ def predicted_balance(
         raise InputError(f"{n} clean and {n_wrong} wrong samples: a balance needs both kinds.")
     if transition.ndim != 2 or transition.shape[0] != transition.shape[1] or y.max() >= len(transition):
         raise InputError(f"a transition matrix of shape {transition.shape} does not fit labels up to {y.max()}.")
-    mean_c, _ = _weighted_mean(backend.on(x, y), np.ones(n))
+    mean_c = sum_gradients(backend.on(x, y), [np.arange(n)]).mean
     mean_w, squared_w = np.zeros_like(mean_c), 0.0
-    for label in range(len(transition)):
-        weights = transition[y, label]
-        if weights.any():
-            part, squared = _weighted_mean(backend.on(x, np.full(n, label)), weights)
-            mean_w += part
-            squared_w += squared
+    for label, chances in enumerate(transition.T):
+        classes = np.intersect1d(np.flatnonzero(chances), y)
+        if len(classes):
+            sums = sum_gradients(backend.on(x, np.full(n, label)), [np.flatnonzero(y == each) for each in classes])
+            mean_w += chances[classes] @ sums.gradient / n
+            squared_w += float(chances[classes] @ sums.squared_norm) / n
     noise = max(0.0, squared_w - float(mean_w @ mean_w)) / n_wrong
     size_c, size_w = float(mean_c @ mean_c), float(mean_w @ mean_w) + noise
     ratio = n_wrong / n * np.sqrt(size_w / size_c) if size_c > 0 else float("nan")
     return GradientBalance(float(ratio), cosine(float(mean_c @ mean_w), size_c, size_w))
-
-
-def _weighted_mean(backend: Backend, weights: np.ndarray) -> tuple[np.ndarray, float]:
-    """``sum_i w_i g_i / N`` and ``sum_i w_i |g_i|^2 / N``."""
-    total, squared = np.zeros(backend.n_parameters), 0.0
-    for piece in chunks(np.flatnonzero(weights), backend.chunk_size):
-        total += to_numpy(backend.weighted_sums(piece, weights[piece, None]))[0]
-        squared += float(weights[piece] @ backend.gradient_sums(piece).squared_norm)
-    return total / len(weights), squared / len(weights)

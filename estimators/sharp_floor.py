@@ -53,6 +53,7 @@ def sharp_and_floor(
     batch_size: int,
     wrong: np.ndarray | None = None,
     replacement: bool = False,
+    whole: OrderParameters | None = None,
 ) -> SharpFloor:
     """Every gradient order parameter in the sharp subspace and on the floor.
 
@@ -65,6 +66,8 @@ def sharp_and_floor(
         B.
     wrong : ndarray of bool, shape (N,), or None
     replacement : bool
+    whole : OrderParameters or None
+        The exact measurement of these weights with the same settings, where it is at hand already.
 
     Returns
     -------
@@ -78,7 +81,7 @@ def sharp_and_floor(
     """
     directions = curvature.directions
     common: dict[str, Any] = dict(batch_size=batch_size, wrong=wrong, replacement=replacement)
-    whole = exact(backend, **common)
+    whole = exact(backend, **common) if whole is None else whole
     sharp = exact(_Sharp(backend, directions), **common)
     floor = exact(_Floor(backend, directions), **common)
     return SharpFloor(whole, sharp, floor, curvature)

@@ -6,9 +6,10 @@ import numpy as np
 from scipy.linalg import eigh
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from sgdphases.estimators.backend import Backend, chunks, still, to_numpy
+from sgdphases.estimators.backend import Backend, chunks, still
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.gram import LARGEST, gram_matrix
+from sgdphases.estimators.moments import sum_gradients
 from sgdphases.theory.minibatch_ensemble import variance_factor
 from sgdphases.theory.spectrum import centred, effective_dimension
 
@@ -162,13 +163,9 @@ def _by_covariance(backend, indices, factor, n_values, n_directions) -> NoiseSpe
 
 def _by_lanczos(backend, indices, factor, n_values, n_directions, rng) -> NoiseSpectrum:
     n, p = len(indices), backend.n_parameters
-    squared, mean = 0.0, np.zeros(p)
-    for piece in chunks(indices, backend.chunk_size):
-        found = backend.gradient_sums(piece)
-        squared += float(found.squared_norm.sum())
-        mean += to_numpy(found.gradient_sum)
-    mean /= n
-    total = factor * max(0.0, squared / n - float(mean @ mean))
+    sums = sum_gradients(backend, [indices])
+    mean = sums.mean
+    total = factor * max(0.0, float(sums.squared_norm[0]) / n - float(mean @ mean))
 
     def times_noise_matrix(vector: np.ndarray) -> np.ndarray:
         vector = vector.ravel()

@@ -11,6 +11,7 @@ from sgdphases.estimators.curvature import check_sharp_directions, leading_curva
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
 from sgdphases.estimators.measure import mean_scores, measure_backend
 from sgdphases.estimators.mlp import initial_mlp
+from sgdphases.estimators.order_parameters import OrderParameters
 from sgdphases.estimators.sharp_floor import sharp_and_floor
 from sgdphases.sim.checkpoint import Checkpoint, fingerprint
 from sgdphases.sim.dataset import Dataset
@@ -192,16 +193,16 @@ def _row(experiment: Experiment, step: int) -> dict[str, float]:
         )
     loss, error = mean_scores(experiment.test)
     told = {} if experiment.theory is None else experiment.theory(step, found)
-    return {**found.scalars(), "test_loss": loss, "test_error": error, **_parts(experiment), **told}
+    return {**found.scalars(), "test_loss": loss, "test_error": error, **_parts(experiment, found), **told}
 
 
-def _parts(experiment: Experiment) -> dict[str, float]:
+def _parts(experiment: Experiment, whole: OrderParameters) -> dict[str, float]:
     """Sharpness, and the scalars of the sharp and floor parts, where the settings ask for them."""
     settings, train = experiment.settings, experiment.train
     if not settings.sharp_directions:
         return {}
     curvature = leading_curvature(train, settings.sharp_directions, seed=settings.seed)
-    split = sharp_and_floor(train, curvature, batch_size=settings.batch_size, wrong=experiment.wrong)
+    split = sharp_and_floor(train, curvature, batch_size=settings.batch_size, wrong=experiment.wrong, whole=whole)
     return {"sharpness": float(curvature.eigenvalues[0]), **split.parts()}
 
 

@@ -45,6 +45,16 @@ def assert_same_bits(one, other):
     assert checkpoint.step == checkpoint_2.step
 
 
+def stopped_and_resumed(path, pieces, **changes):
+    """A run left after so many pieces of training, and finished by a new process's means."""
+    experiment, folder = start(path, **changes)
+    begun = advance(experiment, folder)
+    for _ in range(pieces):
+        next(begun)
+    begun.close()
+    return finish(prepare(folder.read_settings()), folder, folder.read_checkpoint())
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """An uninterrupted run for each backend."""
@@ -200,12 +210,7 @@ def test_sharp_and_floor_curves_are_recorded_and_survive_an_interruption(tmp_pat
     np.testing.assert_allclose(both, trajectory["directed_activity"], rtol=1e-9)
     assert (np.abs(trajectory["alignment_cw_floor"]) <= 1).all()
     assert "off the leading" in trajectory["alignment_cw_floor"].attrs["long_name"]
-    experiment, folder = start(tmp_path / "cut", **changes)
-    pieces = advance(experiment, folder)
-    for _ in range(4):
-        next(pieces)
-    pieces.close()
-    assert_same_bits(finish(prepare(folder.read_settings()), folder, folder.read_checkpoint()), whole)
+    assert_same_bits(stopped_and_resumed(tmp_path / "cut", 4, **changes), whole)
 
 
 def test_more_sharp_directions_than_parameters_are_refused_before_anything_is_written():

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 from test_cli import call
-from test_run import SMALL, assert_same_bits, finish, start
+from test_run import SMALL, assert_same_bits, finish, start, stopped_and_resumed
 
 from sgdphases.estimators.errors import UsageError
 from sgdphases.sim.settings import make_settings
 from sgdphases.sim.theory_curves import LINEAR_NAMES
-from sgdphases.sim.training import advance, prepare
+from sgdphases.sim.training import prepare
 
 LINEAR = dict(
     dataset="teacher-student", dataset_options={"task": "regression", "dimension": 12}, noise_kind="sign-flip",
@@ -61,12 +61,7 @@ def test_clean_priority_holds_until_labels_are_memorised(tmp_path):
 def test_a_run_with_theory_resumes_to_the_same_bits(tmp_path):
     changes = {**LINEAR, "noise_fraction": 0.3, "epochs": 5}
     whole = finish(*start(tmp_path / "whole", **changes))
-    experiment, folder = start(tmp_path / "cut", **changes)
-    pieces = advance(experiment, folder)
-    for _ in range(4):
-        next(pieces)
-    pieces.close()
-    assert_same_bits(finish(prepare(folder.read_settings()), folder, folder.read_checkpoint()), whole)
+    assert_same_bits(stopped_and_resumed(tmp_path / "cut", 4, **changes), whole)
 
 
 @pytest.mark.parametrize("changes", [{"noise_fraction": 0.0}, {"noise_fraction": 0.4, "loss": "squared", "hidden": ()}])
