@@ -1,18 +1,20 @@
 """The command line: arguments in, tables and paths out. No computation here."""
 
-import os
 import sys
-import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from sgdphases.cli_compare import compare
+from sgdphases.cli_reproduce import reproduce
+from sgdphases.cli_settings import absolute_paths, one_value, option_values, several_values, takes_settings
 from sgdphases.cli_theory import app as theory_app
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
-from sgdphases.sim.settings import RunSettings, make_settings, read_settings
-from sgdphases.terminal import console, interrupts, progress, show_checks, show_report
+from sgdphases.sim.settings import make_settings, read_settings
+from sgdphases.terminal import console, interrupts, progress, show_checks, show_report, show_sweep, sweep_progress
 
 app = typer.Typer(
     help="Measure, predict and use the phases of learning of stochastic gradient descent.",
@@ -23,35 +25,20 @@ app = typer.Typer(
 )
 app.add_typer(theory_app, name="theory")
 INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
-
-
-def _number(text: str) -> Any:
-    """The number a text holds, or the text itself: the settings refuse what is no number, flags and file alike."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text
-
-
-def _option(flag: str, text: str, metavar: str = "TEXT") -> Any:
-    """A flag that is None unless given, so that a settings file can fill it; the help tells the default."""
-    default = RunSettings.model_fields[flag.replace("-", "_")].default
-    if isinstance(default, tuple):
-        default = ",".join(map(str, default))
-    shown = "" if default is None else rf" \[default: {default}]"
-    parser = None if metavar == "TEXT" else _number
-    return typer.Option(f"--{flag}", help=text + shown, show_default=False, metavar=metavar, parser=parser)
+takes_several_settings = partial(takes_settings, several=True)
 
 
 @app.command()
+@takes_settings
 def run(
     dataset: Annotated[
         str | None,
         typer.Argument(help="A name from `sgdphases datasets`, or a path that ends in .npz.", show_default=False),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings in TOML; flags win.", show_default=False)] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Settings by name: see `sgdphases presets`; flags win.", show_default=False)
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help=r"New folder for the run. \[default: runs/DATASET-001, …]", show_default=False)
     ] = None,
@@ -59,55 +46,13 @@ def run(
         list[str] | None,
         typer.Option("-o", "--option", help="NAME=VALUE for the data set, as often as needed.", show_default=False),
     ] = None,
-    data_dir: Annotated[str | None, _option("data-dir", "Where the files of mnist or cifar10 are.")] = None,
-    train_size: Annotated[Any, _option("train-size", "Training samples.", "INTEGER")] = None,
-    test_size: Annotated[Any, _option("test-size", "Test samples.", "INTEGER")] = None,
-    noise_fraction: Annotated[
-        Any, _option("noise-fraction", "Share of samples given noisy labels, 0 to 1.", "NUMBER")
-    ] = None,
-    noise_kind: Annotated[
-        str | None,
-        _option("noise-kind", "uniform, uniform-other, pair-flip, transition, given, redraw or sign-flip."),
-    ] = None,
-    transition_matrix: Annotated[
-        str | None, _option("transition-matrix", "K x K matrix, for noise kind transition.")
-    ] = None,
-    noisy_labels: Annotated[str | None, _option("noisy-labels", "Training labels, for noise kind given.")] = None,
-    wrong_labels: Annotated[
-        str | None, _option("wrong-labels", "Wrong population: labels assigned at random, or actual wrong ones.")
-    ] = None,
-    hidden: Annotated[str | None, _option("hidden", "Units of each hidden layer, or none.")] = None,
-    activation: Annotated[str | None, _option("activation", "relu, tanh or erf.")] = None,
-    loss: Annotated[str | None, _option("loss", "auto, cross-entropy or squared.")] = None,
-    learning_rate: Annotated[Any, _option("learning-rate", "Step size of SGD.", "NUMBER")] = None,
-    batch_size: Annotated[Any, _option("batch-size", "Samples in a minibatch.", "INTEGER")] = None,
-    epochs: Annotated[Any, _option("epochs", "Passes over the training set.", "INTEGER")] = None,
-    seed: Annotated[Any, _option("seed", "Of every random draw.", "INTEGER")] = None,
-    backend: Annotated[str | None, _option("backend", "numpy, numba, torch, or another that is registered.")] = None,
-    device: Annotated[str | None, _option("device", "cpu, cuda, mps, … for the torch backend.")] = None,
-    dtype: Annotated[str | None, _option("dtype", "float32 or float64.")] = None,
-    checkpoints: Annotated[Any, _option("checkpoints", "Measurements, log-spaced along the run.", "INTEGER")] = None,
-    alignment_batches: Annotated[
-        Any, _option("alignment-batches", "Minibatches drawn for each sampled alignment, 0 for none.", "INTEGER")
-    ] = None,
-    sharp_directions: Annotated[
-        Any, _option("sharp-directions", "Hessian eigenvectors to split gradients by, 0 for none.", "INTEGER")
-    ] = None,
-    with_theory: Annotated[
-        bool | None,
-        typer.Option("--with-theory", help="Record and draw what theory predicts, too.", show_default=False),
-    ] = None,
+    *,
+    values: dict[str, Any],
 ) -> None:
     """Train a network, measure its order parameters, and draw its phases."""
-    flags = {name: value for name, value in locals().items() if name in RunSettings.model_fields and value is not None}
-    values = {**({} if config is None else read_settings(config)), **flags}
-    if hidden is not None:
-        values["hidden"] = _layers(hidden)
-    if option:
-        values["dataset_options"] = {**values.get("dataset_options", {}), **dict(map(_name_and_value, option))}
-    if "dataset" not in values:
-        raise UsageError("no data set is named: give one of those that `sgdphases datasets` lists, or --config.")
-    settings = make_settings(_absolute_paths(values))
+    given = {name: one_value(name, text) for name, text in values.items()}
+    options = {name: several[-1] for name, several in option_values(option or []).items()}
+    settings = make_settings(_with_base(given, options, dataset, config, preset))
 
     from sgdphases.sim.run_folder import free_folder, start_folder
     from sgdphases.sim.training import prepare
@@ -120,13 +65,85 @@ def run(
 
 
 @app.command()
-def resume(
-    run_folder: Annotated[Path, typer.Argument(help="Folder of an interrupted run.", show_default=False)],
+@takes_several_settings
+def sweep(
+    dataset: Annotated[
+        str | None,
+        typer.Argument(help="A name from `sgdphases datasets`, or a path that ends in .npz.", show_default=False),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Repeat everything with so many seeds.", show_default=False)
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings in TOML; flags win.", show_default=False)] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Settings by name: see `sgdphases presets`; flags win.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help=r"New folder for the sweep. \[default: sweeps/DATASET-001, …]", show_default=False),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help=r"Processes. \[default: one a core]", show_default=False)
+    ] = None,
+    dask: Annotated[
+        str | None, typer.Option(help="Scheduler of a Dask cluster to run on instead.", metavar="ADDRESS")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("-o", "--option", help="NAME=VALUE for the data set, as often as needed.", show_default=False),
+    ] = None,
+    *,
+    values: dict[str, Any],
 ) -> None:
-    """Go on with an interrupted run from its last checkpoint."""
+    """Run every combination of settings, and draw phase diagrams.
+
+    A flag given several times is an axis; numbers may be FIRST:LAST:COUNT (:log for even ratios) or have commas.
+    """
+    found = {name: several_values(name, texts) for name, texts in values.items()}
+    options = option_values(option or [])
+    if seeds is not None:
+        first = found.pop("seed", (0,))
+        if len(first) > 1:
+            raise UsageError("--seeds and several --seed: give one or the other.")
+        if isinstance(first[0], int):
+            found["seed"] = tuple(range(first[0], first[0] + seeds))
+    axes = {name: several for name, several in found.items() if len(several) > 1 or (name == "seed" and seeds)}
+    axes = {name: axes[name] for name in sorted(axes, key=lambda name: name == "seed")}  # seeds vary fastest
+    swept = {f"dataset_options.{name}": tuple(several) for name, several in options.items() if len(several) > 1}
+    one = {name: several[0] for name, several in found.items() if name not in axes}
+    fixed = {name: several[0] for name, several in options.items() if len(several) == 1}
+    base = _with_base(one, fixed, dataset, config, preset)
+
+    from sgdphases.sim.sweep import free_sweep_folder, start_sweep
+    from sgdphases.sim.sweep_plan import plan_sweep
+
+    plan = plan_sweep(base, {**swept, **axes})
+    folder = free_sweep_folder(out, base["dataset"])
+    start_sweep(folder, plan)
+    _finish_sweep(folder, plan, workers, dask)
+
+
+@app.command()
+def resume(
+    run_folder: Annotated[Path, typer.Argument(help="Folder of an interrupted run or sweep.", show_default=False)],
+    workers: Annotated[
+        int | None, typer.Option(min=1, help=r"Processes, for a sweep. \[default: one a core]", show_default=False)
+    ] = None,
+    dask: Annotated[
+        str | None, typer.Option(help="Scheduler of a Dask cluster, for a sweep.", metavar="ADDRESS")
+    ] = None,
+) -> None:
+    """Go on with an interrupted run from its last checkpoint, or with a sweep."""
     from sgdphases.sim.run_folder import RunFolder
+    from sgdphases.sim.sweep import SweepFolder
     from sgdphases.sim.training import prepare
 
+    sweep_folder = SweepFolder(run_folder)
+    if sweep_folder.plan.is_file():
+        _finish_sweep(sweep_folder, sweep_folder.read_plan(), workers, dask)
+        return
+    if workers is not None or dask is not None:
+        raise UsageError(f"{run_folder} is no sweep: --workers and --dask are for one.")
     folder = RunFolder(run_folder)
     settings = folder.read_settings()
     start = folder.read_checkpoint() if folder.checkpoint.exists() else None
@@ -136,11 +153,22 @@ def resume(
 
 
 @app.command()
-def report(run_folder: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)]) -> None:
-    """Draw the figures and the page of a run again."""
+def report(
+    run_folder: Annotated[Path, typer.Argument(help="Folder of a run or a sweep.", show_default=False)],
+) -> None:
+    """Draw the figures and the page of a run or a sweep again."""
     from sgdphases.sim.run_folder import RunFolder
+    from sgdphases.sim.sweep import SweepFolder
 
-    show_report(RunFolder(run_folder))
+    sweep_folder = SweepFolder(run_folder)
+    if sweep_folder.plan.is_file():
+        show_sweep(sweep_folder, sweep_folder.read_plan())
+    else:
+        show_report(RunFolder(run_folder))
+
+
+app.command()(compare)
+app.command()(reproduce)
 
 
 @app.command()
@@ -182,6 +210,15 @@ def datasets() -> None:
         for each in entry.options:
             choices = f"   one of {', '.join(each.choices)}" if each.choices else ""
             console.print(f"    -o {each}{choices}", highlight=False, markup=False)
+
+
+@app.command()
+def presets() -> None:
+    """List settings that show what there is to see, in seconds."""
+    from sgdphases.sim.presets import PRESETS
+
+    for name, entry in PRESETS.items():
+        console.print(f"[bold]{name}[/bold]  {entry.summary}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -243,32 +280,36 @@ def _finish(experiment: Any, folder: Any, start: Any) -> None:
         sys.exit(INTERRUPTED)
 
 
-def _absolute_paths(values: dict[str, Any]) -> dict[str, Any]:
-    """Paths that still lead there when the run is resumed from another folder."""
-    names = [name for name in ("data_dir", "transition_matrix", "noisy_labels") if isinstance(values.get(name), str)]
-    if isinstance(values["dataset"], str) and values["dataset"].endswith(".npz"):
-        names.append("dataset")
-    return {**values, **{name: os.path.abspath(values[name]) for name in names}}
+def _finish_sweep(folder: Any, plan: Any, workers: int | None, dask: str | None) -> None:
+    """Run what is left of a sweep with a progress bar, then draw; Ctrl-C tells how to go on."""
+    from sgdphases.sim.sweep import run_sweep
 
-
-def _layers(text: str) -> tuple[int, ...]:
-    """Units of each hidden layer from "100,100"; "none" and "" mean a linear model."""
-    if text.strip().lower() in ("", "none"):
-        return ()
     try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(
-            f"--hidden {text!r}: give whole numbers with commas between, such as 100,100, or none."
-        ) from None
+        with interrupts() as pressed, sweep_progress(folder, plan) as show:
+            for outcome in run_sweep(folder, plan, workers=workers, dask=dask):
+                show(outcome)
+                if pressed:
+                    raise KeyboardInterrupt
+        show_sweep(folder, plan)
+    except KeyboardInterrupt:
+        console.print(f"\nStopped. Go on with: sgdphases resume {folder.path}", markup=False, soft_wrap=True)
+        sys.exit(INTERRUPTED)
 
 
-def _name_and_value(text: str) -> tuple[str, Any]:
-    """NAME=VALUE, the value read as TOML where it is such, and as plain text otherwise."""
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise UsageError(f"--option {text!r}: write NAME=VALUE, such as separation=3.")
-    try:
-        return name, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return name, value
+def _with_base(
+    given: dict[str, Any], options: dict[str, Any], dataset: str | None, config: Path | None, preset: str | None
+) -> dict[str, Any]:
+    """Settings from flags, over those of a file or of a preset."""
+    if config is not None and preset is not None:
+        raise UsageError("--config and --preset: give one of them.")
+    values = {} if config is None else read_settings(config)
+    if preset is not None:
+        from sgdphases.sim.presets import preset as known
+
+        values = dict(known(preset).settings)
+    values |= given if dataset is None else {**given, "dataset": dataset}
+    if options:
+        values["dataset_options"] = {**values.get("dataset_options", {}), **options}
+    if "dataset" not in values:
+        raise UsageError("no data set is named: give one of those that `sgdphases datasets` lists, or --config.")
+    return absolute_paths(values)

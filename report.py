@@ -26,8 +26,8 @@ COLUMNS = {
     "alignment_cw": "R_cw",
     "projection_variance": "σ_λ²",
 }
-_DOTS_PER_INCH = 140
-_STYLE = """
+DOTS_PER_INCH = 140
+PAGE_STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 img { max-width: 100%; height: auto; }
@@ -65,7 +65,7 @@ def write_report(folder: RunFolder) -> Phases:
     pictures = []
     for name, picture in pictures_of(trajectory).items():
         path = folder.figures / f"{name}.png"
-        write_whole(path, partial(draw(picture, trajectory, phases).savefig, dpi=_DOTS_PER_INCH))
+        write_whole(path, partial(draw(picture, trajectory, phases).savefig, dpi=DOTS_PER_INCH))
         pictures.append((picture.title, picture.note, base64.b64encode(path.read_bytes()).decode()))
     page = _page(settings, folder.config.read_text(encoding="utf-8"), trajectory, phases, pictures)
     write_whole(folder.report, lambda part: part.write_text(page, encoding="utf-8"))
@@ -116,7 +116,7 @@ def _page(
     )
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        f"<title>Phases of learning: {name}</title><style>{_STYLE}</style></head><body>"
+        f"<title>Phases of learning: {name}</title><style>{PAGE_STYLE}</style></head><body>"
         f"<h1>Phases of learning: {name}</h1><p>{intro}</p>{figures[0]}"
         f"<h2>Phase by phase</h2>{_table(trajectory, phases)}{''.join(figures[1:])}"
         f"<h2>Settings</h2><p class='note'>Repeat this run with <code>sgdphases run --config config.toml</code>.</p>"

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 console = Console()
+MOST_ROWS = 40  # of a sweep's table on the terminal
 
 
 @contextmanager
@@ -74,6 +75,57 @@ def show_report(folder: Any) -> None:
         phases = write_report(folder)
     trajectory = folder.read_trajectory()
     heading, rows = phase_rows(trajectory, phases)
+    print_table(heading, rows)
+    for name, reason in phases.not_reached.items():
+        console.print(f"not reached: {name} – {reason}", markup=False)
+    for line in signature_lines(signatures(trajectory, phases)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"report: {folder.report}", markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def sweep_progress(folder: Any, plan: Any) -> Iterator[Any]:
+    """A bar that counts members as they end; on a plain stream, a line each. Failures are said at once."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from sgdphases.sim.sweep import is_finished
+
+    members = plan.members()
+    before = sum(is_finished(folder.member(member), member.settings) for member in members)
+    if before:
+        console.print(f"{before} of {len(members)} members ended before", highlight=False)
+    columns = [BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")]
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=len(members), completed=before)
+
+        def show(outcome: Any) -> None:
+            bar.advance(task)
+            if outcome.failure is not None:
+                bar.console.print(f"{outcome.member.name} failed: {outcome.failure}", markup=False, style="red")
+            elif not console.is_terminal:
+                console.print(f"{outcome.member.name} ended", markup=False, highlight=False)
+
+        yield show
+
+
+def show_sweep(folder: Any, plan: Any) -> None:
+    """Write a sweep's report and print its table and where the report is."""
+    from sgdphases.sweep_report import failed_members, sweep_rows, write_sweep_report
+
+    with console.status("drawing"):
+        sweep = write_sweep_report(folder, plan)
+    heading, rows = sweep_rows(sweep, ranges=False)
+    print_table(heading, rows[:MOST_ROWS])
+    if len(rows) > MOST_ROWS:
+        console.print(f"… {len(rows) - MOST_ROWS} rows more in the report")
+    for reason, count in failed_members(sweep).items():
+        console.print(f"{count} failed: {reason}", markup=False, style="red")
+    console.print(f"data: {folder.dataset}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"report: {folder.report}", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_table(heading: list[str], rows: list[list[str]]) -> None:
+    """A plain table, nothing wrapped."""
     table = Table(box=None, padding=(0, 1, 0, 0))
     for title in heading:
         table.add_column(title, no_wrap=True)
@@ -81,11 +133,6 @@ def show_report(folder: Any) -> None:
         table.add_row(*row)
     if rows:
         console.print(table)
-    for name, reason in phases.not_reached.items():
-        console.print(f"not reached: {name} – {reason}", markup=False)
-    for line in signature_lines(signatures(trajectory, phases)):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"report: {folder.report}", markup=False, highlight=False, soft_wrap=True)
 
 
 def show_checks(results: dict[str, Any]) -> None:

@@ -22,7 +22,8 @@ class Checkpoint:
         SGD steps done.
     weights : ndarray, shape (P,)
     rows : dict of ndarray
-        Every measured scalar by name, shape (checkpoints so far,), float64; "step" is one of them.
+        By name: every measured scalar, shape (checkpoints so far,), float64, "step" among them; and whatever is k
+        numbers a checkpoint, shape (checkpoints so far, k), in its own dtype.
     fingerprint : str
         Of the data the run was started on.
     """
@@ -33,10 +34,14 @@ class Checkpoint:
     fingerprint: str
 
 
+_ARRAY = "array "  # what the names of rows of more than one number a checkpoint begin with in the file
+
+
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, replacing the former one in a single move."""
-    names = np.array(list(checkpoint.rows))
-    table = np.array(list(checkpoint.rows.values()), dtype=np.float64)
+    scalars = {name: values for name, values in checkpoint.rows.items() if values.ndim == 1}
+    arrays = {_ARRAY + name: values for name, values in checkpoint.rows.items() if values.ndim > 1}
+    names, table = np.array(list(scalars)), np.array(list(scalars.values()), dtype=np.float64)
 
     def write(part: Path) -> None:
         with open(part, "wb") as file:
@@ -47,6 +52,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
                 names=names,
                 table=table,
                 fingerprint=np.array(checkpoint.fingerprint),
+                **arrays,
             )
 
     write_whole(path, write)
@@ -64,6 +70,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with np.load(path, allow_pickle=False) as stored:
             names, table = stored["names"], stored["table"]
             rows = {str(name): values for name, values in zip(names, table, strict=True)}
+            rows |= {name.removeprefix(_ARRAY): stored[name] for name in stored.files if name.startswith(_ARRAY)}
             return Checkpoint(int(stored["step"]), stored["weights"], rows, str(stored["fingerprint"]))
     except FileNotFoundError:
         raise InputError(f"{path} is not there: the run never reached its first checkpoint; start it anew.") from None

@@ -51,10 +51,11 @@ class RunFolder:
         """Replace the checkpoint."""
         save_checkpoint(self.checkpoint, checkpoint)
 
-    def publish(self, rows: dict[str, np.ndarray], steps_per_epoch: int) -> None:
-        """Bring ``trajectory.nc`` up to date."""
+    def publish(self, rows: dict[str, np.ndarray], steps_per_epoch: int, sizes: dict[str, int]) -> None:
+        """Bring ``trajectory.nc`` up to date; ``sizes`` become attributes of it."""
         settings = self.config.read_text(encoding="utf-8")
-        write_trajectory(self.trajectory, trajectory_dataset(rows, steps_per_epoch, settings))
+        trajectory = trajectory_dataset(rows, steps_per_epoch, settings)
+        write_trajectory(self.trajectory, trajectory.assign_attrs(sizes))
 
     def read_settings(self) -> RunSettings:
         """The run's settings.
@@ -91,9 +92,7 @@ def free_folder(out: Path | None, dataset: str) -> RunFolder:
         If the folder is there and holds anything.
     """
     if out is None:
-        stem = Path(dataset).stem
-        number = next(n for n in range(1, 10**6) if not Path(f"runs/{stem}-{n:03d}").exists())
-        return RunFolder(Path(f"runs/{stem}-{number:03d}"))
+        return RunFolder(first_free("runs", dataset))
     folder = RunFolder(Path(out))
     if folder.config.exists():
         raise UsageError(
@@ -102,6 +101,12 @@ def free_folder(out: Path | None, dataset: str) -> RunFolder:
     if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
         raise UsageError(f"{out} is there and not an empty folder: choose another with --out.")
     return folder
+
+
+def first_free(parent: str, dataset: str) -> Path:
+    """The first of ``PARENT/DATASET-001``, ``-002``, … that is not there."""
+    stem = Path(dataset).stem
+    return next(path for n in range(1, 10**6) if not (path := Path(f"{parent}/{stem}-{n:03d}")).exists())
 
 
 def start_folder(folder: RunFolder, settings: RunSettings) -> None:

@@ -36,9 +36,13 @@ class RunSettings(BaseModel):
     wrong_labels : {"assigned", "actual"}
         Which samples form the wrong population: all that were assigned a random label, as in the paper, or those
         whose label is really wrong. They differ only for noise that may hit the right label by chance.
+    network : {"mlp", "cnn", "resnet"}
+        Fully connected, or, for images and the torch backend only, a small convolutional or a small residual network
+        (see `sgdphases.estimators.torch_networks`).
     hidden : tuple of int
-        Units of each hidden layer; empty for a linear model.
+        Units of each hidden layer of the network "mlp"; empty for a linear model. The others have layers of their own.
     activation : {"relu", "tanh", "erf"}
+        Of whichever network.
     loss : {"auto", "cross-entropy", "squared"}
         "auto": cross-entropy for classes, squared for regression.
     learning_rate : float
@@ -48,7 +52,8 @@ class RunSettings(BaseModel):
     epochs : int
     seed : int
     backend, device, dtype : str
-        Which backend trains and measures, and how; None leaves the choice to the backend.
+        Which backend trains and measures, and how; None leaves the choice to the backend. Networks that need the
+        torch backend take it unless another is named.
     checkpoints : int
         Measurements along the run, log-spaced in steps, the first at the start and the last at the end.
     alignment_batches : int
@@ -58,6 +63,13 @@ class RunSettings(BaseModel):
         their part along them and the rest; 0 for none. One a class is a good number.
     with_theory : bool
         Whether to record, beside what is measured, what theory predicts for it: see `sgdphases.sim.theory_curves`.
+    spectra : int
+        Checkpoints, the first and the last among them, at which the spectrum of the noise matrix is measured; 0 for
+        none, otherwise at least 2.
+    spectrum_parameters : tuple of str
+        Names or patterns of the parameters whose spectrum it is, such as ``layers.1.weight``; empty takes all.
+    sample_losses : bool
+        Whether to record the loss of every training sample at every checkpoint.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,6 +84,7 @@ class RunSettings(BaseModel):
     transition_matrix: str | None = None
     noisy_labels: str | None = None
     wrong_labels: Literal["assigned", "actual"] = "assigned"
+    network: Literal["mlp", "cnn", "resnet"] = "mlp"
     hidden: tuple[int, ...] = (100, 100)
     activation: Literal["relu", "tanh", "erf"] = "relu"
     loss: Literal["auto", "cross-entropy", "squared"] = "auto"
@@ -86,6 +99,9 @@ class RunSettings(BaseModel):
     alignment_batches: int = Field(default=32, ge=0)
     sharp_directions: int = Field(default=0, ge=0)
     with_theory: bool = False
+    spectra: int = Field(default=0, ge=0)
+    spectrum_parameters: tuple[str, ...] = ()
+    sample_losses: bool = False
 
 
 def make_settings(values: dict[str, Any]) -> RunSettings:
@@ -106,7 +122,29 @@ def make_settings(values: dict[str, Any]) -> RunSettings:
         raise UsageError(
             f"alignment_batches = {settings.alignment_batches}: give 0 for none, or at least 3 for a standard error."
         )
-    return settings
+    if settings.spectra == 1:
+        raise UsageError("spectra = 1: give 0 for none, or at least 2, for the start and the end.")
+    if settings.spectrum_parameters and not settings.spectra:
+        raise UsageError(
+            f"spectrum_parameters = {settings.spectrum_parameters} says whose spectrum to measure, but spectra = 0 "
+            "asks for none: say how many with spectra."
+        )
+    return settings if settings.network == "mlp" else _with_torch(settings)
+
+
+def _with_torch(settings: RunSettings) -> RunSettings:
+    """Settings of a network that only PyTorch knows: its backend, unless another is named."""
+    if "backend" in settings.model_fields_set and settings.backend != "torch":
+        raise UsageError(
+            f"backend = {settings.backend!r} knows fully connected networks only: leave it out, or choose torch, for "
+            f"network = {settings.network!r}."
+        )
+    if settings.hidden != RunSettings.model_fields["hidden"].default:
+        raise UsageError(
+            f"hidden = {settings.hidden} has no effect on network = {settings.network!r}, which has layers of its own: "
+            "leave it out, or choose network = 'mlp'."
+        )
+    return settings.model_copy(update={"backend": "torch"})
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -131,7 +169,7 @@ def settings_toml(settings: RunSettings) -> str:
     """The settings as TOML, with the versions they ran under."""
     values = {name: value for name, value in settings.model_dump().items() if value is not None}
     options = values.pop("dataset_options")
-    values["hidden"] = list(values["hidden"])
+    values |= {name: list(values[name]) for name in ("hidden", "spectrum_parameters")}
     return tomli_w.dumps({**values, "dataset_options": options, "versions": _versions()})
 
 

@@ -2,17 +2,19 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from sgdphases.estimators.backend import Backend, backend_class
+from sgdphases.estimators.backend import Backend, backend_class, chunks
 from sgdphases.estimators.curvature import check_sharp_directions, leading_curvature
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
-from sgdphases.estimators.measure import mean_scores, measure_backend
+from sgdphases.estimators.measure import make_backend, mean_scores, measure_backend
 from sgdphases.estimators.mlp import initial_mlp
 from sgdphases.estimators.order_parameters import OrderParameters
 from sgdphases.estimators.sharp_floor import sharp_and_floor
+from sgdphases.estimators.spectrum import noise_spectrum
 from sgdphases.sim.checkpoint import Checkpoint, fingerprint
 from sgdphases.sim.dataset import Dataset
 from sgdphases.sim.datasets import load_dataset
@@ -25,13 +27,16 @@ from sgdphases.sim.theory_curves import Curves, theory_curves
 
 SAVE_SECONDS = 20.0  # at most this much training is lost between two measurements
 PUBLISH_SECONDS = 5.0  # how old trajectory.nc may grow while a run goes on
+MOST_EIGENVALUES = 1_000  # of a noise spectrum that are kept
+FULL_SPECTRUM = 10_000  # samples up to which so many are affordable whatever the number of parameters
 
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
     """Everything a run needs in memory: made from its settings alone, before anything is written.
 
-    In ``settings`` an "auto" loss is replaced by the one chosen.
+    In ``settings`` an "auto" loss is replaced by the one chosen. ``spectrum`` is a second backend around the same
+    network, for those parameters whose noise spectrum is to be measured: its weights are loaded before each use.
     """
 
     settings: RunSettings
@@ -40,14 +45,31 @@ class Experiment:
     test: Backend
     wrong: np.ndarray | None
     theory: Curves | None = None
+    spectrum: Backend | None = None
 
     @property
     def steps_per_epoch(self) -> int:
         return steps_per_epoch(self.data.n_samples, self.settings.batch_size)
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """N and d, the training samples and the numbers in one input."""
+        return {"n_samples": self.data.n_samples, "n_inputs": int(np.prod(self.data.input_shape))}
+
+    @property
     def n_steps(self) -> int:
         return self.settings.epochs * self.steps_per_epoch
+
+    @property
+    def marks(self) -> np.ndarray:
+        """Steps at which to measure."""
+        return checkpoint_steps(self.n_steps, self.settings.checkpoints)
+
+    @property
+    def spectrum_marks(self) -> np.ndarray:
+        """Those of them at which to measure the noise spectrum, too: evenly among them, the first and the last in."""
+        places = np.linspace(0, len(self.marks) - 1, self.settings.spectra)
+        return self.marks[np.unique(np.rint(places).astype(int))]
 
 
 @dataclass(frozen=True)
@@ -76,19 +98,38 @@ def prepare(settings: RunSettings) -> Experiment:
             f"batch_size = {settings.batch_size} exceeds the {data.n_samples} training samples: choose at most that."
         )
     loss = settings.loss if settings.loss != "auto" else ("squared" if data.n_classes is None else "cross-entropy")
-    sizes = (int(np.prod(data.input_shape)), *settings.hidden, data.n_outputs)
-    model = initial_mlp(sizes, settings.activation, stream(settings.seed, "weights"))
     build = backend_class(settings.backend)
-    train = build(model, data.x_train, data.y_train, loss=loss, dtype=settings.dtype, device=settings.device)
+    model, dtype = _network(settings, data)
+    common = dict(loss=loss, dtype=dtype, device=settings.device)
+    train = build(model, data.x_train, data.y_train, **common)
+    spectrum = train if settings.spectra else None
+    if settings.spectrum_parameters:
+        spectrum = make_backend(
+            model, data.x_train, data.y_train, backend=settings.backend,
+            parameters=list(settings.spectrum_parameters), **common,
+        )  # fmt: skip
+    if settings.spectra and data.n_samples < 2:
+        raise UsageError(f"spectra = {settings.spectra}: a spectrum needs at least two training samples.")
     if settings.sharp_directions:
         check_sharp_directions(train, settings.sharp_directions)
     wrong = data.wrong if settings.wrong_labels == "actual" or data.assigned is None else data.assigned
     settings = settings.model_copy(update={"loss": loss})
-    marks = checkpoint_steps(
-        settings.epochs * steps_per_epoch(data.n_samples, settings.batch_size), settings.checkpoints
-    )
-    theory = theory_curves(settings, data, train, wrong, marks) if settings.with_theory else None
-    return Experiment(settings, data, train, train.on(data.x_test, data.y_test), wrong, theory)
+    made = Experiment(settings, data, train, train.on(data.x_test, data.y_test), wrong, spectrum=spectrum)
+    if not settings.with_theory:
+        return made
+    return replace(made, theory=theory_curves(settings, data, train, wrong, made.marks))
+
+
+def _network(settings: RunSettings, data: Dataset) -> tuple[Any, str | None]:
+    """The network at its start, and the dtype in which it is to be trained; None leaves that to the backend."""
+    rng = stream(settings.seed, "weights")
+    if settings.network == "mlp":
+        sizes = (int(np.prod(data.input_shape)), *settings.hidden, data.n_outputs)
+        return initial_mlp(sizes, settings.activation, rng), settings.dtype
+    from sgdphases.estimators.torch_networks import image_network  # PyTorch is not always there
+
+    made = image_network(settings.network, data.input_shape, data.n_outputs, settings.activation, rng)
+    return made, settings.dtype or "float32"
 
 
 def noisy_data(settings: RunSettings) -> Dataset:
@@ -143,7 +184,7 @@ def advance(experiment: Experiment, folder: RunFolder, start: Checkpoint | None 
         If loss or gradient are no longer finite; the folder keeps what was measured before.
     """
     settings, per_epoch, n_steps = experiment.settings, experiment.steps_per_epoch, experiment.n_steps
-    marks = checkpoint_steps(n_steps, settings.checkpoints)
+    marks = experiment.marks
     data_mark = fingerprint(experiment.data)
     if start is None:
         step, rows, measured = 0, {}, 0
@@ -166,9 +207,9 @@ def advance(experiment: Experiment, folder: RunFolder, start: Checkpoint | None 
             folder.save(Checkpoint(step, experiment.train.weights, rows, data_mark))
             saved = time.monotonic()
         if step == n_steps or time.monotonic() - published > PUBLISH_SECONDS:
-            folder.publish(rows, per_epoch)
+            folder.publish(rows, per_epoch, experiment.sizes)
             published = time.monotonic()
-        yield Progress(step, n_steps, step / per_epoch, {name: float(values[-1]) for name, values in rows.items()})
+        yield Progress(step, n_steps, step / per_epoch, _latest(rows))
         if step == n_steps:
             return
         stop = int(min(marks[measured], step - step % per_epoch + per_epoch))
@@ -177,7 +218,7 @@ def advance(experiment: Experiment, folder: RunFolder, start: Checkpoint | None 
         step = stop
 
 
-def _row(experiment: Experiment, step: int) -> dict[str, float]:
+def _row(experiment: Experiment, step: int) -> dict[str, Any]:
     settings = experiment.settings
     found = measure_backend(
         experiment.train,
@@ -193,7 +234,15 @@ def _row(experiment: Experiment, step: int) -> dict[str, float]:
         )
     loss, error = mean_scores(experiment.test)
     told = {} if experiment.theory is None else experiment.theory(step, found)
-    return {**found.scalars(), "test_loss": loss, "test_error": error, **_parts(experiment, found), **told}
+    return {
+        **found.scalars(),
+        "test_loss": loss,
+        "test_error": error,
+        **_parts(experiment, found),
+        **told,
+        **_spectrum(experiment, step),
+        **_sample_losses(experiment),
+    }
 
 
 def _parts(experiment: Experiment, whole: OrderParameters) -> dict[str, float]:
@@ -206,5 +255,38 @@ def _parts(experiment: Experiment, whole: OrderParameters) -> dict[str, float]:
     return {"sharpness": float(curvature.eigenvalues[0]), **split.parts()}
 
 
-def _appended(rows: dict[str, np.ndarray], row: dict[str, float]) -> dict[str, np.ndarray]:
-    return {name: np.append(rows.get(name, np.empty(0)), value) for name, value in row.items()}
+def _spectrum(experiment: Experiment, step: int) -> dict[str, Any]:
+    """Leading eigenvalues of the noise matrix, NaN between the steps at which they are measured."""
+    settings, backend = experiment.settings, experiment.spectrum
+    if backend is None:
+        return {}
+    values = np.full(min(MOST_EIGENVALUES, backend.n_parameters, backend.n_samples - 1), np.nan)
+    total = dimension = float("nan")
+    if step in experiment.spectrum_marks:
+        if backend is not experiment.train:
+            backend.load_weights(experiment.train.weights)
+        wanted = len(values) if backend.n_samples <= FULL_SPECTRUM else None
+        found = noise_spectrum(backend, batch_size=settings.batch_size, n_values=wanted)
+        known = found.noise_spectrum[: len(values)]
+        values[: len(known)] = known
+        total, dimension = found.total_variance, float(found.effective_dimension() or np.nan)
+    return {"noise_spectrum": values, "spectrum_total_variance": total, "effective_dimension": dimension}
+
+
+def _sample_losses(experiment: Experiment) -> dict[str, Any]:
+    """The loss of every training sample, and which of them are wrong, if that is known."""
+    if not experiment.settings.sample_losses:
+        return {}
+    train = experiment.train
+    pieces = [train.scores(piece).loss for piece in chunks(np.arange(train.n_samples), train.chunk_size)]
+    known = {} if experiment.wrong is None else {"wrong": experiment.wrong}
+    return {"sample_loss": np.concatenate(pieces).astype(np.float32), **known}
+
+
+def _appended(rows: dict[str, np.ndarray], row: dict[str, Any]) -> dict[str, np.ndarray]:
+    new = {name: np.asarray(value)[None] for name, value in row.items()}
+    return {name: np.concatenate([rows[name], value]) if name in rows else value for name, value in new.items()}
+
+
+def _latest(rows: dict[str, np.ndarray]) -> dict[str, float]:
+    return {name: float(values[-1]) for name, values in rows.items() if values.ndim == 1}

@@ -14,17 +14,24 @@ OTHER_SCALARS = {
     "test_loss": ("L_te", "mean loss of the test set"),
     "test_error": ("ε_te", "fraction of test samples not given their label"),
     "sharpness": ("h_max", "largest eigenvalue of the Hessian of the training loss"),
+    "spectrum_total_variance": ("D", "trace of the noise matrix, of the parameters whose spectrum is measured"),
+    "effective_dimension": ("D_s", "fewest leading eigenvalues of the noise matrix that hold 90 % of its trace"),
+}
+ARRAYS = {
+    "noise_spectrum": ("e_l", "leading eigenvalues of the noise matrix, in falling order", ("step", "eigenvalue")),
+    "sample_loss": ("l_i", "loss of each training sample", ("step", "sample")),
+    "wrong": ("", "whether a training sample is in the wrong population", ("sample",)),
 }
 PARTS = {"sharp": "along the leading Hessian eigenvectors", "floor": "off the leading Hessian eigenvectors"}
 
 
 def trajectory_dataset(rows: dict[str, np.ndarray], steps_per_epoch: int, settings: str) -> xr.Dataset:
-    """Measured scalars as an `xarray.Dataset` with dimension "step".
+    """What was measured, as an `xarray.Dataset` with dimension "step" ("eigenvalue" and "sample" where asked for).
 
     Parameters
     ----------
     rows : dict of ndarray, shape (checkpoints,)
-        By name; "step" among them.
+        By name; "step" among them. Those of `ARRAYS` have the shape (checkpoints, k); "wrong" is the same at each.
     steps_per_epoch : int
     settings : str
         The run's settings as TOML, kept as an attribute. Their loss decides the units of losses.
@@ -44,13 +51,14 @@ def trajectory_dataset(rows: dict[str, np.ndarray], steps_per_epoch: int, settin
         f"{name}_theory": (f"{symbol} (theory)", f"{text}, predicted") for name, (symbol, text) in meaning.items()
     }
     errors = {name: name.removesuffix("_standard_error") for name in rows if name.endswith("_standard_error")}
+    meaning |= {name: (symbol, text) for name, (symbol, text, _) in ARRAYS.items()}
     meaning |= {name: (f"δ{meaning[of][0]}", f"standard error of {meaning[of][0]}") for name, of in errors.items()}
     loss_units = "nat" if tomllib.loads(settings).get("loss") == "cross-entropy" else "1"
     step = rows["step"].astype(np.int64)
     variables = {
         name: (
-            "step",
-            values,
+            ARRAYS[name][2] if name in ARRAYS else "step",
+            values[0] if name == "wrong" else values,
             {"symbol": meaning[name][0], "long_name": meaning[name][1], "units": loss_units if "loss" in name else "1"},
         )
         for name, values in rows.items()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from sgdphases.estimators.order_parameters import describe
+from sgdphases.estimators.phase_summary import summarize
 from sgdphases.estimators.phases import find_phases, phase_medians
 from sgdphases.estimators.signatures import signatures
 from sgdphases.figures import PICTURES, draw, pictures_of
@@ -212,3 +213,28 @@ def test_a_trajectory_survives_the_disk(tmp_path):
     write_trajectory(tmp_path / "t.nc", data)
     with xr.open_dataset(tmp_path / "t.nc") as stored:
         assert stored.load().identical(data)
+
+
+@given(st.floats(0.5, 8), st.floats(30, 200), st.floats(0.5, 500))
+def test_a_summary_tells_where_the_phases_lie(clean, wrong, unit):
+    made = trajectory(clean, wrong)
+    during = (made["epoch"] > 0.9 * wrong) & (made["epoch"] < 1.1 * wrong)
+    made["alignment_cw"] = made["alignment_cw"].where(~during, 0.75)
+    found = summarize(made, find_phases(made))
+    _, two, three, _ = find_phases(made).found
+    assert found["length_ii"] == pytest.approx(np.log10(three.start / two.start))
+    assert found["max_alignment_cw"] in (0.5, 0.75) and found["n_phases"] == 4
+    assert (found["max_alignment_cw"] == 0.75) == bool(during.any())
+    later = made.assign_coords(epoch=made["epoch"] * unit)
+    slower = summarize(later, find_phases(later))
+    for name in ("t_min", "t_fit"):
+        assert slower[name] == pytest.approx(unit * found[name])
+    for name in ("error_min", "error_fit", "length_ii", "max_alignment_cw"):
+        assert slower[name] == pytest.approx(found[name])
+
+
+def test_a_summary_leaves_out_what_there_is_not():
+    short = trajectory(wrong=None)
+    found = summarize(short, find_phases(short))
+    assert found["n_phases"] == 2 and np.isfinite([found["t_min"], found["error_min"]]).all()
+    assert np.isnan([found[name] for name in ("t_fit", "error_fit", "length_ii", "max_alignment_cw")]).all()

@@ -1,0 +1,203 @@
+"""The runs behind the figures of Feng & Tu 2021, as sweeps over seeds and noise fractions."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.estimators.measure import measure_backend
+from sgdphases.estimators.spectrum import noise_spectrum
+from sgdphases.sim.schedule import sample_order
+from sgdphases.sim.settings import RunSettings
+from sgdphases.sim.sweep import SweepFolder, is_finished
+from sgdphases.sim.sweep_plan import SweepPlan, plan_sweep, plan_toml
+from sgdphases.sim.training import prepare
+
+LEARNING_RATE, BATCH_SIZE = 0.1, 50  # the paper's alpha and B
+CLEAN_HIDDEN = (30, 30)  # the network of figures 1 and 2
+NOISY_HIDDEN = (100, 100)  # that of figures 3 to 5; the paper's is in its supplement
+MIDDLE = "layers.1.weight"  # the weights between the two hidden layers, whose spectrum is figure 2
+HALF = 0.5  # noise fraction of figures 3A, 4 and 5
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much work goes into the figures: samples (None takes all), epochs, checkpoints, spectra, fractions, seeds."""
+
+    clean_samples: int | None
+    clean_epochs: int
+    noisy_samples: int
+    noisy_epochs: int
+    image_samples: int
+    image_epochs: int
+    image_checkpoints: int
+    test_samples: int | None
+    image_test_samples: int
+    checkpoints: int
+    clean_spectra: int
+    noisy_spectra: int
+    fractions: tuple[float, ...]
+    seeds: int
+    image_seeds: int
+
+
+FULL = Scale(
+    clean_samples=None, clean_epochs=200, noisy_samples=5_000, noisy_epochs=300, image_samples=2_000, image_epochs=150,
+    image_checkpoints=40, test_samples=None, image_test_samples=1_000, checkpoints=80, clean_spectra=12,
+    noisy_spectra=12, fractions=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), seeds=5, image_seeds=3,
+)  # fmt: skip
+QUICK = Scale(
+    clean_samples=1_000, clean_epochs=80, noisy_samples=600, noisy_epochs=120, image_samples=100, image_epochs=4,
+    image_checkpoints=6, test_samples=1_000, image_test_samples=100, checkpoints=30, clean_spectra=6,
+    noisy_spectra=8, fractions=(0.0, 0.3, 0.5, 0.7), seeds=2, image_seeds=1,
+)  # fmt: skip
+
+SWEEPS: dict[str, tuple[str, ...]] = {
+    "fig1": ("clean", "cnn", "resnet"),
+    "fig2": ("clean",),
+    "fig3": ("fractions",),
+    "fig4": ("half",),
+    "fig5": ("half",),
+}
+"""Figure -> the sweeps it is drawn from. Figure 6, on cleansing, will stand here with the sweep that it needs."""
+
+Runs = list[tuple[dict[str, Any], xr.Dataset]]
+"""Finished members of a sweep: where each stands on the axes, and its trajectory."""
+
+
+def paper_sweeps(
+    figures: Iterable[str], scale: Scale, *, mnist: Path, cifar: Path | None, seeds: int | None, device: str | None
+) -> dict[str, SweepPlan]:
+    """The sweeps that some figures need, by name, each once.
+
+    Parameters
+    ----------
+    figures : iterable of str
+        Names in `SWEEPS`.
+    scale : Scale
+    mnist, cifar : Path
+        Folders of the data; without CIFAR-10 the sweeps on it are left out.
+    seeds : int or None
+        Runs that differ in their seed only; None takes the scale's own number, and so does CIFAR-10 for fewer.
+    device : str or None
+        Given, all is computed by PyTorch on that device; None leaves the choice to each network.
+
+    Raises
+    ------
+    UsageError
+        For numbers that make no sense.
+    """
+    names = dict.fromkeys(name for figure in figures for name in SWEEPS[figure])
+    n_seeds = scale.seeds if seeds is None else seeds
+    if n_seeds < 1:
+        raise UsageError(f"seeds = {n_seeds}: give at least 1.")
+    on = {} if device is None else {"backend": "torch", "device": device}
+    common = dict(learning_rate=LEARNING_RATE, batch_size=BATCH_SIZE, **on)
+    digits = dict(dataset="mnist", data_dir=str(mnist), test_size=scale.test_samples, **common)
+    clean = dict(train_size=scale.clean_samples, epochs=scale.clean_epochs, hidden=CLEAN_HIDDEN)
+    noisy = dict(train_size=scale.noisy_samples, epochs=scale.noisy_epochs, hidden=NOISY_HIDDEN)
+    counts = dict(checkpoints=scale.checkpoints)
+    images = dict(
+        dataset="cifar10", data_dir=str(cifar), train_size=scale.image_samples, test_size=scale.image_test_samples,
+        epochs=scale.image_epochs, checkpoints=scale.image_checkpoints, **common,
+    )  # fmt: skip
+    spectra = dict(spectrum_parameters=(MIDDLE,))
+    bases: dict[str, dict[str, Any]] = {
+        "clean": {**digits, **clean, **counts, **spectra, "spectra": scale.clean_spectra},
+        "cnn": {**images, "network": "cnn"},
+        "resnet": {**images, "network": "resnet"},
+        "fractions": {**digits, **noisy, **counts, "alignment_batches": 0},
+        "half": {
+            **digits, **noisy, **counts, **spectra, "spectra": scale.noisy_spectra, "alignment_batches": 0,
+            "noise_fraction": HALF,
+        },
+    }  # fmt: skip
+    plans = {}
+    for name in names:
+        on_images = name in ("cnn", "resnet")
+        if on_images and cifar is None:
+            continue
+        axes: dict[str, Any] = {"noise_fraction": scale.fractions} if name == "fractions" else {}
+        axes["seed"] = tuple(range(min(n_seeds, scale.image_seeds) if on_images else n_seeds))
+        plans[name] = plan_sweep({key: value for key, value in bases[name].items() if value is not None}, axes)
+    return plans
+
+
+def data_folder(root: Path, name: str, files: str) -> Path | None:
+    """The folder of a data set below ``root``, or ``root`` itself, if files such as these are in it; else None."""
+    for folder in (root / name, root):
+        if any(folder.glob(files)) or any(folder.glob(f"*/{files}")):
+            return folder.absolute()
+    return None
+
+
+def check_same(folder: SweepFolder, plan: SweepPlan) -> None:
+    """Raise a UsageError if the folder holds a sweep by another plan; nothing is written."""
+    try:
+        same = not folder.plan.exists() or folder.plan.read_text(encoding="utf-8") == plan_toml(plan)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{folder.plan} cannot be read: {error}; choose another folder with --out.") from None
+    if not same:
+        raise UsageError(
+            f"{folder.path} was begun with other settings: give the same flags and the same data folder to go on "
+            "there, or choose another folder with --out."
+        )
+
+
+def waiting(folder: SweepFolder, plan: SweepPlan) -> list[RunSettings]:
+    """Settings of the members that have not ended yet."""
+    found = plan.members()
+    return [member.settings for member in found if not is_finished(folder.member(member), member.settings)]
+
+
+def finished(folder: SweepFolder, plan: SweepPlan) -> Runs:
+    """Members that ended, and their trajectories."""
+    runs = []
+    for member in plan.members():
+        if is_finished(folder.member(member), member.settings):
+            place = {axis: values[k] for (axis, values), k in zip(plan.axes.items(), member.place, strict=True)}
+            runs.append((place, folder.member(member).read_trajectory()))
+    return runs
+
+
+def seconds_of(settings: RunSettings) -> float:
+    """About how long a run takes on one core of this machine, from one timing of each of its parts.
+
+    Raises
+    ------
+    UsageError, InputError
+        As `prepare` does.
+    """
+    experiment = prepare(settings)
+    data, train = experiment.data, experiment.train
+    steps = min(experiment.steps_per_epoch, 200)
+    order = sample_order(settings.seed, 0, steps, data.n_samples, settings.batch_size)
+    train.train(order[: settings.batch_size], settings.batch_size, settings.learning_rate)  # compile, if need be
+    training = _timed(lambda: train.train(order, settings.batch_size, settings.learning_rate)) / steps
+    measuring = _timed(
+        lambda: measure_backend(
+            train,
+            batch_size=settings.batch_size,
+            wrong=experiment.wrong,
+            alignment_batches=settings.alignment_batches,
+            rng=np.random.default_rng(0),
+        )
+    )
+    total = experiment.n_steps * training + len(experiment.marks) * measuring
+    if experiment.spectrum is not None:
+        backend = experiment.spectrum
+        total += len(experiment.spectrum_marks) * _timed(
+            lambda: noise_spectrum(backend, batch_size=settings.batch_size, n_values=1)
+        )
+    return total
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start

@@ -1,0 +1,134 @@
+"""One labelled data set from all members of a sweep, and single trajectories out of it again."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.estimators.phase_summary import SUMMARY, summarize
+from sgdphases.estimators.phases import find_phases
+from sgdphases.sim.atomic import write_whole
+from sgdphases.sim.settings import settings_toml
+from sgdphases.sim.sweep import SweepFolder, is_finished
+from sgdphases.sim.sweep_plan import SweepPlan, plan_toml, read_plan
+
+SIZES = {"n_samples": ("N", "training samples"), "n_inputs": ("d", "numbers in one input")}
+MEASURED = "_measured"  # ends the name of a measured quantity that an axis is called by: the noise fraction, realised
+
+
+def sweep_dataset(folder: SweepFolder, plan: SweepPlan) -> xr.Dataset:
+    """Everything that the members of a sweep measured, as far as they ended.
+
+    Parameters
+    ----------
+    folder : SweepFolder
+    plan : SweepPlan
+        The folder's own.
+
+    Returns
+    -------
+    xarray.Dataset
+        One dimension an axis, such as "noise_fraction" and "seed", with their values as coordinates, and "checkpoint".
+        All scalars of a trajectory by their names, shape (*axes, checkpoints); "step" and "epoch" likewise, as
+        coordinates. The numbers of `sgdphases.estimators.phase_summary`, ``finished`` and ``failure``, shape (*axes,).
+        What a member did not measure, or did not end, is NaN. Arrays such as the noise spectrum stay with the members.
+    """
+    failures = folder.read_failures()
+    runs: dict[tuple[int, ...], xr.Dataset] = {}
+    failed = np.full(plan.shape, "", dtype=object)
+    for member in plan.members():
+        failed[member.place] = failures.get(member.name, "")
+        if is_finished(folder.member(member), member.settings):
+            runs[member.place] = folder.member(member).read_trajectory()
+    length = max((run.sizes["step"] for run in runs.values()), default=0)
+    scalars = {name: run[name].attrs for run in runs.values() for name in run.variables if run[name].dims == ("step",)}
+    table = {name: np.full((*plan.shape, length), np.nan) for name in scalars}
+    numbers = {name: np.full(plan.shape, np.nan) for name in (*SUMMARY, *SIZES)}
+    for place, run in runs.items():
+        for name in scalars:
+            if name in run:
+                table[name][place][: run.sizes["step"]] = run[name]
+        sizes = {name: run.attrs.get(name, np.nan) for name in SIZES}
+        for name, value in {**summarize(run, find_phases(run)), **sizes}.items():
+            numbers[name][place] = value
+    axes = tuple(plan.dimensions)
+    meaning = {**SUMMARY, **{name: (*text, "1") for name, text in SIZES.items()}}
+    variables: dict[str, Any] = {
+        name + MEASURED * (name in axes): ((*axes, "checkpoint"), table[name], scalars[name]) for name in scalars
+    }
+    variables |= {
+        name: (axes, values, dict(zip(("symbol", "long_name", "units"), meaning[name], strict=True)))
+        for name, values in numbers.items()
+    }
+    variables["finished"] = (axes, np.array([place in runs for place in np.ndindex(plan.shape)]).reshape(plan.shape))
+    variables["failure"] = (axes, failed.astype(str))
+    coordinates = {name: variables.pop(name) for name in ("step", "epoch") if name in variables}
+    coordinates |= {name: list(values) for name, values in plan.dimensions.items()}
+    return xr.Dataset(variables, coordinates, {"plan": plan_toml(plan)})
+
+
+def write_sweep(path: Path, sweep: xr.Dataset) -> None:
+    """Write netCDF, whole or not at all."""
+    write_whole(path, lambda part: sweep.to_netcdf(part, engine="h5netcdf"))
+
+
+def read_sweep(path: Path) -> xr.Dataset:
+    """Read a sweep's data set into memory; raises InputError where there is none or it is damaged."""
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as stored:
+            return stored.load()
+    except FileNotFoundError:
+        raise InputError(f"{path} is not there: give the file sweep.nc of a sweep.") from None
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is no usable data set of a sweep ({error}).") from None
+
+
+def member_trajectory(sweep: xr.Dataset, **coordinates: Any) -> xr.Dataset:
+    """The trajectory of one member, as its own folder holds it (but for arrays, such as the noise spectrum).
+
+    Parameters
+    ----------
+    sweep : xarray.Dataset
+        Of `sweep_dataset`.
+    **coordinates
+        A value for each axis of the sweep with more than one, such as ``noise_fraction=0.5, seed=0``.
+
+    Returns
+    -------
+    xarray.Dataset
+        With dimension "step".
+
+    Raises
+    ------
+    UsageError
+        If the coordinates do not single out one member, or that member did not end.
+    """
+    plan = read_plan(sweep.attrs["plan"])
+    place = tuple(_index(sweep, name, coordinates) for name in plan.dimensions)
+    if unknown := set(coordinates) - set(plan.dimensions):
+        raise UsageError(
+            f"{', '.join(sorted(unknown))}: no axis of this sweep; there are {', '.join(plan.dimensions)}."
+        )
+    one = sweep.isel(dict(zip(plan.dimensions, place, strict=True)))
+    if not one["finished"]:
+        raise UsageError(
+            f"the member with {coordinates} did not end: {str(one['failure'].item()) or 'it was not run'}."
+        )
+    settings = next(member.settings for member in plan.members() if member.place == place)
+    measured = one.isel(checkpoint=np.flatnonzero(np.isfinite(one["step"].to_numpy())))
+    kept = measured[[name for name in measured.data_vars if measured[name].dims == ("checkpoint",)]]
+    kept = kept.drop_vars(plan.dimensions).swap_dims(checkpoint="step")
+    kept["step"] = kept["step"].astype(np.int64)
+    kept = kept.rename({name: name.removesuffix(MEASURED) for name in kept.data_vars if name.endswith(MEASURED)})
+    return kept.assign_attrs(settings=settings_toml(settings))
+
+
+def _index(sweep: xr.Dataset, name: str, coordinates: dict[str, Any]) -> int:
+    values = list(sweep[name].to_numpy())
+    if name not in coordinates and len(values) == 1:
+        return 0
+    if name not in coordinates or coordinates[name] not in values:
+        raise UsageError(f"{name} = {coordinates.get(name)!r}: choose one of {', '.join(map(str, values))}.")
+    return values.index(coordinates[name])

@@ -1,0 +1,120 @@
+"""What a finished sweep shows a person: sweep.nc, the phase diagrams, and one self-contained page."""
+
+import base64
+import html
+from functools import partial
+from itertools import islice, product
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from sgdphases.report import DOTS_PER_INCH, PAGE_STYLE
+from sgdphases.sim.atomic import write_whole
+from sgdphases.sim.sweep import SweepFolder
+from sgdphases.sim.sweep_dataset import sweep_dataset, write_sweep
+from sgdphases.sim.sweep_plan import SweepPlan
+from sgdphases.sweep_figures import SYMBOLS, axes_of, over_one_axis, over_seeds, over_two_axes
+
+COLUMNS = ("n_phases", "t_min", "t_fit", "error_min", "error_fit", "max_alignment_cw", "length_ii")
+MOST_FIGURES = 12  # maps, one for each combination of the third and further axes
+
+
+def write_sweep_report(folder: SweepFolder, plan: SweepPlan) -> xr.Dataset:
+    """Gather the members of a sweep into one data set, draw its phase diagrams, and write its page.
+
+    Parameters
+    ----------
+    folder : SweepFolder
+    plan : SweepPlan
+        The folder's own.
+
+    Returns
+    -------
+    xarray.Dataset
+        Of `sweep_dataset`; also written to ``sweep.nc``.
+    """
+    sweep = sweep_dataset(folder, plan)
+    write_sweep(folder.dataset, sweep)
+    folder.figures.mkdir(exist_ok=True)
+    images = []
+    for name, figure in _figures(sweep).items():
+        path = folder.figures / f"{name}.png"
+        write_whole(path, partial(figure.savefig, dpi=DOTS_PER_INCH))
+        images.append(base64.b64encode(path.read_bytes()).decode())
+    page = _page(folder, sweep, images)
+    write_whole(folder.report, lambda part: part.write_text(page, encoding="utf-8"))
+    return sweep
+
+
+def sweep_rows(sweep: xr.Dataset, *, ranges: bool) -> tuple[list[str], list[list[str]]]:
+    """Heading and rows of a table: every combination of the axes but the seed, and medians over seeds.
+
+    With ``ranges`` the lowest and highest values stand in brackets behind.
+    """
+    axes = axes_of(sweep)
+    known = [name for name in COLUMNS if np.isfinite(sweep[name]).any()]
+    heading = [
+        *(SYMBOLS.get(axis, ("",))[0] or axis for axis in axes),
+        "runs",
+        *(str(sweep[name].attrs["symbol"]) for name in known),
+    ]
+    rows = []
+    for values in product(*(sweep[axis].to_numpy() for axis in axes)):
+        one = sweep.sel(dict(zip(axes, values, strict=True)))
+        ended, of = int(one["finished"].sum()), int(one["finished"].size)
+        cells = [_median(one[name].to_numpy().ravel(), ranges) for name in known]
+        names = [_short(value) if isinstance(value, float) else str(value) for value in values]
+        rows.append([*names, f"{ended}/{of}", *cells])
+    return heading, rows
+
+
+def failed_members(sweep: xr.Dataset) -> dict[str, int]:
+    """Why members failed -> how many did so."""
+    reasons, counts = np.unique([text for text in sweep["failure"].to_numpy().ravel() if text], return_counts=True)
+    return dict(zip(map(str, reasons), map(int, counts), strict=True))
+
+
+def _median(values: np.ndarray, ranges: bool) -> str:
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return "–"
+    middle, low, high = (_short(float(value)) for value in (np.median(finite), finite.min(), finite.max()))
+    return f"{middle} ({low} to {high})" if ranges and low != high else middle
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
+
+
+def _figures(sweep: xr.Dataset) -> dict[str, Figure]:
+    axes = axes_of(sweep)
+    if not sweep["finished"].any():
+        return {}
+    if not axes:
+        return {"phases": over_seeds(sweep)}
+    if len(axes) == 1:
+        return {f"over_{axes[0]}": over_one_axis(sweep)}
+    others = [[(name, value) for value in sweep[name].to_numpy()] for name in axes[2:]]
+    chosen = [dict(each) for each in islice(product(*others), MOST_FIGURES)]
+    return {f"map_{number}" if number else "map": over_two_axes(sweep, each) for number, each in enumerate(chosen)}
+
+
+def _page(folder: SweepFolder, sweep: xr.Dataset, images: list[str]) -> str:
+    heading, rows = sweep_rows(sweep, ranges=True)
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in heading)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    figures = "".join(f"<p><img alt='phase diagram' src='data:image/png;base64,{image}'></p>" for image in images)
+    failures = "".join(
+        f"<p class='note'>{count} failed: {html.escape(reason)}</p>" for reason, count in failed_members(sweep).items()
+    )
+    ended, of = int(sweep["finished"].sum()), int(sweep["finished"].size)
+    name = html.escape(folder.path.name)
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        f"<title>Sweep: {name}</title><style>{PAGE_STYLE}</style></head><body><h1>Sweep: {name}</h1>"
+        f"<p>{ended} of {of} runs ended.</p>{failures}{figures}"
+        "<p class='note'>Medians over seeds; grey where no run shows such a thing. All of it is in sweep.nc.</p>"
+        f"<h2>In numbers</h2><table><tr>{head}</tr>{body}</table><p class='note'>Medians over seeds, and their range."
+        f"</p><h2>Plan</h2><pre>{html.escape(folder.plan.read_text(encoding='utf-8'))}</pre></body></html>\n"
+    )
