@@ -52,10 +52,10 @@ def two_phases(networks: Mapping[str, Runs]) -> Figure:
             _median_and_range(column[3], runs, "projection_variance", ALL)
             column[3].axhline(1, color="0.5", linewidth=0.8, linestyle=":")
             column[3].set_yscale("log")
-            column[0].legend(loc="lower left")
             phases = combine_phases([find_phases(run) for run in runs])
             _shade(list(column), runs, phases, heading)
             _transition(list(column), runs, phases)
+            column[0].legend(loc="lower left")
         labels = ("loss $L$ (nats), error $\\epsilon_{tr}$", "activity $A$", "alignment $R$", "$\\sigma_\\lambda^2$")
         for axes, label in zip(grid[:, 0], labels, strict=True):
             axes.set_ylabel(label)
@@ -164,7 +164,7 @@ def activities(runs: Runs) -> Figure:
         c.set(ylim=(-1.05, 1.05), ylabel="cosine")
         c.axhline(0, color="0.5", linewidth=0.8, linestyle=":")
         low, high = b.get_ylim()
-        b.set_ylim(low**2 / high, high)  # the lower half for the inset
+        b.set_ylim(low * (low / high) ** 0.7, high)  # room for the inset
         for axes, heading in ((a, "A  activities"), (b, "B  directed activities"), (c, "C  alignments")):
             _shade([axes], runs, phases, heading)
         a.legend(loc="upper left")
@@ -192,8 +192,10 @@ def _spectra(runs: Runs, names: tuple[str, ...], *, normalised: bool) -> Figure:
         figure = Figure(figsize=(6.6, 4.6), layout="constrained")
         axes = figure.subplots()
         inset = axes.inset_axes((0.13, 0.12, 0.42, 0.42))
+        reach = 300.0  # of the inset
         for name in names:
             spectra = [one for run in runs if (one := phase_spectrum(run, name)) is not None]
+            reach = max([reach, *(1.2 * float(one["effective_dimension"]) for one in spectra)])
             for number, one in enumerate(spectra):
                 values = one["noise_spectrum"].to_numpy()
                 values = values[np.isfinite(values) & (values > 0)]
@@ -209,7 +211,7 @@ def _spectra(runs: Runs, names: tuple[str, ...], *, normalised: bool) -> Figure:
         axes.set_ylim(max(low, high * 1e-9), high)
         axes.legend(loc="upper right")
         inset.axhline(0.9, color="0.5", linewidth=0.8, linestyle=":")
-        inset.set(xlim=(0, 300), ylim=(0, 1.02))
+        inset.set(xlim=(0, reach), ylim=(0, 1.02))
         inset.set_title("share of $D$ in the leading $l$", fontsize=7.5, pad=3)
         inset.set_xlabel("$l$", fontsize=7.5, labelpad=1)
         inset.tick_params(labelsize=6.5)
@@ -338,4 +340,5 @@ def _transition(panels: list[Axes], runs: Runs, phases: Phases) -> None:
     if len(phases.found) < 2 or 2 * len(ends) <= len(runs):
         return
     for axes in panels:
-        axes.axvspan(phases.found[1].start, float(np.median(ends)), facecolor=TEST, alpha=0.16, edgecolor="none")
+        span = axes.axvspan(phases.found[1].start, float(np.median(ends)), facecolor=TEST, alpha=0.16, edgecolor="none")
+        span.set_label("transition" if axes is panels[0] else None)

@@ -21,7 +21,7 @@ from sgdphases.sim.paper import CLEAN_HIDDEN, NOISY_HIDDEN, Runs
 Sweeps = dict[str, Runs]
 NETWORKS = {"clean": "MNIST, 784-30-30-10", "cnn": "CIFAR-10, small CNN", "resnet": "CIFAR-10, small ResNet"}
 VERDICTS = {True: "holds", False: "does not", None: "cannot be told"}
-_DOTS_PER_INCH = 120
+_DOTS_PER_INCH = 110
 _WRAP = "td, th { white-space: normal !important; vertical-align: top; text-align: left !important; }"
 
 

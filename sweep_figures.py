@@ -16,7 +16,7 @@ from matplotlib.ticker import NullLocator
 from sgdphases.estimators.phase_time import combine_phases
 from sgdphases.estimators.phases import find_phases
 from sgdphases.figures import ALL, OTHER, PICTURES, STYLE, TEST, WRONG, draw
-from sgdphases.sim.sweep_dataset import member_trajectory
+from sgdphases.sim.sweep_dataset import finished_trajectories
 
 SYMBOLS = {
     "noise_fraction": ("ρ", "noise fraction"),
@@ -72,8 +72,9 @@ PANELS: tuple[tuple[str, str, tuple[Curve, ...], bool], ...] = (
 
 
 def axes_of(sweep: xr.Dataset) -> list[str]:
-    """Names of the axes but for the seed, in order; those of one value are none."""
-    return [str(name) for name in sweep["finished"].dims if name != "seed" and sweep.sizes[name] > 1]
+    """Names of the axes but for the seed, the noise fraction first; those of one value are none."""
+    names = [str(name) for name in sweep["finished"].dims if name != "seed" and sweep.sizes[name] > 1]
+    return sorted(names, key=lambda name: name != "noise_fraction")
 
 
 def axis_name(axis: str) -> str:
@@ -90,8 +91,7 @@ def over_seeds(sweep: xr.Dataset) -> Figure:
     sweep : xarray.Dataset
         With no axis but the seed.
     """
-    ended = sweep["seed"].to_numpy()[sweep["finished"].squeeze().to_numpy().reshape(-1)]
-    runs = [member_trajectory(sweep, seed=seed) for seed in ended]
+    runs = finished_trajectories(sweep)
     middle = xr.concat(runs, "seed", join="inner", combine_attrs="override").median("seed", keep_attrs=True)
     middle = middle.assign_coords(epoch=runs[0]["epoch"])
     return draw(PICTURES["phases"], middle, combine_phases([find_phases(run) for run in runs]))
@@ -181,6 +181,9 @@ def _map(figure: Figure, axes: Axes, sweep: xr.Dataset, name: str, across: str, 
     image = axes.pcolormesh(np.ma.masked_invalid(middle), cmap=colours, norm=norm, edgecolors="white", linewidth=0.5)
     bar = figure.colorbar(image, ax=axes)
     unit = sweep[name].attrs.get("units", "1")
+    if isinstance(norm, LogNorm):
+        bar.ax.yaxis.set_major_formatter("{x:g}")
+        bar.ax.yaxis.set_minor_formatter("{x:g}")
     bar.set_label(sweep[name].attrs["symbol"] + ("" if unit == "1" else f" ({unit}s)"))
     axes.set_title(sweep[name].attrs["long_name"].split(" from ")[0])
     for axis, which, set_label, set_ticks in (
@@ -188,7 +191,9 @@ def _map(figure: Figure, axes: Axes, sweep: xr.Dataset, name: str, across: str, 
         (up, axes.yaxis, axes.set_ylabel, axes.set_yticks),
     ):
         set_label(_axis_label(sweep, axis))
-        set_ticks(np.arange(sweep.sizes[axis]) + 0.5, _tick_names(sweep, axis))
+        names = _tick_names(sweep, axis)
+        slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 6 else {}
+        set_ticks(np.arange(sweep.sizes[axis]) + 0.5, names, **(slanted if axis == across else {}))
         which.set_minor_locator(NullLocator())
     axes.tick_params(length=0)
     if middle.size <= MOST_WRITTEN:

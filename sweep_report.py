@@ -2,21 +2,26 @@
 
 import base64
 import html
+import json
 from functools import partial
 from itertools import islice, product
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from sgdphases.estimators.phase_time import combine_phases, phase_kind
+from sgdphases.estimators.phases import find_phases
 from sgdphases.report import DOTS_PER_INCH, PAGE_STYLE
 from sgdphases.sim.atomic import write_whole
 from sgdphases.sim.sweep import SweepFolder
-from sgdphases.sim.sweep_dataset import sweep_dataset, write_sweep
+from sgdphases.sim.sweep_dataset import finished_trajectories, sweep_dataset, write_sweep
 from sgdphases.sim.sweep_plan import SweepPlan
 from sgdphases.sweep_figures import SYMBOLS, axes_of, over_one_axis, over_seeds, over_two_axes
 
 COLUMNS = ("n_phases", "t_min", "t_fit", "error_min", "error_fit", "max_alignment_cw", "length_ii")
+ERRORS = ("train_error", "test_error", "error_c", "error_w")  # all that phases are found by
 MOST_FIGURES = 12  # maps, one for each combination of the third and further axes
 
 
@@ -36,6 +41,8 @@ def write_sweep_report(folder: SweepFolder, plan: SweepPlan) -> xr.Dataset:
     """
     sweep = sweep_dataset(folder, plan)
     write_sweep(folder.dataset, sweep)
+    common = json.dumps(phases_over_seeds(sweep), indent=2, ensure_ascii=False, allow_nan=False)
+    write_whole(folder.phases, lambda part: part.write_text(common + "\n", encoding="utf-8"))
     folder.figures.mkdir(exist_ok=True)
     images = []
     for name, figure in _figures(sweep).items():
@@ -45,6 +52,23 @@ def write_sweep_report(folder: SweepFolder, plan: SweepPlan) -> xr.Dataset:
     page = _page(folder, sweep, images)
     write_whole(folder.report, lambda part: part.write_text(page, encoding="utf-8"))
     return sweep
+
+
+def phases_over_seeds(sweep: xr.Dataset) -> list[dict[str, Any]]:
+    """For every combination of the axes but the seed: its values, and the phases that the runs have in common.
+
+    Where some runs show two phases and others four, each kind is given by itself. ``runs`` counts them.
+    """
+    axes, found = axes_of(sweep), []
+    sweep = sweep[[*ERRORS, "finished"]]
+    for values in product(*(sweep[axis].to_numpy() for axis in axes)):
+        chosen = dict(zip(axes, values, strict=True))
+        each = [find_phases(run) for run in finished_trajectories(sweep.sel(chosen))]
+        for kind in sorted({phase_kind(phases) for phases in each}, key=len):
+            alike = [phases for phases in each if phase_kind(phases) == kind]
+            where = {name: value.item() if hasattr(value, "item") else value for name, value in chosen.items()}
+            found.append({**where, "runs": len(alike), **combine_phases(alike).to_dict()})
+    return found
 
 
 def sweep_rows(sweep: xr.Dataset, *, ranges: bool) -> tuple[list[str], list[list[str]]]:

@@ -1,12 +1,14 @@
 """What Feng & Tu 2021 say of noise spectra, in their figures 2 and 5, judged on runs of ours."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import combinations
 
 import numpy as np
 import xarray as xr
 
 from sgdphases.estimators.paper_claims import Claim, over_seeds
+from sgdphases.estimators.phase_time import phase_number, phase_time
 from sgdphases.estimators.phases import find_phases
 
 PAPER_DIMENSION = 110  # D_s in both phases of figure 2
@@ -44,13 +46,11 @@ def phase_spectrum_claims(runs: Sequence[xr.Dataset], n_parameters: int) -> list
     """Figure 5: the noise spectra of the four phases, of P measured parameters."""
     spectra = [{name: phase_spectrum(run, name) for name in PAPER_DIMENSIONS} for run in runs]
     dimensions = [{name: _dimension(found) for name, found in each.items()} for each in spectra]
-    claims = [
-        over_seeds(
-            "fig5", f"D_s is about {paper} in phase {name} (within a factor of 2)",
-            [each[name] for each in dimensions], lambda v, paper=paper: paper / 2 <= v <= 2 * paper,
-        )
-        for name, paper in PAPER_DIMENSIONS.items()
-    ]  # fmt: skip
+    claims = []
+    for name, paper in PAPER_DIMENSIONS.items():
+        near = partial(_within_twofold, paper)
+        text = f"D_s is about {paper} in phase {name} (within a factor of 2)"
+        claims.append(over_seeds("fig5", text, [each[name] for each in dimensions], near))
     gaps = [float(np.max([largest_gap(*pair) for pair in combinations(each.values(), 2)])) for each in spectra]
     shares = [float(np.max(list(each.values()))) / n_parameters for each in dimensions]
     rises = [
@@ -70,22 +70,25 @@ def phase_spectrum_claims(runs: Sequence[xr.Dataset], n_parameters: int) -> list
     ]  # fmt: skip
 
 
-def phase_spectrum(run: xr.Dataset, phase: str) -> xr.Dataset | None:
-    """The checkpoint nearest to the middle of a phase, in decades of the epoch, among those with a spectrum in it.
+def _within_twofold(paper: float, ours: float) -> bool:
+    return paper / 2 <= ours <= 2 * paper
 
-    None where there is none. What lies before the first step is no part of any phase here.
+
+def phase_spectrum(run: xr.Dataset, phase: str) -> xr.Dataset | None:
+    """Of the checkpoints with a spectrum in a phase the one nearest to its middle; None where there is none.
+
+    The middle is that of `phase_time`: half the epochs of the first phase, half the decades of a later one. What lies
+    before the first step is no part of any phase here.
     """
-    spans = {each.name: each for each in find_phases(run).found}
-    if phase not in spans or "noise_spectrum" not in run:
+    phases = find_phases(run)
+    if "noise_spectrum" not in run or phase not in (each.name for each in phases.found):
         return None
-    epoch = run["epoch"].to_numpy()
-    start = max(spans[phase].start, float(epoch[epoch > 0].min()))
-    inside = (epoch >= start) & (epoch <= spans[phase].end)
-    places = np.flatnonzero(inside & np.isfinite(run["spectrum_total_variance"].to_numpy()))
-    if not len(places):
+    epoch, total = run["epoch"].to_numpy(), run["spectrum_total_variance"].to_numpy()
+    distance = np.abs(phase_time(epoch, phases) - phase_number(phase) - 0.5)
+    distance[~np.isfinite(total) | (epoch <= 0)] = np.nan
+    if not (distance <= 0.5).any():
         return None
-    middle = 0.5 * (np.log(start) + np.log(spans[phase].end))
-    return run.isel(step=int(places[np.abs(np.log(epoch[places]) - middle).argmin()]))
+    return run.isel(step=int(np.nanargmin(distance)))
 
 
 def accumulated(one: xr.Dataset) -> np.ndarray:

@@ -124,7 +124,7 @@ def evened(epoch: np.ndarray, values: np.ndarray) -> np.ndarray:
         if np.isfinite(place[k - 1]):
             near = np.flatnonzero(np.abs(place - place[k]) <= DECADES)
             reach = max(1, min(k - near[0], near[-1] - k))  # as many before as after: a slope is left as it is
-            out[k] = np.median(values[k - reach : k + reach + 1])
+            out[k] = np.partition(values[k - reach : k + reach + 1], reach)[reach]  # the median of an odd number
     return out
 
 

@@ -66,7 +66,7 @@ def image_network(
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             reach = 1 / math.sqrt(module.weight[0].numel())
-            for parameter in (module.weight, module.bias):
+            for parameter in module.parameters():
                 drawn = torch.from_numpy(rng.uniform(-reach, reach, parameter.shape))
                 parameter.data.copy_(drawn)
     return network

@@ -54,7 +54,7 @@ FULL = Scale(
 QUICK = Scale(
     clean_samples=1_000, clean_epochs=80, noisy_samples=600, noisy_epochs=120, image_samples=100, image_epochs=4,
     image_checkpoints=6, test_samples=1_000, image_test_samples=100, checkpoints=30, clean_spectra=6,
-    noisy_spectra=8, fractions=(0.0, 0.3, 0.5, 0.7), seeds=2, image_seeds=1,
+    noisy_spectra=6, fractions=(0.0, 0.3, 0.5, 0.7), seeds=2, image_seeds=1,
 )  # fmt: skip
 
 SWEEPS: dict[str, tuple[str, ...]] = {

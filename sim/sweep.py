@@ -20,7 +20,7 @@ from sgdphases.sim.run_folder import RunFolder, first_free, start_folder
 from sgdphases.sim.settings import RunSettings
 from sgdphases.sim.sweep_plan import Member, SweepPlan, plan_toml, read_plan
 from sgdphases.sim.training import advance, prepare
-from sgdphases.sim.trajectory import write_trajectory
+from sgdphases.sim.trajectory import last_epoch, write_trajectory
 
 KILLED = "the process that ran it was killed; it may have run out of memory"
 
@@ -30,7 +30,8 @@ class SweepFolder:
     """Where the parts of a sweep stand.
 
     ``sweep.toml`` (the plan), ``members/NAME/`` (a run folder each), ``failures.json`` (member -> why it failed),
-    ``sweep.nc`` (all of it as one labelled data set), ``figures/`` and ``report.html``.
+    ``sweep.nc`` (all of it as one labelled data set), ``phases.json`` (those that runs differing in their seed have in
+    common), ``figures/`` and ``report.html``.
     """
 
     path: Path
@@ -46,6 +47,10 @@ class SweepFolder:
     @property
     def dataset(self) -> Path:
         return self.path / "sweep.nc"
+
+    @property
+    def phases(self) -> Path:
+        return self.path / "phases.json"
 
     @property
     def figures(self) -> Path:
@@ -158,8 +163,8 @@ def run_sweep(
 def is_finished(folder: RunFolder, settings: RunSettings) -> bool:
     """Whether a run's trajectory reaches its last epoch; one that is damaged does not."""
     try:
-        return bool(folder.read_trajectory()["epoch"][-1] >= settings.epochs)
-    except (InputError, KeyError, IndexError):
+        return last_epoch(folder.trajectory)[0] >= settings.epochs
+    except InputError:
         return False
 
 

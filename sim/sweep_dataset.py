@@ -10,9 +10,11 @@ from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.estimators.phase_summary import SUMMARY, summarize
 from sgdphases.estimators.phases import find_phases
 from sgdphases.sim.atomic import write_whole
+from sgdphases.sim.run_folder import RunFolder
 from sgdphases.sim.settings import settings_toml
 from sgdphases.sim.sweep import SweepFolder, is_finished
 from sgdphases.sim.sweep_plan import SweepPlan, plan_toml, read_plan
+from sgdphases.sim.trajectory import last_epoch, trajectory_dataset
 
 SIZES = {"n_samples": ("N", "training samples"), "n_inputs": ("d", "numbers in one input")}
 MEASURED = "_measured"  # ends the name of a measured quantity that an axis is called by: the noise fraction, realised
@@ -41,7 +43,7 @@ def sweep_dataset(folder: SweepFolder, plan: SweepPlan) -> xr.Dataset:
     for member in plan.members():
         failed[member.place] = failures.get(member.name, "")
         if is_finished(folder.member(member), member.settings):
-            runs[member.place] = folder.member(member).read_trajectory()
+            runs[member.place] = _measured(folder.member(member))
     length = max((run.sizes["step"] for run in runs.values()), default=0)
     scalars = {name: run[name].attrs for run in runs.values() for name in run.variables if run[name].dims == ("step",)}
     table = {name: np.full((*plan.shape, length), np.nan) for name in scalars}
@@ -67,6 +69,14 @@ def sweep_dataset(folder: SweepFolder, plan: SweepPlan) -> xr.Dataset:
     coordinates = {name: variables.pop(name) for name in ("step", "epoch") if name in variables}
     coordinates |= {name: list(values) for name, values in plan.dimensions.items()}
     return xr.Dataset(variables, coordinates, {"plan": plan_toml(plan)})
+
+
+def _measured(folder: RunFolder) -> xr.Dataset:
+    """A finished member's trajectory, made anew from its checkpoint: reading netCDF takes a hundred times as long."""
+    _, attributes = last_epoch(folder.trajectory)
+    rows = {name: values for name, values in folder.read_checkpoint().rows.items() if values.ndim == 1}
+    settings = folder.config.read_text(encoding="utf-8")
+    return trajectory_dataset(rows, int(attributes["steps_per_epoch"]), settings).assign_attrs(attributes)
 
 
 def write_sweep(path: Path, sweep: xr.Dataset) -> None:
@@ -117,12 +127,23 @@ def member_trajectory(sweep: xr.Dataset, **coordinates: Any) -> xr.Dataset:
             f"the member with {coordinates} did not end: {str(one['failure'].item()) or 'it was not run'}."
         )
     settings = next(member.settings for member in plan.members() if member.place == place)
+    return _as_trajectory(one).assign_attrs(settings=settings_toml(settings))
+
+
+def finished_trajectories(sweep: xr.Dataset) -> list[xr.Dataset]:
+    """Trajectories of all members that ended, without their settings, the last axis varying fastest."""
+    axes = [str(name) for name in sweep["finished"].dims]
+    places = np.argwhere(sweep["finished"].to_numpy())
+    return [_as_trajectory(sweep.isel(dict(zip(axes, place, strict=True)))) for place in places]
+
+
+def _as_trajectory(one: xr.Dataset) -> xr.Dataset:
+    """A single member of a sweep's data set with dimension "step", nothing padded."""
     measured = one.isel(checkpoint=np.flatnonzero(np.isfinite(one["step"].to_numpy())))
     kept = measured[[name for name in measured.data_vars if measured[name].dims == ("checkpoint",)]]
-    kept = kept.drop_vars(plan.dimensions).swap_dims(checkpoint="step")
+    kept = kept.drop_vars([name for name in kept.coords if not kept[name].dims]).swap_dims(checkpoint="step")
     kept["step"] = kept["step"].astype(np.int64)
-    kept = kept.rename({name: name.removesuffix(MEASURED) for name in kept.data_vars if name.endswith(MEASURED)})
-    return kept.assign_attrs(settings=settings_toml(settings))
+    return kept.rename({name: name.removesuffix(MEASURED) for name in kept.data_vars if name.endswith(MEASURED)})
 
 
 def _index(sweep: xr.Dataset, name: str, coordinates: dict[str, Any]) -> int:

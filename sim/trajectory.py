@@ -2,7 +2,9 @@
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import xarray as xr
 
@@ -89,5 +91,22 @@ def read_trajectory(path: Path) -> xr.Dataset:
             return stored.load()
     except FileNotFoundError:
         raise InputError(f"{path} is not there: give the folder of a run that reached a checkpoint.") from None
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is no usable trajectory ({error}).") from None
+
+
+def last_epoch(path: Path) -> tuple[float, dict[str, Any]]:
+    """The last epoch of a trajectory, and its attributes, without reading the rest of it.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or no trajectory.
+    """
+    try:
+        with h5py.File(path, "r") as stored:
+            known = {name: value for name, value in stored.attrs.items() if not name.startswith("_")}
+            attributes = {name: value if isinstance(value, str) else value.item() for name, value in known.items()}
+            return float(stored["epoch"][-1]), attributes
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path} is no usable trajectory ({error}).") from None

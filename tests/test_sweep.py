@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from sgdphases.estimators.errors import UsageError
+from sgdphases.estimators.phase_time import combine_phases, phase_kind
 from sgdphases.estimators.phases import find_phases
 from sgdphases.sim.sweep import SweepFolder, is_finished, run_sweep, start_sweep
 from sgdphases.sim.sweep_dataset import member_trajectory, read_sweep
@@ -177,12 +178,22 @@ def test_tables_and_pictures_show_what_was_found(whole, tmp_path):
     axes = over_one_axis(by_size).axes[-1]
     assert axes.get_xlabel() == "training samples N (N/d)"
     assert [text.get_text() for text in axes.get_xticklabels()] == ["40 (0.8)", "80 (1.6)", "160 (3.2)"]
-    assert len(over_seeds(by_size.isel(train_size=[2]).squeeze("train_size", drop=True).pipe(_only_seeds)).axes) >= 2
+    assert len(over_seeds(by_size.isel(train_size=2)).axes) >= 2
 
 
-def _only_seeds(sweep):
-    plan = plan_sweep({**BASE, "train_size": 160, "noise_fraction": 0.4}, {"seed": [0, 1]})
-    return sweep.assign_attrs(plan=plan_toml(plan))
+def test_phases_that_seeds_have_in_common_are_written(whole):
+    folder, _, _, sweep = whole
+    found = json.loads(folder.phases.read_text())
+    for noise in (0.0, 0.5):
+        trajectories = [member_trajectory(sweep, noise_fraction=noise, learning_rate=0.2, seed=seed) for seed in (0, 1)]
+        runs = [find_phases(one) for one in trajectories]
+        here = [each for each in found if (each["noise_fraction"], each["learning_rate"]) == (noise, 0.2)]
+        assert sum(each["runs"] for each in here) == 2 and len(here) == len({phase_kind(run) for run in runs})
+        for each in here:
+            first = [phase["name"] for phase in each["found"]][:1]
+            alike = [run for run in runs if [phase.name for phase in run.found][:1] == first]
+            assert each["found"] == [vars(phase) for phase in combine_phases(alike).found]
+    assert not [each for each in found if each["learning_rate"] == 1e6]
 
 
 def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path):
