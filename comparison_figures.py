@@ -214,9 +214,9 @@ def _known(panel: Overlay, comparison: Comparison) -> list[str]:
 def _curves(axes: Axes, panel: Overlay, comparison: Comparison) -> None:
     known = _known(panel, comparison)
     for index, (run, curves) in enumerate(comparison.curves.items()):
-        look = {"color": RUN_COLOURS[index % len(RUN_COLOURS)], "linestyle": RUN_LINES[index % len(RUN_LINES)]}
+        colour, line = RUN_COLOURS[index % len(RUN_COLOURS)], RUN_LINES[index % len(RUN_LINES)]
         tau, values = _line(curves, panel.name) if run in known else (np.empty(0), np.empty(0))
-        axes.plot(tau, values, marker=".", markersize=3, linewidth=1.3, label=run, **look)
+        axes.plot(tau, values, line, marker=".", markersize=3, linewidth=1.3, color=colour, label=run)
     if panel.logarithmic and any((np.asarray(line.get_ydata()) > 0).any() for line in axes.lines):
         axes.set_yscale("log")
     if panel.zero:
