@@ -114,7 +114,7 @@ def sweep(
     fixed = {name: several[0] for name, several in options.items() if len(several) == 1}
     base = _with_base(one, fixed, dataset, config, preset)
 
-    from sgdphases.sim.sweep import free_sweep_folder, start_sweep
+    from sgdphases.sim.sweep_folder import free_sweep_folder, start_sweep
     from sgdphases.sim.sweep_plan import plan_sweep
 
     plan = plan_sweep(base, {**swept, **axes})
@@ -135,7 +135,7 @@ def resume(
 ) -> None:
     """Go on with an interrupted run from its last checkpoint, or with a sweep."""
     from sgdphases.sim.run_folder import RunFolder
-    from sgdphases.sim.sweep import SweepFolder
+    from sgdphases.sim.sweep_folder import SweepFolder
     from sgdphases.sim.training import prepare
 
     sweep_folder = SweepFolder(run_folder)
@@ -158,7 +158,7 @@ def report(
 ) -> None:
     """Draw the figures and the page of a run or a sweep again."""
     from sgdphases.sim.run_folder import RunFolder
-    from sgdphases.sim.sweep import SweepFolder
+    from sgdphases.sim.sweep_folder import SweepFolder
 
     sweep_folder = SweepFolder(run_folder)
     if sweep_folder.plan.is_file():

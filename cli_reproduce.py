@@ -54,7 +54,8 @@ def reproduce(
         seconds_of,
         waiting,
     )
-    from sgdphases.sim.sweep import SweepFolder, run_sweep, start_sweep
+    from sgdphases.sim.sweep import run_sweep
+    from sgdphases.sim.sweep_folder import SweepFolder, start_sweep
 
     wanted = _chosen(figures, tuple(SWEEPS))
     if data_dir is None:

@@ -1,6 +1,7 @@
 """Pictures of a sweep: curves against one axis, maps over two; medians over seeds."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 
@@ -155,7 +156,8 @@ def over_two_axes(sweep: xr.Dataset, chosen: dict[str, object]) -> Figure:
         for axes in grid[len(names) :]:
             axes.set_axis_off()
         title = ", ".join(f"{axis_name(name)} = {value}" for name, value in chosen.items())
-        figure.suptitle(title or None, fontsize=10)
+        if title:
+            figure.suptitle(title, fontsize=10)
         return figure
 
 
@@ -192,7 +194,7 @@ def _map(figure: Figure, axes: Axes, sweep: xr.Dataset, name: str, across: str, 
     ):
         set_label(_axis_label(sweep, axis))
         names = _tick_names(sweep, axis)
-        slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 6 else {}
+        slanted: Any = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 6 else {}
         set_ticks(np.arange(sweep.sizes[axis]) + 0.5, names, **(slanted if axis == across else {}))
         which.set_minor_locator(NullLocator())
     axes.tick_params(length=0)

@@ -15,8 +15,8 @@ from sgdphases.estimators.phase_time import combine_phases, phase_kind
 from sgdphases.estimators.phases import find_phases
 from sgdphases.report import DOTS_PER_INCH, PAGE_STYLE
 from sgdphases.sim.atomic import write_whole
-from sgdphases.sim.sweep import SweepFolder
 from sgdphases.sim.sweep_dataset import finished_trajectories, sweep_dataset, write_sweep
+from sgdphases.sim.sweep_folder import SweepFolder
 from sgdphases.sim.sweep_plan import SweepPlan
 from sgdphases.sweep_figures import SYMBOLS, axes_of, over_one_axis, over_seeds, over_two_axes
 

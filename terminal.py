@@ -88,7 +88,7 @@ def sweep_progress(folder: Any, plan: Any) -> Iterator[Any]:
     """A bar that counts members as they end; on a plain stream, a line each. Failures are said at once."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from sgdphases.sim.sweep import is_finished
+    from sgdphases.sim.sweep_folder import is_finished
 
     members = plan.members()
     before = sum(is_finished(folder.member(member), member.settings) for member in members)

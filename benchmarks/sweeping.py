@@ -19,7 +19,8 @@ from rich.table import Table
 from sgdphases.estimators.numba_backend import NumbaBackend
 from sgdphases.sim import training
 from sgdphases.sim.run_folder import RunFolder
-from sgdphases.sim.sweep import SweepFolder, run_sweep, start_sweep
+from sgdphases.sim.sweep import run_sweep
+from sgdphases.sim.sweep_folder import SweepFolder, start_sweep
 from sgdphases.sim.sweep_plan import plan_sweep
 
 MEMBERS, REPEATS = 12, 3

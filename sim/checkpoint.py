@@ -52,7 +52,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
                 names=names,
                 table=table,
                 fingerprint=np.array(checkpoint.fingerprint),
-                **arrays,
+                **arrays,  # type: ignore[arg-type]  # none of them is called allow_pickle
             )
 
     write_whole(path, write)

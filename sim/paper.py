@@ -14,7 +14,7 @@ from sgdphases.estimators.measure import measure_backend
 from sgdphases.estimators.spectrum import noise_spectrum
 from sgdphases.sim.schedule import sample_order
 from sgdphases.sim.settings import RunSettings
-from sgdphases.sim.sweep import SweepFolder, is_finished
+from sgdphases.sim.sweep_folder import SweepFolder, is_finished
 from sgdphases.sim.sweep_plan import SweepPlan, plan_sweep, plan_toml
 from sgdphases.sim.training import prepare
 

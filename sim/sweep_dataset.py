@@ -12,7 +12,7 @@ from sgdphases.estimators.phases import find_phases
 from sgdphases.sim.atomic import write_whole
 from sgdphases.sim.run_folder import RunFolder
 from sgdphases.sim.settings import settings_toml
-from sgdphases.sim.sweep import SweepFolder, is_finished
+from sgdphases.sim.sweep_folder import SweepFolder, is_finished
 from sgdphases.sim.sweep_plan import SweepPlan, plan_toml, read_plan
 from sgdphases.sim.trajectory import last_epoch, trajectory_dataset
 
@@ -45,7 +45,7 @@ def sweep_dataset(folder: SweepFolder, plan: SweepPlan) -> xr.Dataset:
         if is_finished(folder.member(member), member.settings):
             runs[member.place] = _measured(folder.member(member))
     length = max((run.sizes["step"] for run in runs.values()), default=0)
-    scalars = {name: run[name].attrs for run in runs.values() for name in run.variables if run[name].dims == ("step",)}
+    scalars = {str(k): run[k].attrs for run in runs.values() for k in run.variables if run[k].dims == ("step",)}
     table = {name: np.full((*plan.shape, length), np.nan) for name in scalars}
     numbers = {name: np.full(plan.shape, np.nan) for name in (*SUMMARY, *SIZES)}
     for place, run in runs.items():
@@ -66,7 +66,7 @@ def sweep_dataset(folder: SweepFolder, plan: SweepPlan) -> xr.Dataset:
     }
     variables["finished"] = (axes, np.array([place in runs for place in np.ndindex(plan.shape)]).reshape(plan.shape))
     variables["failure"] = (axes, failed.astype(str))
-    coordinates = {name: variables.pop(name) for name in ("step", "epoch") if name in variables}
+    coordinates: dict[str, Any] = {name: variables.pop(name) for name in ("step", "epoch") if name in variables}
     coordinates |= {name: list(values) for name, values in plan.dimensions.items()}
     return xr.Dataset(variables, coordinates, {"plan": plan_toml(plan)})
 
@@ -143,7 +143,8 @@ def _as_trajectory(one: xr.Dataset) -> xr.Dataset:
     kept = measured[[name for name in measured.data_vars if measured[name].dims == ("checkpoint",)]]
     kept = kept.drop_vars([name for name in kept.coords if not kept[name].dims]).swap_dims(checkpoint="step")
     kept["step"] = kept["step"].astype(np.int64)
-    return kept.rename({name: name.removesuffix(MEASURED) for name in kept.data_vars if name.endswith(MEASURED)})
+    names = [str(name) for name in kept.data_vars]
+    return kept.rename({name: name.removesuffix(MEASURED) for name in names if name.endswith(MEASURED)})
 
 
 def _index(sweep: xr.Dataset, name: str, coordinates: dict[str, Any]) -> int:

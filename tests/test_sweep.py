@@ -16,8 +16,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.phase_time import combine_phases, phase_kind
 from sgdphases.estimators.phases import find_phases
-from sgdphases.sim.sweep import SweepFolder, is_finished, run_sweep, start_sweep
+from sgdphases.sim.sweep import run_sweep
 from sgdphases.sim.sweep_dataset import member_trajectory, read_sweep
+from sgdphases.sim.sweep_folder import SweepFolder, is_finished, start_sweep
+from sgdphases.sim.sweep_member import complete_member
 from sgdphases.sim.sweep_plan import plan_sweep, plan_toml, read_plan
 from sgdphases.sweep_figures import over_one_axis, over_seeds, over_two_axes
 from sgdphases.sweep_report import failed_members, sweep_rows, write_sweep_report
@@ -219,9 +221,7 @@ def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path):
             assert folder.member(member).trajectory.stat().st_mtime_ns == kept[member.name]
     reference, _ = swept(tmp_path / "reference", {"seed": list(range(6))}, epochs=3000)
     member = next(m for m in plan.members() if m.name in begun - ended or m.name not in ended)
-    from sgdphases.sim.sweep import _complete
-
-    assert _complete(reference.member(member), member.settings) is None
+    assert complete_member(reference.member(member), member.settings) is None
     assert same_bits(reference.member(member), folder.member(member))
 
 

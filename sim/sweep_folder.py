@@ -1,0 +1,110 @@
+"""A sweep on disk: its plan, a run folder for each member, and what was made of them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.sim.atomic import write_whole
+from sgdphases.sim.run_folder import RunFolder, first_free
+from sgdphases.sim.settings import RunSettings
+from sgdphases.sim.sweep_plan import Member, SweepPlan, plan_toml, read_plan
+from sgdphases.sim.trajectory import last_epoch
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """Where the parts of a sweep stand.
+
+    ``sweep.toml`` (the plan), ``members/NAME/`` (a run folder each), ``failures.json`` (member -> why it failed),
+    ``sweep.nc`` (all of it as one labelled data set), ``phases.json`` (those that runs differing in their seed have in
+    common), ``figures/`` and ``report.html``.
+    """
+
+    path: Path
+
+    @property
+    def plan(self) -> Path:
+        return self.path / "sweep.toml"
+
+    @property
+    def failures(self) -> Path:
+        return self.path / "failures.json"
+
+    @property
+    def dataset(self) -> Path:
+        return self.path / "sweep.nc"
+
+    @property
+    def phases(self) -> Path:
+        return self.path / "phases.json"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def member(self, member: Member) -> RunFolder:
+        return RunFolder(self.path / "members" / member.name)
+
+    def read_plan(self) -> SweepPlan:
+        """The plan; raises UsageError where the folder holds no sweep, InputError where its plan is damaged."""
+        if not self.plan.is_file():
+            raise UsageError(f"{self.path} holds no sweep: there is no {self.plan.name} in it.")
+        return read_plan(self.plan.read_text(encoding="utf-8"))
+
+    def read_failures(self) -> dict[str, str]:
+        """Why members failed, by name; raises InputError where the file is damaged."""
+        try:
+            return dict(json.loads(self.failures.read_text(encoding="utf-8"))) if self.failures.exists() else {}
+        except ValueError as error:
+            raise InputError(f"{self.failures} is damaged ({error}): remove it, its members run again.") from None
+
+    def write_failures(self, failures: dict[str, str]) -> None:
+        """Replace what `read_failures` gives."""
+        text = json.dumps(failures, indent=2, ensure_ascii=False) + "\n"
+        write_whole(self.failures, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def free_sweep_folder(out: Path | None, dataset: str) -> SweepFolder:
+    """The folder a new sweep may use: ``out``, or the first free of ``sweeps/DATASET-001``, ``-002``, …"""
+    return SweepFolder(first_free("sweeps", dataset) if out is None else Path(out))
+
+
+def start_sweep(folder: SweepFolder, plan: SweepPlan) -> None:
+    """Create the folder and write the plan; a folder that holds the same plan is left as it is.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds anything else.
+    InputError
+        If it cannot be written.
+    """
+    if folder.plan.exists():
+        if folder.read_plan() != read_plan(plan_toml(plan)):
+            raise UsageError(
+                f"{folder.path} holds another sweep: go on with `sgdphases resume {folder.path}`, or choose another "
+                "folder with --out."
+            )
+        return
+    if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+        raise UsageError(f"{folder.path} is there and not an empty folder: choose another with --out.")
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        write_whole(folder.plan, lambda part: part.write_text(plan_toml(plan), encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{folder.path} cannot be written: {error.strerror or error}; choose another with --out."
+        ) from None
+
+
+def is_finished(folder: RunFolder, settings: RunSettings) -> bool:
+    """Whether a run's trajectory reaches its last epoch; one that is damaged does not."""
+    try:
+        return last_epoch(folder.trajectory)[0] >= settings.epochs
+    except InputError:
+        return False
