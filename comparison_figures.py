@@ -1,11 +1,9 @@
 """What a comparison of runs shows a person: curves over one another against their phases, and one page."""
 
-import base64
 import html
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -17,7 +15,8 @@ from matplotlib.figure import Figure
 from sgdphases.estimators.comparison import Comparison
 from sgdphases.estimators.errors import InputError
 from sgdphases.figures import ALL, CLEAN, FLOOR, OTHER, SHARP, STYLE, TEST, WRONG, worth_showing
-from sgdphases.report import COLUMNS, DOTS_PER_INCH, PAGE_STYLE, number
+from sgdphases.page import note, page, saved_picture, table
+from sgdphases.report import COLUMNS, number
 from sgdphases.sim.atomic import write_whole
 
 RUN_COLOURS = (CLEAN, WRONG, TEST, ALL, OTHER, SHARP, FLOOR)
@@ -150,20 +149,19 @@ def write_comparison(folder: Path, comparison: Comparison, paths: Mapping[str, P
     figures = {name: draw_overlay(picture, comparison) for name, picture in OVERLAYS.items()}
     record = {"runs": {name: str(path) for name, path in paths.items()}, **comparison.to_dict()}
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    pictures = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "comparison.json", lambda part: part.write_text(text, encoding="utf-8"))
+        pictures = []
         for name, figure in figures.items():
-            path = folder / f"{name}.png"
-            write_whole(path, partial(figure.savefig, dpi=DOTS_PER_INCH))
-            pictures.append((OVERLAYS[name], base64.b64encode(path.read_bytes()).decode()))
-        page = folder / "comparison.html"
-        content = _page(comparison, paths, pictures)
-        write_whole(page, lambda part: part.write_text(content, encoding="utf-8"))
+            title = OVERLAYS[name].title
+            image = saved_picture(figure, folder / f"{name}.png", title)
+            pictures.append(f"<h2>{html.escape(title)}</h2>{image}{note(OVERLAYS[name].note)}")
+        place, content = folder / "comparison.html", _page(comparison, paths, pictures)
+        write_whole(place, lambda part: part.write_text(content, encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror or error}; choose another with --out.") from None
-    return page
+    return place
 
 
 def signature_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -248,34 +246,22 @@ def _bands(axes: Axes, kind: tuple[str, ...], *, named: bool) -> None:
         axes.set_title(axes.get_title(), pad=18)
 
 
-def _page(comparison: Comparison, paths: Mapping[str, Path], pictures: list[tuple[OverlayPicture, str]]) -> str:
-    figures = [
-        f'<h2>{html.escape(picture.title)}</h2><img alt="{html.escape(picture.title)}" '
-        f"src=\"data:image/png;base64,{data}\"><p class='note'>{html.escape(picture.note)}</p>"
-        for picture, data in pictures
-    ]
-    runs = "".join(
-        f"<li>{html.escape(name)}: <code>{html.escape(str(path))}</code></li>" for name, path in paths.items()
-    )
+def _page(comparison: Comparison, paths: Mapping[str, Path], pictures: list[str]) -> str:
+    runs = "".join(f"<li>{html.escape(f'{name}: {path}')}</li>" for name, path in paths.items())
     missing = "".join(
-        f"<p class='note'>Not reached by {html.escape(run)}: {html.escape(name)} – {html.escape(reason)}.</p>"
+        note(f"Not reached by {run}: {name} – {reason}.")
         for run, phases in comparison.phases.items()
         for name, reason in phases.not_reached.items()
     )
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        f"<title>Runs compared by their phases</title><style>{PAGE_STYLE}</style></head><body>"
-        f"<h1>Runs compared by their phases</h1><ul>{runs}</ul>{figures[0]}"
-        f"<h2>Signatures</h2><p>{agreement(comparison)}</p>{_table(*signature_rows(comparison))}"
-        "<p class='note'>What Feng &amp; Tu (2021) find in each phase, judged by medians over its checkpoints; "
-        "a dash where a run cannot tell or did not get there.</p>"
-        f"<h2>Epochs</h2>{_table(*start_rows(comparison))}{missing}"
-        f"<h2>Medians</h2>{_table(*median_rows(comparison))}<p class='note'>Over the checkpoints of a phase, in the "
-        f"runs' own units.</p>{''.join(figures[1:])}</body></html>\n"
+    judged = note(
+        "What Feng & Tu (2021) find in each phase, judged by medians over its checkpoints; a dash where a run cannot "
+        "tell or did not get there."
     )
-
-
-def _table(heading: list[str], rows: list[list[str]]) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in heading)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return page(
+        "Runs compared by their phases",
+        f"<ul>{runs}</ul>{pictures[0]}<h2>Signatures</h2><p>{agreement(comparison)}</p>"
+        f"{table(*signature_rows(comparison))}{judged}<h2>Epochs</h2>{table(*start_rows(comparison))}{missing}"
+        f"<h2>Medians</h2>{table(*median_rows(comparison))}"
+        + note("Over the checkpoints of a phase, in the runs' own units.")
+        + "".join(pictures[1:]),
+    )

@@ -1,11 +1,8 @@
 """What a reproduction shows a person: the paper's figures, its claims judged, and one self-contained page."""
 
-import base64
-import html
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import xarray as xr
@@ -14,7 +11,7 @@ from matplotlib.figure import Figure
 from sgdphases import paper_figures
 from sgdphases.estimators.paper_claims import Claim, activity_claims, fraction_claims, two_phase_claims
 from sgdphases.estimators.paper_spectra import phase_spectrum_claims, spectrum_claims
-from sgdphases.report import PAGE_STYLE
+from sgdphases.page import page, saved_picture, table
 from sgdphases.sim.atomic import write_whole
 from sgdphases.sim.paper import CLEAN_HIDDEN, NOISY_HIDDEN, Runs
 
@@ -22,7 +19,6 @@ Sweeps = dict[str, Runs]
 NETWORKS = {"clean": "MNIST, 784-30-30-10", "cnn": "CIFAR-10, small CNN", "resnet": "CIFAR-10, small ResNet"}
 VERDICTS = {True: "holds", False: "does not", None: "cannot be told"}
 _DOTS_PER_INCH = 110
-_WRAP = "td, th { white-space: normal !important; vertical-align: top; text-align: left !important; }"
 
 
 @dataclass(frozen=True)
@@ -103,45 +99,27 @@ def write_reproduction(out: Path, figures: dict[str, tuple[str, ...]], sweeps: S
     list of Claim
     """
     claims = [claim for name in figures for claim in FIGURES[name].judge(sweeps)]
-    table = {"about": about, "claims": [claim.to_dict() for claim in claims]}
-    text = json.dumps(table, indent=2, ensure_ascii=False, allow_nan=False)
+    stored = {"about": about, "claims": [claim.to_dict() for claim in claims]}
+    text = json.dumps(stored, indent=2, ensure_ascii=False, allow_nan=False)
     write_whole(out / "claims.json", lambda part: part.write_text(text + "\n", encoding="utf-8"))
     (out / "figures").mkdir(exist_ok=True)
-    pictures = []
+    body = f"<p>{about}</p><p>{_counts(claims)}</p>"
     for name, needed in figures.items():
-        if not any(sweeps.get(each) for each in needed):
-            continue
-        path = out / "figures" / f"figure-{name.removeprefix('fig')}.png"
-        write_whole(path, partial(FIGURES[name].draw(sweeps).savefig, dpi=_DOTS_PER_INCH))
-        pictures.append((name, base64.b64encode(path.read_bytes()).decode()))
-    page = _page(pictures, claims, about)
-    write_whole(out / "reproduction.html", lambda part: part.write_text(page, encoding="utf-8"))
+        if any(sweeps.get(each) for each in needed):
+            number, title = name.removeprefix("fig"), FIGURES[name].title
+            path = out / "figures" / f"figure-{number}.png"
+            body += f"<h2>Figure {number}: {title}</h2>"
+            body += saved_picture(FIGURES[name].draw(sweeps), path, title, _DOTS_PER_INCH)
+            rows = [list(claim_row(claim)[1:]) for claim in claims if claim.figure == name]
+            body += table(["the paper", "ours: median (range over seeds)", "verdict"], rows, prose=True)
+    text_page = page("Phases of learning: the figures of Feng & Tu 2021", body)
+    write_whole(out / "reproduction.html", lambda part: part.write_text(text_page, encoding="utf-8"))
     return claims
 
 
-def _page(pictures: list[tuple[str, str]], claims: list[Claim], about: str) -> str:
-    drawn = "".join(
-        f"<h2>Figure {name.removeprefix('fig')}: {html.escape(FIGURES[name].title)}</h2>"
-        f'<img alt="{html.escape(FIGURES[name].title)}" src="data:image/png;base64,{data}">'
-        f"{_table([claim for claim in claims if claim.figure == name])}"
-        for name, data in pictures
-    )
-    counts = ", ".join(
-        f"{sum(claim.holds is verdict for claim in claims)} {text}" for verdict, text in VERDICTS.items()
-    )
-    title = "Phases of learning: the figures of Feng &amp; Tu 2021"
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        f"<title>{title}</title><style>{PAGE_STYLE}{_WRAP}</style></head><body>"
-        f"<h1>{title}</h1><p>{html.escape(about)}</p><p>Of {len(claims)} claims: {counts}.</p>{drawn}</body></html>\n"
-    )
-
-
-def _table(claims: list[Claim]) -> str:
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in claim_row(claim)[1:]) + "</tr>" for claim in claims
-    )
-    return f"<table><tr><th>the paper</th><th>ours: median (range over seeds)</th><th>verdict</th></tr>{rows}</table>"
+def _counts(claims: list[Claim]) -> str:
+    found = [f"{sum(claim.holds is verdict for claim in claims)} {text}" for verdict, text in VERDICTS.items()]
+    return f"Of {len(claims)} claims: {', '.join(found)}."
 
 
 def claim_row(claim: Claim) -> tuple[str, str, str, str]:

@@ -1,16 +1,15 @@
 """What a finished run shows a person: phases.json, the figures, and one self-contained page."""
 
-import base64
 import html
 import json
 import math
-from functools import partial
 
 import xarray as xr
 
 from sgdphases.estimators.phases import Phases, find_phases, phase_medians
 from sgdphases.estimators.signatures import Signature, signatures
 from sgdphases.figures import draw, pictures_of, worth_showing
+from sgdphases.page import note, page, saved_picture, table
 from sgdphases.sim.atomic import write_whole
 from sgdphases.sim.run_folder import RunFolder
 from sgdphases.sim.settings import RunSettings
@@ -26,17 +25,7 @@ COLUMNS = {
     "alignment_cw": "R_cw",
     "projection_variance": "σ_λ²",
 }
-DOTS_PER_INCH = 140
-PAGE_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-img { max-width: 100%; height: auto; }
-table { border-collapse: collapse; font-size: 0.9rem; }
-th, td { padding: 0.25rem 0.7rem; text-align: right; white-space: nowrap; }
-th { border-bottom: 1px solid #888; font-weight: 600; } th:first-child, td:first-child { text-align: left; }
-pre { background: #f4f6f8; padding: 1rem; overflow-x: auto; font-size: 0.85rem; }
-p.note { color: #555; font-size: 0.9rem; }
-"""
+NETWORKS = {"cnn": "Small convolutional network", "resnet": "Small residual network"}
 
 
 def write_report(folder: RunFolder) -> Phases:
@@ -62,13 +51,14 @@ def write_report(folder: RunFolder) -> Phases:
     text = json.dumps({**phases.to_dict(), "signatures": shown}, indent=2, ensure_ascii=False, allow_nan=False)
     write_whole(folder.phases, lambda part: part.write_text(text + "\n", encoding="utf-8"))
     folder.figures.mkdir(exist_ok=True)
-    pictures = []
-    for name, picture in pictures_of(trajectory).items():
-        path = folder.figures / f"{name}.png"
-        write_whole(path, partial(draw(picture, trajectory, phases).savefig, dpi=DOTS_PER_INCH))
-        pictures.append((picture.title, picture.note, base64.b64encode(path.read_bytes()).decode()))
-    page = _page(settings, folder.config.read_text(encoding="utf-8"), trajectory, phases, pictures)
-    write_whole(folder.report, lambda part: part.write_text(page, encoding="utf-8"))
+    pictures = [
+        f"<h2>{html.escape(picture.title)}</h2>"
+        + saved_picture(draw(picture, trajectory, phases), folder.figures / f"{name}.png", picture.title)
+        + note(picture.note)
+        for name, picture in pictures_of(trajectory).items()
+    ]
+    text = _page(settings, folder.config.read_text(encoding="utf-8"), trajectory, phases, pictures)
+    write_whole(folder.report, lambda part: part.write_text(text, encoding="utf-8"))
     return phases
 
 
@@ -98,45 +88,22 @@ def number(value: float) -> str:
     return f"{value:.2g}" if math.isfinite(value) else "–"
 
 
-def _page(
-    settings: RunSettings, config: str, trajectory: xr.Dataset, phases: Phases, pictures: list[tuple[str, str, str]]
-) -> str:
-    figures = [
-        f'<h2>{html.escape(title)}</h2><img alt="{html.escape(title)}" src="data:image/png;base64,{data}">'
-        f"<p class='note'>{html.escape(note)}</p>"
-        for title, note, data in pictures
-    ]
-    name = html.escape(settings.dataset)
+def _page(settings: RunSettings, config: str, trajectory: xr.Dataset, phases: Phases, pictures: list[str]) -> str:
     epoch = float(trajectory["epoch"][-1])
     done = "" if epoch >= settings.epochs else f" (unfinished: {epoch:.4g} of {settings.epochs} epochs so far)"
+    layers = f"Network with hidden layers {', '.join(map(str, settings.hidden)) or 'none'} ({settings.activation})"
     intro = (
-        f"Network with hidden layers {', '.join(map(str, settings.hidden)) or 'none'} ({settings.activation}), "
-        f"{settings.noise_fraction:.0%} label noise ({html.escape(settings.noise_kind)}), learning rate "
-        f"{settings.learning_rate:g}, minibatches of {settings.batch_size}, {settings.epochs} epochs{done}."
+        f"{NETWORKS.get(settings.network, layers)}, {settings.noise_fraction:.0%} label noise ({settings.noise_kind}), "
+        f"learning rate {settings.learning_rate:g}, minibatches of {settings.batch_size}, {settings.epochs} "
+        f"epochs{done}."
     )
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        f"<title>Phases of learning: {name}</title><style>{PAGE_STYLE}</style></head><body>"
-        f"<h1>Phases of learning: {name}</h1><p>{intro}</p>{figures[0]}"
-        f"<h2>Phase by phase</h2>{_table(trajectory, phases)}{''.join(figures[1:])}"
-        f"<h2>Settings</h2><p class='note'>Repeat this run with <code>sgdphases run --config config.toml</code>.</p>"
-        f"<pre>{html.escape(config)}</pre></body></html>\n"
-    )
-
-
-def _table(trajectory: xr.Dataset, phases: Phases) -> str:
     heading, rows = phase_rows(trajectory, phases)
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in heading)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    missing = "".join(
-        f"<p class='note'>Not reached: {html.escape(name)} – {html.escape(reason)}.</p>"
-        for name, reason in phases.not_reached.items()
-    )
-    table = f"<table><tr>{head}</tr>{body}</table><p class='note'>Medians over the checkpoints of a phase.</p>"
-    return (
-        (table if rows else "")
-        + missing
-        + "".join(
-            f"<p class='note'>{html.escape(line)}</p>" for line in signature_lines(signatures(trajectory, phases))
-        )
+    medians = table(heading, rows) + note("Medians over the checkpoints of a phase.") if rows else ""
+    missing = [f"Not reached: {name} – {reason}." for name, reason in phases.not_reached.items()]
+    remarks = "".join(map(note, [*missing, *signature_lines(signatures(trajectory, phases))]))
+    return page(
+        f"Phases of learning: {settings.dataset}",
+        f"<p>{html.escape(intro)}</p>{pictures[0]}<h2>Phase by phase</h2>{medians}{remarks}{''.join(pictures[1:])}"
+        "<h2>Settings</h2><p class='note'>Repeat this run with <code>sgdphases run --config config.toml</code>.</p>"
+        f"<pre>{html.escape(config)}</pre>",
     )

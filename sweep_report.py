@@ -1,9 +1,7 @@
 """What a finished sweep shows a person: sweep.nc, the phase diagrams, and one self-contained page."""
 
-import base64
 import html
 import json
-from functools import partial
 from itertools import islice, product
 from typing import Any
 
@@ -13,7 +11,7 @@ from matplotlib.figure import Figure
 
 from sgdphases.estimators.phase_time import combine_phases, phase_kind
 from sgdphases.estimators.phases import find_phases
-from sgdphases.report import DOTS_PER_INCH, PAGE_STYLE
+from sgdphases.page import note, page, saved_picture, table
 from sgdphases.sim.atomic import write_whole
 from sgdphases.sim.sweep_dataset import finished_trajectories, sweep_dataset, write_sweep
 from sgdphases.sim.sweep_folder import SweepFolder
@@ -44,13 +42,12 @@ def write_sweep_report(folder: SweepFolder, plan: SweepPlan) -> xr.Dataset:
     common = json.dumps(phases_over_seeds(sweep), indent=2, ensure_ascii=False, allow_nan=False)
     write_whole(folder.phases, lambda part: part.write_text(common + "\n", encoding="utf-8"))
     folder.figures.mkdir(exist_ok=True)
-    images = []
-    for name, figure in _figures(sweep).items():
-        path = folder.figures / f"{name}.png"
-        write_whole(path, partial(figure.savefig, dpi=DOTS_PER_INCH))
-        images.append(base64.b64encode(path.read_bytes()).decode())
-    page = _page(folder, sweep, images)
-    write_whole(folder.report, lambda part: part.write_text(page, encoding="utf-8"))
+    pictures = [
+        saved_picture(figure, folder.figures / f"{name}.png", "phase diagram")
+        for name, figure in _figures(sweep).items()
+    ]
+    text = _page(folder, sweep, pictures)
+    write_whole(folder.report, lambda part: part.write_text(text, encoding="utf-8"))
     return sweep
 
 
@@ -124,21 +121,13 @@ def _figures(sweep: xr.Dataset) -> dict[str, Figure]:
     return {f"map_{number}" if number else "map": over_two_axes(sweep, each) for number, each in enumerate(chosen)}
 
 
-def _page(folder: SweepFolder, sweep: xr.Dataset, images: list[str]) -> str:
-    heading, rows = sweep_rows(sweep, ranges=True)
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in heading)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    figures = "".join(f"<p><img alt='phase diagram' src='data:image/png;base64,{image}'></p>" for image in images)
-    failures = "".join(
-        f"<p class='note'>{count} failed: {html.escape(reason)}</p>" for reason, count in failed_members(sweep).items()
-    )
+def _page(folder: SweepFolder, sweep: xr.Dataset, pictures: list[str]) -> str:
     ended, of = int(sweep["finished"].sum()), int(sweep["finished"].size)
-    name = html.escape(folder.path.name)
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        f"<title>Sweep: {name}</title><style>{PAGE_STYLE}</style></head><body><h1>Sweep: {name}</h1>"
-        f"<p>{ended} of {of} runs ended.</p>{failures}{figures}"
-        "<p class='note'>Medians over seeds; grey where no run shows such a thing. All of it is in sweep.nc.</p>"
-        f"<h2>In numbers</h2><table><tr>{head}</tr>{body}</table><p class='note'>Medians over seeds, and their range."
-        f"</p><h2>Plan</h2><pre>{html.escape(folder.plan.read_text(encoding='utf-8'))}</pre></body></html>\n"
+    failures = "".join(note(f"{count} failed: {reason}") for reason, count in failed_members(sweep).items())
+    return page(
+        f"Sweep: {folder.path.name}",
+        f"<p>{ended} of {of} runs ended.</p>{failures}{''.join(pictures)}"
+        + note("Medians over seeds; grey where no run shows such a thing. All of it is in sweep.nc.")
+        + f"<h2>In numbers</h2>{table(*sweep_rows(sweep, ranges=True))}{note('Medians over seeds, and their range.')}"
+        f"<h2>Plan</h2><pre>{html.escape(folder.plan.read_text(encoding='utf-8'))}</pre>",
     )

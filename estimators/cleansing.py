@@ -1,0 +1,194 @@
+"""Which labels are wrong, from the losses along a run alone: the order of phase II, and a probability for each sample.
+
+Nothing here is told which labels are wrong, nor anything of a test set.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import rankdata
+
+from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.estimators.loss_mixture import LossMixture, fit_mixture, fraction_interval
+
+AGREEMENT = 0.8  # rank correlation with the medoid from which on a probe counts as one of phase II
+LEAST_IN_CLASS = 100  # samples that a class needs for a mixture of its own
+FIRST_EPOCH = 1.0  # before, the order of losses is that in which samples were seen
+
+
+@dataclass(frozen=True, eq=False)
+class Consensus:
+    """What the probes of a run agree on.
+
+    Attributes
+    ----------
+    epochs : ndarray, shape (T,)
+        Those of the probes used, from `FIRST_EPOCH` on.
+    agreement : ndarray, shape (T, T)
+        Spearman's correlation between the losses at two probes.
+    t_clean : float
+        t_c: epoch of the medoid, the probe that agrees best with all others on average.
+    in_window : ndarray of bool, shape (T,)
+        Probes that agree with the medoid to `AGREEMENT` at least: those of phase II.
+    rank : ndarray, shape (N,)
+        Mean rank of a sample's loss over the window, 0 to 1. The same under any increasing function of the losses.
+    loss : ndarray, shape (N,)
+        Loss of the mean prediction over the window, ``-log <exp(-l)>``, in nats: what separates best.
+    """
+
+    epochs: np.ndarray
+    agreement: np.ndarray
+    t_clean: float
+    in_window: np.ndarray
+    rank: np.ndarray
+    loss: np.ndarray
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """First and last epoch of the window."""
+        inside = self.epochs[self.in_window]
+        return float(inside[0]), float(inside[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class WrongLabels:
+    """What is known of the labels.
+
+    Attributes
+    ----------
+    probability : ndarray, shape (N,)
+        That a label is wrong; all 0 where no label noise is seen.
+    mixture : LossMixture
+        Of all losses together.
+    per_class : dict of LossMixture
+        By label; those of classes too small for one of their own are left out. Empty unless asked for.
+    noise_fraction : float
+        r, the estimated share of wrong labels; 0 where no label noise is seen.
+    noise_interval : tuple of float
+        Bootstrap interval of it at 95 %.
+    """
+
+    probability: np.ndarray
+    mixture: LossMixture
+    per_class: dict[int, LossMixture]
+    noise_fraction: float
+    noise_interval: tuple[float, float]
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether label noise is seen at all."""
+        return self.mixture.is_two
+
+    @property
+    def flagged(self) -> np.ndarray:
+        """Labels that are more probably wrong than right, shape (N,), bool."""
+        return self.probability > 0.5
+
+
+def consensus(epochs: np.ndarray, sample_loss: np.ndarray) -> Consensus:
+    """The medoid of the probes, the window around it, and how the samples stand there.
+
+    In phase I the order of the losses is that of noise and of the start, in phase III it is a matter of which wrong
+    labels happen to be learnt already. Only that of phase II is shared with both neighbours, so the probe that agrees
+    best with all others on average lies there.
+
+    Parameters
+    ----------
+    epochs : ndarray, shape (T,), increasing
+        When the losses were recorded; log-spaced, or late probes outvote the others.
+    sample_loss : ndarray, shape (T, N)
+        Each sample's loss under its given label, in nats.
+
+    Returns
+    -------
+    Consensus
+
+    Raises
+    ------
+    InputError
+        If shapes do not fit, losses are not finite, or fewer than three probes lie after the first epoch.
+    """
+    epochs, losses = np.asarray(epochs, dtype=float), np.asarray(sample_loss)
+    if losses.ndim != 2 or epochs.shape != losses.shape[:1]:
+        raise InputError(f"epochs {epochs.shape} and sample losses {losses.shape} do not fit: give (T,) and (T, N).")
+    if not np.isfinite(losses).all():
+        raise InputError("sample losses hold NaN or infinity: training has diverged; lower the learning rate.")
+    late = epochs >= FIRST_EPOCH
+    epochs, losses = epochs[late], losses[late]
+    if len(epochs) < 3 or losses.shape[1] < 2:
+        raise InputError(
+            f"{len(epochs)} probes of {losses.shape[1]} samples from epoch {FIRST_EPOCH:g} on: at least 3 probes and 2 "
+            "samples are needed; train for more epochs or probe more often."
+        )
+    ranks = rankdata(losses, axis=1)
+    agreement = _correlations(ranks)
+    medoid = int(agreement.mean(axis=1).argmax())
+    inside = agreement[medoid] >= min(AGREEMENT, agreement[medoid, medoid])
+    first = medoid - int(np.argmin(np.append(inside[medoid::-1], False))) + 1
+    last = medoid + int(np.argmin(np.append(inside[medoid:], False))) - 1
+    window = np.zeros(len(epochs), dtype=bool)
+    window[first : last + 1] = True
+    predicted = np.exp(-losses[window].astype(float)).mean(axis=0)
+    return Consensus(
+        epochs=epochs,
+        agreement=agreement,
+        t_clean=float(epochs[medoid]),
+        in_window=window,
+        rank=(ranks[window].mean(axis=0) - 1) / (ranks.shape[1] - 1),
+        loss=-np.log(np.maximum(predicted, 1e-300)),
+    )
+
+
+def wrong_labels(
+    losses: np.ndarray, labels: np.ndarray | None = None, *, kind: str = "log-odds", per_class: bool = False
+) -> WrongLabels:
+    """The probability of each label to be wrong, and how many are.
+
+    Parameters
+    ----------
+    losses : ndarray, shape (N,)
+        Of `consensus`.
+    labels : ndarray of int, shape (N,), optional
+        The given labels, for ``per_class``.
+    kind : {"log-odds", "log-loss", "loss", "beta"}
+        What mixture is fitted: see `sgdphases.estimators.loss_mixture.SCALES`.
+    per_class : bool
+        Fit one to each label with `LEAST_IN_CLASS` samples at least: for classes that differ in how hard they are, or
+        in how many of their labels are wrong.
+
+    Returns
+    -------
+    WrongLabels
+
+    Raises
+    ------
+    UsageError
+        If ``per_class`` is asked for without labels, or the kind is unknown.
+    InputError
+        If losses are not finite.
+    """
+    losses = np.asarray(losses, dtype=float)
+    if per_class and (labels is None or len(labels) != len(losses)):
+        raise UsageError("per_class = True needs the labels, one for each loss.")
+    mixture = fit_mixture(losses, kind)
+    probability = mixture.wrong_probability(losses)
+    known: dict[int, LossMixture] = {}
+    fraction, interval = mixture.fraction, fraction_interval(losses, mixture)
+    if per_class and mixture.is_two:
+        for label in np.unique(labels):
+            own = np.flatnonzero(np.asarray(labels) == label)
+            if len(own) >= LEAST_IN_CLASS:
+                known[int(label)] = fitted = fit_mixture(losses[own], kind)
+                probability[own] = fitted.wrong_probability(losses[own])
+        fraction = float(probability.mean())
+    if not mixture.is_two:
+        fraction = 0.0
+    return WrongLabels(probability, mixture, known, fraction, interval)
+
+
+def _correlations(ranks: np.ndarray) -> np.ndarray:
+    """Pearson's correlations between rows; 0 with a row that does not vary."""
+    centred = ranks - ranks.mean(axis=1, keepdims=True)
+    norms = np.sqrt((centred**2).sum(axis=1))
+    scaled = centred / np.where(norms > 0, norms, 1)[:, None]
+    return np.asarray(scaled @ scaled.T)
