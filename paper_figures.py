@@ -23,7 +23,7 @@ from sgdphases.figures import ALL, CLEAN, OTHER, SHARP, STYLE, TEST, WRONG
 Runs = Sequence[xr.Dataset]
 PHASE_COLOURS = {"fast learning": ALL, "exploration": WRONG, "I": ALL, "II": CLEAN, "III": WRONG, "IV": TEST}
 _SHADES = ("#FFFFFF", "#E8EEF4")
-_PAPER: Any = {**STYLE, "lines.linewidth": 1.3, "legend.fontsize": 7.5}
+_PAPER: Any = {**STYLE, "font.size": 8, "axes.titlesize": 9, "lines.linewidth": 1.2, "legend.fontsize": 7}
 
 
 def two_phases(networks: Mapping[str, Runs]) -> Figure:
@@ -38,7 +38,7 @@ def two_phases(networks: Mapping[str, Runs]) -> Figure:
         Heading of each column, and trajectories that differ in their seed.
     """
     with matplotlib.rc_context(_PAPER):
-        figure = Figure(figsize=(3.3 * len(networks) + 1.0, 8.2), layout="constrained")
+        figure = Figure(figsize=(2.75 * len(networks) + 0.8, 7.0), layout="constrained")
         grid = figure.subplots(4, len(networks), sharex="col", squeeze=False)
         for column, (heading, runs) in zip(grid.T, networks.items(), strict=True):
             _median_and_range(column[0], runs, "loss", ALL, "$L$")
@@ -86,7 +86,7 @@ def fractions(by_fraction: Mapping[float, Runs]) -> Figure:
     half = min(rhos, key=lambda rho: abs(rho - 0.5))
     found = {rho: [find_phases(run) for run in by_fraction[rho]] for rho in rhos}
     with matplotlib.rc_context(_PAPER):
-        figure = Figure(figsize=(9.2, 6.6), layout="constrained")
+        figure = Figure(figsize=(8.2, 5.9), layout="constrained")
         ((a, b), (c, d)) = figure.subplots(2, 2)
         runs = by_fraction[half]
         for name, colour, label in (
@@ -134,7 +134,7 @@ def fractions(by_fraction: Mapping[float, Runs]) -> Figure:
 def activities(runs: Runs) -> Figure:
     """Figure 4: A activities, B directed activities with their ratio inset, C alignments, D both gradients by phase."""
     with matplotlib.rc_context(_PAPER):
-        figure = Figure(figsize=(9.6, 7.0), layout="constrained")
+        figure = Figure(figsize=(8.5, 6.3), layout="constrained")
         ((a, b), (c, d)) = figure.subplots(2, 2)
         phases = combine_phases([find_phases(run) for run in runs])
         for axes, curves in (
@@ -189,7 +189,7 @@ def _balance(run: xr.Dataset) -> xr.DataArray:
 def _spectra(runs: Runs, names: tuple[str, ...], *, normalised: bool) -> Figure:
     """Spectra by phase: those of the first seed bold, of the others thin."""
     with matplotlib.rc_context(_PAPER):
-        figure = Figure(figsize=(6.6, 4.6), layout="constrained")
+        figure = Figure(figsize=(6.2, 4.4), layout="constrained")
         axes = figure.subplots()
         inset = axes.inset_axes((0.13, 0.12, 0.42, 0.42))
         reach = 300.0  # of the inset

@@ -18,7 +18,6 @@ from sgdphases.sim.paper import CLEAN_HIDDEN, NOISY_HIDDEN, Runs
 Sweeps = dict[str, Runs]
 NETWORKS = {"clean": "MNIST, 784-30-30-10", "cnn": "CIFAR-10, small CNN", "resnet": "CIFAR-10, small ResNet"}
 VERDICTS = {True: "holds", False: "does not", None: "cannot be told"}
-_DOTS_PER_INCH = 110
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def write_reproduction(out: Path, figures: dict[str, tuple[str, ...]], sweeps: S
             number, title = name.removeprefix("fig"), FIGURES[name].title
             path = out / "figures" / f"figure-{number}.png"
             body += f"<h2>Figure {number}: {title}</h2>"
-            body += saved_picture(FIGURES[name].draw(sweeps), path, title, _DOTS_PER_INCH)
+            body += saved_picture(FIGURES[name].draw(sweeps), path, title)
             rows = [list(claim_row(claim)[1:]) for claim in claims if claim.figure == name]
             body += table(["the paper", "ours: median (range over seeds)", "verdict"], rows, prose=True)
     text_page = page("Phases of learning: the figures of Feng & Tu 2021", body)

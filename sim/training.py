@@ -25,7 +25,8 @@ from sgdphases.sim.settings import RunSettings
 from sgdphases.sim.streams import stream
 from sgdphases.sim.theory_curves import Curves, theory_curves
 
-SAVE_SECONDS = 20.0  # at most this much training is lost between two measurements
+SAVE_SECONDS = 20.0  # at most this much training is lost between two measurements, if a run is killed
+KEEP_SECONDS = 1.0  # at most this much of training and measurements together, if measurements come quickly
 PUBLISH_SECONDS = 5.0  # how old trajectory.nc may grow while a run goes on
 MOST_EIGENVALUES = 1_000  # of a noise spectrum that are kept
 FULL_SPECTRUM = 10_000  # samples up to which so many are affordable whatever the number of parameters
@@ -195,21 +196,24 @@ def advance(experiment: Experiment, folder: RunFolder, start: Checkpoint | None 
             )
         step, rows, measured = start.step, dict(start.rows), len(start.rows["step"])
         experiment.train.load_weights(start.weights)
-    saved = published = time.monotonic()
+    saved, published = float("-inf"), time.monotonic()
     while True:
+        patience = SAVE_SECONDS
         if measured < len(marks) and step == marks[measured]:
             rows = _appended(rows, {"step": float(step), **_row(experiment, step)})
             measured += 1
-            due = True
-        else:
-            due = time.monotonic() - saved > SAVE_SECONDS
-        if due:
+            patience = KEEP_SECONDS
+        if step == n_steps or time.monotonic() - saved > patience:
             folder.save(Checkpoint(step, experiment.train.weights, rows, data_mark))
             saved = time.monotonic()
         if step == n_steps or time.monotonic() - published > PUBLISH_SECONDS:
             folder.publish(rows, per_epoch, experiment.sizes)
             published = time.monotonic()
-        yield Progress(step, n_steps, step / per_epoch, _latest(rows))
+        try:
+            yield Progress(step, n_steps, step / per_epoch, _latest(rows))
+        except GeneratorExit:  # left between two steps: all of it can be kept
+            folder.save(Checkpoint(step, experiment.train.weights, rows, data_mark))
+            raise
         if step == n_steps:
             return
         stop = int(min(marks[measured], step - step % per_epoch + per_epoch))
