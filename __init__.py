@@ -15,6 +15,8 @@ _PUBLIC = {
     "initial_mlp": "sgdphases.estimators.mlp",
     "Backend": "sgdphases.estimators.backend",
     "PhaseMonitor": "sgdphases.sim.monitor",
+    "WrongLabelFinder": "sgdphases.sim.wrong_labels",
+    "find_wrong_labels": "sgdphases.sim.wrong_labels",
 }
 __all__ = ["MLP", "Backend", "OrderParameters", "PhaseMonitor", "exact", "initial_mlp", "measure"]
 __version__ = version("sgdphases")

@@ -9,10 +9,11 @@ import numpy as np
 from scipy.stats import rankdata
 
 from sgdphases.estimators.errors import InputError, UsageError
-from sgdphases.estimators.loss_mixture import LossMixture, fit_mixture, fraction_interval
+from sgdphases.estimators.loss_mixture import SCALES, LossMixture, fit_mixture, fraction_interval
 
 AGREEMENT = 0.8  # rank correlation with the medoid from which on a probe counts as one of phase II
 LEAST_IN_CLASS = 100  # samples that a class needs for a mixture of its own
+MOST_LABEL_SHARE = 0.5  # of the spread of log-odds, between labels, beyond which classes have not been learnt
 FIRST_EPOCH = 1.0  # before, the order of losses is that in which samples were seen
 
 
@@ -61,11 +62,14 @@ class WrongLabels:
     mixture : LossMixture
         Of all losses together.
     per_class : dict of LossMixture
-        By label; those of classes too small for one of their own are left out. Empty unless asked for.
+        By label; those without one of their own are left out. Empty unless asked for.
     noise_fraction : float
         r, the estimated share of wrong labels; 0 where no label noise is seen.
     noise_interval : tuple of float
         Bootstrap interval of it at 95 %.
+    label_share : float
+        How much of the variance of the log-odds lies between the given labels; NaN where they were not told. Where
+        it is most, the network has learnt some classes and not others, and nothing is said of wrong labels.
     """
 
     probability: np.ndarray
@@ -73,11 +77,17 @@ class WrongLabels:
     per_class: dict[int, LossMixture]
     noise_fraction: float
     noise_interval: tuple[float, float]
+    label_share: float
 
     @property
     def has_noise(self) -> bool:
         """Whether label noise is seen at all."""
-        return self.mixture.is_two
+        return self.mixture.is_two and self.is_learnt
+
+    @property
+    def is_learnt(self) -> bool:
+        """Whether the losses tell of samples, and not only of which classes have been learnt; True where unknown."""
+        return not self.label_share > MOST_LABEL_SHARE
 
     @property
     def flagged(self) -> np.ndarray:
@@ -149,12 +159,12 @@ def wrong_labels(
     losses : ndarray, shape (N,)
         Of `consensus`.
     labels : ndarray of int, shape (N,), optional
-        The given labels, for ``per_class``.
+        The given labels: for ``per_class``, and to see whether all classes have been learnt.
     kind : {"log-odds", "log-loss", "loss", "beta"}
         What mixture is fitted: see `sgdphases.estimators.loss_mixture.SCALES`.
     per_class : bool
         Fit one to each label with `LEAST_IN_CLASS` samples at least: for classes that differ in how hard they are, or
-        in how many of their labels are wrong.
+        in how many of their labels are wrong. Where one label's losses show no two components, those of all do.
 
     Returns
     -------
@@ -171,19 +181,29 @@ def wrong_labels(
     if per_class and (labels is None or len(labels) != len(losses)):
         raise UsageError("per_class = True needs the labels, one for each loss.")
     mixture = fit_mixture(losses, kind)
+    share = float("nan") if labels is None else _label_share(losses, np.asarray(labels), kind)
+    if not mixture.is_two or share > MOST_LABEL_SHARE:
+        return WrongLabels(np.zeros(len(losses)), mixture, {}, 0.0, (0.0, 0.0), share)
     probability = mixture.wrong_probability(losses)
     known: dict[int, LossMixture] = {}
-    fraction, interval = mixture.fraction, fraction_interval(losses, mixture)
-    if per_class and mixture.is_two:
-        for label in np.unique(labels):
+    if per_class:
+        for label in np.unique(np.asarray(labels)):
             own = np.flatnonzero(np.asarray(labels) == label)
-            if len(own) >= LEAST_IN_CLASS:
-                known[int(label)] = fitted = fit_mixture(losses[own], kind)
+            fitted = fit_mixture(losses[own], kind) if len(own) >= LEAST_IN_CLASS else mixture
+            if fitted is not mixture and fitted.is_two:
+                known[int(label)] = fitted
                 probability[own] = fitted.wrong_probability(losses[own])
-        fraction = float(probability.mean())
-    if not mixture.is_two:
-        fraction = 0.0
-    return WrongLabels(probability, mixture, known, fraction, interval)
+    fraction = float(probability.mean()) if known else mixture.fraction
+    return WrongLabels(probability, mixture, known, fraction, fraction_interval(losses, mixture), share)
+
+
+def _label_share(losses: np.ndarray, labels: np.ndarray, kind: str) -> float:
+    """The share of the variance of the losses, on the fitted scale, that lies between labels."""
+    values = SCALES[kind](losses)
+    _, places = np.unique(labels, return_inverse=True)
+    means = np.bincount(places, values) / np.bincount(places)
+    whole = values.var()
+    return float(means[places].var() / whole) if whole > 0 else 0.0
 
 
 def _correlations(ranks: np.ndarray) -> np.ndarray:

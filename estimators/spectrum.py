@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import eigh
+from scipy.linalg import eigh, eigvalsh
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from sgdphases.estimators.backend import Backend, chunks, still
@@ -128,15 +128,26 @@ def noise_spectrum(
 
 def _by_matrix(backend, indices, matrix, combine, limit, method, n_values, n_directions) -> NoiseSpectrum:
     wanted = min(limit, n_values or limit)
-    values, vectors = eigh(matrix, subset_by_index=[len(matrix) - wanted, len(matrix) - 1])
-    values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+    values, vectors = _leading(matrix, wanted, n_directions)
     directions = None
     if n_directions:
-        kept = vectors[:, :n_directions]
+        kept = vectors.T
         kept = kept - kept.mean(axis=0)
         found = _combination(backend, indices, kept) if combine is None else kept.T @ combine
         directions = found / np.linalg.norm(found, axis=1, keepdims=True)
     return NoiseSpectrum(values, float(np.trace(matrix)), directions, limit, method)
+
+
+def _leading(matrix: np.ndarray, n_values: int, n_vectors: int) -> tuple[np.ndarray, np.ndarray]:
+    """Leading eigenvalues of a positive matrix, falling, and the eigenvectors of some of them in rows.
+
+    LAPACK finds all eigenvalues in less time than a large subset of them.
+    """
+    if n_vectors:
+        values, vectors = eigh(matrix)
+    else:
+        values, vectors = eigvalsh(matrix), np.empty((len(matrix), 0))
+    return np.maximum(values[::-1][:n_values], 0.0), vectors.T[::-1][:n_vectors]
 
 
 def _suited(n_samples: int, n_parameters: int) -> str:
@@ -154,9 +165,8 @@ def _by_covariance(backend, indices, factor, n_values, n_directions) -> NoiseSpe
         second += gradients.T @ gradients
         total += gradients.sum(axis=0)
     covariance = factor * (second / n - np.outer(total / n, total / n))
-    values, vectors = eigh(covariance)
-    values = np.maximum(values[::-1], 0.0)
-    directions = vectors.T[::-1][:n_directions] if n_directions else None
+    values, vectors = _leading(covariance, p, n_directions)
+    directions = vectors if n_directions else None
     limit = min(p, n - 1)
     return NoiseSpectrum(values[: n_values or p], float(np.trace(covariance)), directions, limit, "dense")
 

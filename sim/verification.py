@@ -65,6 +65,11 @@ def verify_backends(
     else:
         folder = RunFolder(run)
         settings = folder.read_settings()
+        if settings.network != "mlp":
+            raise UsageError(
+                f"{folder.path} holds a run of network {settings.network!r}: verify compares backends on perceptrons, "
+                "and PyTorch is the only one for others; name a run with network = 'mlp', or none."
+            )
         experiment = prepare(settings)
         weights = folder.read_checkpoint().weights
     data, settings = experiment.data, experiment.settings

@@ -30,11 +30,14 @@ class Watched:
         When the probes were taken, from 1 on: before, some samples have not been seen.
     sample_loss : ndarray, shape (T, N), float32
         Loss of each training sample, under its given label, in nats.
+    weights : ndarray, shape (W,)
+        Present ones.
     """
 
     step: int
     epochs: np.ndarray
     sample_loss: np.ndarray
+    weights: np.ndarray
 
 
 def trainer(settings: RunSettings, x: np.ndarray, y: np.ndarray, n_classes: int) -> Backend:
@@ -122,7 +125,7 @@ def watch(
     per_epoch, saved = steps_per_epoch(len(x), settings.batch_size), time.monotonic()
 
     def seen() -> Watched:
-        return Watched(step, marks[: len(losses)] / per_epoch, losses)
+        return Watched(step, marks[: len(losses)] / per_epoch, losses, backend.weights)
 
     def keep() -> None:
         if checkpoint is not None:
@@ -130,7 +133,8 @@ def watch(
             save_checkpoint(checkpoint, Checkpoint(step, backend.weights, rows, mark))
 
     while len(losses) < len(marks):
-        for step in train_to(backend, settings, step, int(marks[len(losses)])):
+        start = step
+        for step in train_to(backend, settings, start, int(marks[len(losses)])):
             if step < marks[len(losses)]:
                 if time.monotonic() - saved > SAVE_SECONDS:
                     keep()
@@ -140,9 +144,9 @@ def watch(
         if len(losses) == len(marks) or time.monotonic() - saved > SAVE_SECONDS:
             keep()
             saved = time.monotonic()
-        yield seen()
-    if step == marks[-1]:
-        yield seen()
+        if len(losses) < len(marks):
+            yield seen()
+    yield seen()
 
 
 def sample_losses(backend: Backend, settings: RunSettings, step: int) -> np.ndarray:
@@ -176,7 +180,8 @@ def revisit(
     """
     backend, step = trainer(settings, x, y, n_classes), 0
     for target in sorted(steps):
-        for step in train_to(backend, settings, step, target):
+        start = step
+        for step in train_to(backend, settings, start, target):
             if step < target:
                 yield step, None
         yield target, backend

@@ -14,6 +14,7 @@ from sgdphases.cli_reproduce import reproduce
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.paper_claims import (
     activity_claims,
+    boundary_distance,
     fraction_claims,
     line,
     rank_correlation,
@@ -21,6 +22,7 @@ from sgdphases.estimators.paper_claims import (
     two_phase_claims,
 )
 from sgdphases.estimators.paper_spectra import largest_gap, phase_spectrum, phase_spectrum_claims, spectrum_claims
+from sgdphases.estimators.phases import find_phases
 from sgdphases.paper_report import FIGURES
 from sgdphases.sim.paper import FULL, QUICK, SWEEPS, data_folder, paper_sweeps
 
@@ -84,7 +86,7 @@ def paper_like(growth=2.0):
 def test_two_phases_as_the_paper_has_them_hold():
     claims = two_phase_claims("net", [two_phases()] * 3)
     assert len(claims) == 6 and all(claim.holds for claim in claims)
-    assert all(claim.claim.startswith("net: ") and "3 of 3 seeds" in claim.ours for claim in claims)
+    assert all(claim.claim.startswith("net: ") and "3 of 3 runs" in claim.ours for claim in claims)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_the_verdict_is_that_of_the_median_and_the_spread_is_told():
     runs = [two_phases(late=(0.01, r, 100.0)) for r in (0.0, 0.02, 0.3)]
     claim = by_name(two_phase_claims("net", runs), "R is about 0")
     assert claim.holds and claim.values == (0.0, 0.02, 0.3)
-    assert claim.ours == "0.02 (0 to 0.3), 2 of 3 seeds"
+    assert claim.ours == "0.02 (0 to 0.3), 2 of 3 runs"
 
 
 @given(st.integers(1, 80), st.lists(st.integers(0, 90), max_size=2))
@@ -146,9 +148,17 @@ def test_time_scales_and_errors_as_the_paper_has_them_hold():
 
 def test_half_of_the_labels_wrong_shows_four_phases():
     claims = fraction_claims({0.5: [noisy(0.5)] * 4})
-    assert by_name(claims, "four phases").holds and by_name(claims, "four phases").ours == "4 of 4 seeds"
+    assert by_name(claims, "four phases").holds and by_name(claims, "four phases").ours == "4 of 4 runs"
     plain = trajectory(train_error=ramp(1, 10, 0.9, 0.0), test_error=ramp(1, 10, 0.9, 0.1))
     assert by_name(fraction_claims({0.5: [plain] * 4}), "four phases").holds is False
+
+
+def test_phases_found_blindly_are_held_against_those_that_are_known():
+    known = noisy(0.5)
+    assert boundary_distance(known, find_phases(known)) < 0.15
+    flat = noisy(0.5, low=0.1, high=0.1)  # the test error never rises: nothing but the mask tells of phase III
+    assert boundary_distance(flat, find_phases(flat)) == float("inf")
+    assert by_name(fraction_claims({0.5: [flat]}), "(ours) II, III and IV").holds is False
 
 
 def test_a_fitting_time_that_stays_does_not_grow():

@@ -13,6 +13,7 @@ from sgdphases.estimators.torch_networks import image_network
 from sgdphases.sim.run_folder import RunFolder, start_folder
 from sgdphases.sim.settings import make_settings
 from sgdphases.sim.training import advance, prepare
+from sgdphases.sim.verification import verify_backends
 
 KINDS = ("cnn", "resnet")
 SMALL = dict(
@@ -138,3 +139,10 @@ def test_both_precisions_start_at_the_same_weights():
     wide, narrow = (prepare(make_settings({**SMALL, "network": "resnet", "dtype": d})) for d in ("float64", "float32"))
     assert wide.train.weights.dtype == np.float64 and narrow.train.weights.dtype == np.float32
     assert wide.train.weights.astype(np.float32).tobytes() == narrow.train.weights.tobytes()
+
+
+def test_verify_says_that_it_knows_perceptrons_only(tmp_path):
+    settings = make_settings({**SMALL, "network": "cnn"})
+    start_folder(RunFolder(tmp_path / "run"), settings)
+    with pytest.raises(UsageError, match="network 'cnn': verify compares backends on perceptrons"):
+        verify_backends(tmp_path / "run", None, "digits", None, 20, 0)
