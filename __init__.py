@@ -18,7 +18,17 @@ _PUBLIC = {
     "WrongLabelFinder": "sgdphases.sim.wrong_labels",
     "find_wrong_labels": "sgdphases.sim.wrong_labels",
 }
-__all__ = ["MLP", "Backend", "OrderParameters", "PhaseMonitor", "exact", "initial_mlp", "measure"]
+__all__ = [
+    "MLP",
+    "Backend",
+    "OrderParameters",
+    "PhaseMonitor",
+    "WrongLabelFinder",
+    "exact",
+    "find_wrong_labels",
+    "initial_mlp",
+    "measure",
+]
 __version__ = version("sgdphases")
 
 

@@ -1,4 +1,4 @@
-"""Runs a minute of a sweep of toy networks: a shell loop, one process, one a core; and where a member's time goes.
+"""How many runs a minute a sweep of toy networks makes, and where a run's time goes.
 
 python benchmarks/sweeping.py
 """

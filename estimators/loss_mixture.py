@@ -135,7 +135,7 @@ class LossMixture:
             return float(np.logaddexp(0, value))
         if self.kind == "log-loss":
             return float(np.exp(value))
-        return float(value) if self.kind == "loss" else float(-np.log1p(-value))
+        return float(-np.log1p(-value)) if self.kind == "beta" else float(value)
 
 
 def fit_mixture(losses: np.ndarray, kind: str = "log-odds") -> LossMixture:

@@ -9,6 +9,7 @@ import numpy as np
 from sgdphases.estimators.backend import Backend
 from sgdphases.estimators.cleansing import Consensus, WrongLabels, consensus, wrong_labels
 from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.estimators.loss_mixture import DISBELIEVED
 from sgdphases.estimators.measure import mean_scores
 from sgdphases.sim.dataset import Dataset
 from sgdphases.sim.schedule import steps_per_epoch
@@ -16,6 +17,7 @@ from sgdphases.sim.settings import RunSettings
 from sgdphases.sim.watch import Watched, class_probabilities, probe_steps, revisit, train_to, trainer, watch
 
 SUGGESTION_PROBES = 5  # of the window, over which the network's answers are averaged
+MOST_UNLEARNT = 0.6  # of the labels flagged, at the end of a run that has seen enough
 WAYS = ("stop", "continue", "restart")
 Show = Callable[[str, int, int], None]  # told what is done, and the steps done of all
 
@@ -40,6 +42,9 @@ class Cleansing:
         The step of t_c.
     end_weights : ndarray, shape (W,)
         Those at the end of the run on all labels.
+    memorised : float
+        Share of the labels flagged that the network holds for likelier than not at the end of the run; NaN where none
+        is flagged. If it is low, the run ended before phase III, and t_c may be early.
     """
 
     consensus: Consensus
@@ -49,6 +54,7 @@ class Cleansing:
     weights: np.ndarray
     clean_step: int
     end_weights: np.ndarray
+    memorised: float
 
 
 def cleanse(
@@ -114,7 +120,9 @@ def cleanse(
     medoid = int(np.flatnonzero(agreed.epochs == agreed.t_clean)[0])
     suggested, weights = _second_look(settings, x, y, n_classes, steps, medoid, agreed.in_window, show)
     keep = ~found.flagged | (suggested == y)
-    return Cleansing(agreed, found, suggested, keep, weights, int(steps[medoid]), last.weights)
+    learnt = last.sample_loss[-1][~keep] < DISBELIEVED
+    memorised = float(learnt.mean()) if len(learnt) else float("nan")
+    return Cleansing(agreed, found, suggested, keep, weights, int(steps[medoid]), last.weights, memorised)
 
 
 def _second_look(

@@ -16,6 +16,7 @@ from sgdphases.sim.settings import RunSettings
 from sgdphases.sim.training import _network as network_of
 
 SAVE_SECONDS = 20.0  # at most this much training is lost
+LEAST_EPOCHS, LEAST_STEPS = 100, 10_000  # of a run that is to reach phase III, at the usual learning rates
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +60,11 @@ def trainer(settings: RunSettings, x: np.ndarray, y: np.ndarray, n_classes: int)
         model, x, y, loss="cross-entropy", dtype=dtype, device=settings.device
     )
     return made
+
+
+def enough_epochs(n_samples: int, batch_size: int) -> int:
+    """Epochs to watch where nothing else is asked for: `LEAST_EPOCHS`, or as many as make `LEAST_STEPS` steps."""
+    return max(LEAST_EPOCHS, -(-LEAST_STEPS // steps_per_epoch(n_samples, batch_size)))
 
 
 def probe_steps(settings: RunSettings, n_samples: int) -> np.ndarray:

@@ -7,13 +7,23 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.sim.cleansing import Cleansing, Show, cleanse
-from sgdphases.sim.settings import RunSettings, make_settings
+from sgdphases.sim.settings import make_settings
+from sgdphases.sim.watch import enough_epochs
 
-SAMPLES_FIELDS = {"dataset", "noise_fraction", "noise_kind", "train_size", "test_size", "data_dir", "checkpoints", "loss"}
+SAMPLES_FIELDS = {
+    "dataset",
+    "noise_fraction",
+    "noise_kind",
+    "train_size",
+    "test_size",
+    "data_dir",
+    "checkpoints",
+    "loss",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +51,8 @@ class FoundLabels:
     loss_threshold : float
         l_c, in nats.
     details : Cleansing
-        The rest: agreement of the probes, the mixture, the weights at t_c.
+        The rest: agreement of the probes, the mixture, the weights at t_c; ``details.memorised`` tells whether the run
+        was long enough.
     """
 
     wrong_probability: np.ndarray
@@ -84,7 +95,8 @@ def find_wrong_labels(
     show : callable, optional
         Called with what is done, and the steps done of all.
     **settings
-        Of `sgdphases.sim.settings.RunSettings`: hidden, network, learning_rate, batch_size, epochs (100 here), seed,
+        Of `sgdphases.sim.settings.RunSettings`: hidden, network, learning_rate, batch_size, epochs (here 100, and at
+        least 10,000 steps, if not given), seed,
         backend, device, … A batch_size beyond N becomes N.
 
     Returns
@@ -109,8 +121,12 @@ def find_wrong_labels(
     if labels.dtype.kind not in "biuUSO":
         raise InputError(f"labels have the type {labels.dtype}: give classes, as whole numbers or text.")
     classes, encoded = np.unique(labels, return_inverse=True)
-    made = make_settings({"dataset": "arrays", "epochs": 100, "checkpoints": probes, **settings})
-    made = made.model_copy(update={"batch_size": min(made.batch_size, len(samples))})
+    if settings.get("epochs", 0) is None:
+        del settings["epochs"]
+    made = make_settings({"dataset": "arrays", "checkpoints": probes, **settings})
+    batch_size = min(made.batch_size, len(samples))
+    epochs = made.epochs if "epochs" in settings else enough_epochs(len(samples), batch_size)
+    made = made.model_copy(update={"batch_size": batch_size, "epochs": epochs})
     found = cleanse(
         made, scaled(samples, standardize), encoded, len(classes), kind=mixture, per_class=per_class, show=show
     )
@@ -183,7 +199,7 @@ class WrongLabelFinder(BaseEstimator):
         network: str = "mlp",
         learning_rate: float = 0.1,
         batch_size: int = 50,
-        epochs: int = 100,
+        epochs: int | None = None,
         probes: int = 40,
         mixture: str = "log-odds",
         per_class: bool = False,
@@ -214,7 +230,9 @@ class WrongLabelFinder(BaseEstimator):
         X : array_like, shape (N, features) or (N, channels, height, width)
         y : array_like, shape (N,)
         """
-        X, y = validate_data(self, X, y, allow_nd=True, dtype="numeric" if _is_bytes(X) else np.float64)
+        X, y = validate_data(
+            self, X, y, allow_nd=True, ensure_min_samples=2, dtype="numeric" if _is_bytes(X) else np.float64
+        )
         check_classification_targets(y)
         self.classes_, places = np.unique(y, return_inverse=True)
         seed = self.random_state
@@ -250,7 +268,6 @@ class WrongLabelFinder(BaseEstimator):
     def fit_resample(self, X: Any, y: Any) -> tuple[Any, Any]:
         """Fit, and give back the samples that are not flagged, with their labels."""
         keep = ~self.fit(X, y).flagged_
-        check_is_fitted(self)
         return np.asarray(X)[keep], np.asarray(y)[keep]
 
     def __sklearn_tags__(self) -> Any:
@@ -262,8 +279,3 @@ class WrongLabelFinder(BaseEstimator):
 
 def _is_bytes(x: Any) -> bool:
     return getattr(x, "dtype", None) == np.uint8
-
-
-def settings_of(values: dict[str, Any]) -> RunSettings:
-    """Settings of a cleansing from flags: 100 epochs and 40 probes unless told otherwise."""
-    return make_settings({"epochs": 100, "checkpoints": 40, **values})

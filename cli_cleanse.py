@@ -1,0 +1,160 @@
+"""`sgdphases cleanse`: wrong labels in a data set. Arguments in, tables and paths out."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sgdphases.cli_settings import absolute_paths, one_value, option_values, takes_settings
+from sgdphases.estimators.errors import UsageError
+from sgdphases.terminal import console, interrupts, print_table
+
+INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
+WITHOUT_EFFECT = (
+    "alignment_batches", "loss", "sample_losses", "sharp_directions", "spectra", "spectrum_parameters", "with_theory",
+    "wrong_labels",
+)  # fmt: skip
+PROBES = 40
+
+
+def _fewer_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """The command without the flags of settings that have no effect on it."""
+
+    def run(**given: Any) -> None:
+        command(**given, **dict.fromkeys(WITHOUT_EFFECT))
+
+    known = inspect.signature(command).parameters.values()
+    kept = [parameter for parameter in known if parameter.name not in WITHOUT_EFFECT]
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in kept}
+    return run
+
+
+@_fewer_flags
+@takes_settings
+def cleanse(
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help="A .npz file with x and y (or x_train, …), or a name from `sgdphases datasets`.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help=r"Folder; an unfinished one is gone on with. \[default: cleansed/DATASET-001, …]", show_default=False
+        ),
+    ] = None,
+    mixture: Annotated[str, typer.Option(help="Fitted to log-odds, log-loss, loss, or as beta.")] = "log-odds",
+    per_class: Annotated[bool, typer.Option("--per-class", help="Fit each class by itself.")] = False,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("-o", "--option", help="NAME=VALUE for the data set, as often as needed.", show_default=False),
+    ] = None,
+    *,
+    values: dict[str, Any],
+) -> None:
+    """Find wrong labels by the order in which they are learnt, and write the data without them.
+
+    Trains 100 epochs, and 10,000 steps at least, and looks 40 times, unless --epochs and --checkpoints tell otherwise.
+    Noise flags try it out.
+    """
+    given = {name: one_value(name, text) for name, text in values.items()}
+    options = {name: several[-1] for name, several in option_values(option or []).items()}
+    base = {"checkpoints": PROBES, **given, "dataset": dataset}
+    if options:
+        base["dataset_options"] = options
+
+    from sgdphases.estimators.loss_mixture import SCALES
+    from sgdphases.sim.cleansing_folder import CleansingFolder
+    from sgdphases.sim.label_data import labelled_data
+    from sgdphases.sim.run_folder import first_free
+    from sgdphases.sim.settings import make_settings
+    from sgdphases.sim.watch import enough_epochs
+
+    kinds = [kind for kind in SCALES if kind != "score"]
+    if mixture not in kinds:
+        raise UsageError(f"--mixture {mixture}: choose one of {', '.join(kinds)}.")
+    settings = make_settings(absolute_paths(base))
+    fitted = {"mixture": mixture, "per_class": per_class}
+    folder = CleansingFolder(first_free("cleansed", settings.dataset) if out is None else out)
+    with console.status("loading data"):
+        labelled = labelled_data(settings)
+    if "epochs" not in given:
+        epochs = enough_epochs(labelled.data.n_samples, settings.batch_size)
+        settings = settings.model_copy(update={"epochs": epochs})
+    folder.check(settings, fitted)
+    _check_trainable(settings, labelled)
+    folder.start(settings, fitted)
+    _run(folder, settings, labelled, mixture, per_class)
+
+
+def _check_trainable(settings: Any, labelled: Any) -> None:
+    """Build the network once before anything is written: what does not fit is refused here."""
+    from sgdphases.sim.watch import trainer
+
+    trainer(settings, labelled.data.x_train, labelled.data.y_train, labelled.data.n_classes)
+
+
+def _run(folder: Any, settings: Any, labelled: Any, mixture: str, per_class: bool) -> None:
+    """Find, write and show; Ctrl-C tells how to go on."""
+    from sgdphases.cleansing_report import suspect_rows, verdict_lines, write_cleansing_report
+    from sgdphases.sim.cleansing import cleanse as find
+
+    data = labelled.data
+    try:
+        with interrupts() as pressed, _progress() as show:
+
+            def told(what: str, step: int, last: int) -> None:
+                show(what, step, last)
+                if pressed:
+                    raise KeyboardInterrupt
+
+            found = find(
+                settings, data.x_train, data.y_train, data.n_classes, kind=mixture, per_class=per_class,
+                checkpoint=folder.watch, show=told,
+            )  # fmt: skip
+        folder.write(labelled, found)
+        with console.status("drawing"):
+            write_cleansing_report(folder, labelled, found)
+    except KeyboardInterrupt:
+        console.print(f"\nStopped. Go on with the same command and --out {folder.path}", markup=False, soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
+    for line in verdict_lines(labelled, found):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    heading, rows = suspect_rows(labelled, found)
+    print_table(heading, rows[:10])
+    for name, path in (("labels", folder.labels), ("cleaned", folder.cleaned), ("report", folder.report)):
+        console.print(f"{name}: {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _progress() -> Any:
+    """A bar a stage; on a plain stream, a line when a stage begins."""
+    from contextlib import contextmanager
+
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    @contextmanager
+    def bars() -> Any:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+            tasks: dict[str, Any] = {}
+
+            def show(what: str, step: int, last: int) -> None:
+                if what not in tasks:
+                    tasks[what] = bar.add_task(what, total=last)
+                    if not console.is_terminal:
+                        console.print(what, markup=False, highlight=False)
+                bar.update(tasks[what], completed=step)
+
+            yield show
+
+    return bars()
