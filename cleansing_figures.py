@@ -53,11 +53,11 @@ def loss_figure(agreed: Consensus, found: WrongLabels, wrong: np.ndarray | None)
         figure = Figure(figsize=(7.0, 3.2), layout="constrained")
         axes = figure.subplots()
         edges = np.linspace(values.min(), values.max(), _BINS + 1)
-        axes.hist(values, edges, density=True, color="0.85", label="all samples")
+        axes.hist(values, edges.tolist(), density=True, color="0.85", label="all samples")
         if wrong is not None and wrong.any():
             for mask, colour, name in ((~wrong, CLEAN, "really right"), (wrong, WRONG, "really wrong")):
                 weights = np.full(mask.sum(), 1 / len(values) / (edges[1] - edges[0]))
-                axes.hist(values[mask], edges, weights=weights, histtype="step", color=colour, label=name)
+                axes.hist(values[mask], edges.tolist(), weights=weights, histtype="step", color=colour, label=name)
         line = np.linspace(edges[0], edges[-1], 600)
         lower, upper = mixture.densities(line)
         if found.has_noise:

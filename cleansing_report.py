@@ -13,6 +13,7 @@ from sgdphases.cleansing_figures import (
     reliability_figure,
     suspects_figure,
 )
+from sgdphases.estimators.loss_mixture import DISBELIEVED
 from sgdphases.page import note, page, saved_picture, table
 from sgdphases.sim.atomic import write_whole
 from sgdphases.sim.cleansing import MOST_UNLEARNT, Cleansing
@@ -115,6 +116,12 @@ def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
             f"Nothing can be said: {labels.label_share:.0%} of the spread of losses lies between labels, so the "
             "network has learnt some classes and not others. Train it longer, at a higher learning rate, or take "
             "another network.",
+            *lines,
+        ]
+    elif np.median(agreed.loss) > DISBELIEVED:
+        lines = [
+            "Nothing can be said: around t_c the network believes less than half of the labels, and the losses do not "
+            "fall into two populations. Either it has not learnt the task, or nearly all labels are wrong.",
             *lines,
         ]
     else:

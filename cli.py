@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from sgdphases.cli_cleanse import cleanse
 from sgdphases.cli_compare import compare
 from sgdphases.cli_reproduce import reproduce
 from sgdphases.cli_settings import absolute_paths, one_value, option_values, several_values, takes_settings
@@ -168,6 +169,7 @@ def report(
 
 
 app.command()(compare)
+app.command()(cleanse)
 app.command()(reproduce)
 
 

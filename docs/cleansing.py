@@ -20,8 +20,10 @@ from sgdphases.sim.cleansing import WAYS, cleanse, measure_gain
 from sgdphases.sim.settings import make_settings
 from sgdphases.sim.training import noisy_data
 
-COLUMNS = ("wrong", "noise_fraction", "t_clean", "auc", "brier", "calibration", "flagged", "right_kept", "wrong_left")
-COLUMNS += ("accuracy_n", "accuracy_p", *(f"accuracy_{way}" for way in WAYS), *(f"Q_{way}" for way in WAYS))
+COLUMNS = (
+    *("wrong", "noise_fraction", "t_clean", "auc", "brier", "calibration", "flagged", "right_kept", "wrong_left"),
+    *("accuracy_n", "accuracy_p", *(f"accuracy_{way}" for way in WAYS), *(f"Q_{way}" for way in WAYS)),
+)
 
 
 def one(arguments: argparse.Namespace, fraction: float, seed: int) -> dict[str, float]:
@@ -32,7 +34,7 @@ def one(arguments: argparse.Namespace, fraction: float, seed: int) -> dict[str, 
         )
     )  # fmt: skip
     data = noisy_data(settings)
-    found = cleanse(settings, data.x_train, data.y_train, data.n_classes)
+    found = cleanse(settings, data.x_train, data.y_train, data.n_outputs)
     wrong = np.zeros(data.n_samples, bool) if data.wrong is None else data.wrong
     probability, keep = found.found.probability, found.keep
     row = {

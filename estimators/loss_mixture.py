@@ -9,8 +9,9 @@ from scipy import optimize, special, stats
 from sgdphases.estimators.errors import InputError, UsageError
 
 LEAST_LOSS, MOST_LOSS = 1e-7, 50.0  # nats; beyond, float32 knows no more of a probability
-LEAST_GAIN = 0.03  # BIC by which two components must beat one, a sample
+LEAST_GAIN = 10.0  # BIC by which two components must beat one: "very strong" evidence (Kass & Raftery 1995)
 LEAST_SEPARATION = 2.0  # Ashman's D, from which on two equal heaps of equal width show two tops
+MOST_FRACTION = 0.9  # 1 - 1/K for ten classes: with more wrong labels, clean ones no longer set the direction
 DISBELIEVED = float(np.log(2))  # mean loss, in nats, of labels the network holds for less likely than not
 LEAST_VALUES = 20
 STEPS, TOLERANCE = 2000, 1e-7  # of the EM iteration
@@ -51,7 +52,7 @@ class LossMixture:
     mean_c, mean_w, deviation_c, deviation_w : float
         Means and standard deviations of the components.
     gain : float
-        By how much the Bayesian information criterion of one component exceeds that of two, a sample.
+        By how much the Bayesian information criterion of one component exceeds that of two.
     distance : float
         Kolmogorov and Smirnov's: the largest difference between fitted and empirical distribution function.
     """
@@ -69,11 +70,13 @@ class LossMixture:
     def is_two(self) -> bool:
         """Whether two components are there: else the values are one heap with a long tail.
 
-        They must be worth their parameters (gain), apart (separation) and, but for "score", the upper one's labels must
-        be disbelieved by the network: hard samples with right labels form an upper heap, too, but learn soon enough.
+        They must be worth their parameters (gain) and apart (separation). But for "score", the upper one's labels must
+        also be disbelieved by the network, for hard samples with right labels form an upper heap, too, but are learnt
+        soon enough; and it must not hold nearly all samples, for then the lower one is but a tail.
         """
         apart = self.gain > LEAST_GAIN and self.separation > LEAST_SEPARATION
-        return bool(apart and (self.kind == "score" or self._loss(self.mean_w) > DISBELIEVED))
+        fitting = self.fraction < MOST_FRACTION and self._loss(self.mean_w) > DISBELIEVED
+        return bool(apart and (self.kind == "score" or fitting))
 
     @property
     def separation(self) -> float:
@@ -224,7 +227,7 @@ def _fit(values: np.ndarray, kind: str) -> LossMixture:
     one = _distribution(kind, float(values.mean()), spread)
     density = np.log(np.maximum((1 - fraction) * lower.pdf(values) + fraction * upper.pdf(values), 1e-300))
     more = 2 if kind == "log-odds" else 3  # parameters than one component has
-    gain = 2 * float((density - one.logpdf(values)).mean()) - more * np.log(len(values)) / len(values)
+    gain = 2 * float((density - one.logpdf(values)).sum()) - more * np.log(len(values))
     ordered = np.sort(values)
     fitted = (1 - fraction) * lower.cdf(ordered) + fraction * upper.cdf(ordered)
     steps = np.arange(len(values) + 1) / len(values)

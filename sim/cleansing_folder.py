@@ -114,7 +114,8 @@ class CleansingFolder:
                 writer.writerows(rows)
 
         write_whole(self.labels, write_labels)
-        write_whole(self.cleaned, lambda part: np.savez(part, **_kept(labelled, keep)))
+        kept: dict[str, Any] = _kept(labelled, keep)
+        write_whole(self.cleaned, lambda part: np.savez(part, **kept))
         text = json.dumps(summary(found), indent=2, allow_nan=False)
         write_whole(self.summary, lambda part: part.write_text(text + "\n", encoding="utf-8"))
 

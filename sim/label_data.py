@@ -63,8 +63,8 @@ def labelled_data(settings: RunSettings) -> LabelledData:
         raise UsageError(f"{data.name} is a regression: wrong labels are found among classes only.")
     if own is not None:
         return own
-    names = data.class_names or tuple(range(data.n_classes))
-    return LabelledData(data, np.array(names), data.x_train, True)
+    names = np.array(data.class_names) if data.class_names else np.arange(data.n_classes)
+    return LabelledData(data, names, data.x_train, True)
 
 
 def _own_arrays(settings: RunSettings) -> LabelledData | None:

@@ -100,7 +100,7 @@ def prepare(settings: RunSettings) -> Experiment:
         )
     loss = settings.loss if settings.loss != "auto" else ("squared" if data.n_classes is None else "cross-entropy")
     build = backend_class(settings.backend)
-    model, dtype = _network(settings, data)
+    model, dtype = initial_network(settings, data)
     common = dict(loss=loss, dtype=dtype, device=settings.device)
     train = build(model, data.x_train, data.y_train, **common)
     spectrum = train if settings.spectra else None
@@ -121,7 +121,7 @@ def prepare(settings: RunSettings) -> Experiment:
     return replace(made, theory=theory_curves(settings, data, train, wrong, made.marks))
 
 
-def _network(settings: RunSettings, data: Dataset) -> tuple[Any, str | None]:
+def initial_network(settings: RunSettings, data: Dataset) -> tuple[Any, str | None]:
     """The network at its start, and the dtype in which it is to be trained; None leaves that to the backend."""
     rng = stream(settings.seed, "weights")
     if settings.network == "mlp":

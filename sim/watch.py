@@ -13,7 +13,7 @@ from sgdphases.sim.checkpoint import Checkpoint, fingerprint, load_checkpoint, s
 from sgdphases.sim.dataset import Dataset
 from sgdphases.sim.schedule import sample_order, steps_per_epoch
 from sgdphases.sim.settings import RunSettings
-from sgdphases.sim.training import _network as network_of
+from sgdphases.sim.training import initial_network
 
 SAVE_SECONDS = 20.0  # at most this much training is lost
 LEAST_EPOCHS, LEAST_STEPS = 100, 10_000  # of a run that is to reach phase III, at the usual learning rates
@@ -55,7 +55,7 @@ def trainer(settings: RunSettings, x: np.ndarray, y: np.ndarray, n_classes: int)
         K.
     """
     _check(settings, len(x), n_classes)
-    model, dtype = network_of(settings, _plain(x, y, n_classes))
+    model, dtype = initial_network(settings, _plain(x, y, n_classes))
     made: Backend = backend_class(settings.backend)(
         model, x, y, loss="cross-entropy", dtype=dtype, device=settings.device
     )

@@ -32,7 +32,7 @@ def made_up(seed, n=200, probes=12):
     wrong, epochs = rng.random(n) < 0.3, np.geomspace(1, 100, probes)
     own = rng.normal(0, 0.3, n)
     learnt = np.exp(rng.uniform(np.log(20), np.log(100), n))
-    height = np.where(epochs[:, None] < learnt, 2.5, 0.0) * wrong - 1
+    height = np.where(epochs[:, None] < learnt, 4.0, 0.0) * wrong - 1
     signal = np.clip((epochs[:, None] - 1) / 4, 0, 1)
     return epochs, np.logaddexp(0, signal * height + own + rng.normal(0, 0.2, (probes, n))), wrong
 
@@ -49,7 +49,7 @@ def test_increasing_functions_of_the_losses_change_nothing(seed, function):
     assert np.allclose(one.rank, other.rank) and np.allclose(one.agreement, other.agreement)
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(st.integers(0, 2**31))
 def test_samples_may_come_in_any_order(seed):
     epochs, losses, _ = made_up(seed)
@@ -64,7 +64,9 @@ def test_the_medoid_lies_where_wrong_labels_stand_out():
     for seed in range(20):
         epochs, losses, wrong = made_up(seed)
         found = consensus(epochs, losses)
-        assert 3 < found.t_clean < 40 and found.window[0] <= found.t_clean <= found.window[1]
+        at_medoid = losses[epochs == found.t_clean][0]
+        first, there, last = (roc_auc_score(wrong, each) for each in (losses[0], at_medoid, losses[-1]))
+        assert there > 0.8 > max(first, last) and found.window[0] <= found.t_clean <= found.window[1]
         assert roc_auc_score(wrong, found.loss) > 0.95
 
 
@@ -246,10 +248,10 @@ def test_settings_that_cannot_be_trained_are_refused():
 
 
 def test_mnist(mnist_folder):
-    """Five hundred images, half wrong: about as good as the best of all probes, which nobody can know beforehand."""
+    """Fifteen hundred images, half wrong: about as good as the best of all probes, which nobody can know beforehand."""
     small = make_settings(
         dict(
-            dataset="mnist", data_dir=str(mnist_folder), train_size=500, noise_fraction=0.5, epochs=200,
+            dataset="mnist", data_dir=str(mnist_folder), train_size=1500, noise_fraction=0.5, epochs=120,
             checkpoints=30, hidden=(50, 50),
         )
     )  # fmt: skip

@@ -24,7 +24,7 @@ def two_heaps(seed, n=2000, fraction=0.3, gap=4.0, deviation=1.0, start=-1.5):
 
 
 @settings(max_examples=25)
-@given(st.floats(0.05, 0.9), st.floats(3.5, 7), st.floats(0.3, 1.2), st.integers(0, 2**31))
+@given(st.floats(0.05, 0.85), st.floats(3.5, 7), st.floats(0.3, 1.2), st.integers(0, 2**31))
 def test_a_known_mixture_comes_back(fraction, distance, deviation, seed):
     """Tolerances are five standard errors of the complete data, and more for what overlaps: at 3.5 deviations an
     estimate of the fraction is at most twice as uncertain. False alarms: below 1e-5 an example."""
@@ -63,14 +63,15 @@ def test_scikit_learn_finds_the_same(kind):
     assert found.fraction == pytest.approx(model.weights_[upper], abs=3e-3)
     assert sorted([found.mean_c, found.mean_w]) == pytest.approx(sorted(model.means_.ravel()), abs=0.02)
     one = GaussianMixture(1).fit(values[:, None])
-    gain = (one.bic(values[:, None]) - model.bic(values[:, None])) / len(values)
-    assert found.gain == pytest.approx(gain, abs=3e-3)
+    gain = one.bic(values[:, None]) - model.bic(values[:, None])
+    assert found.gain == pytest.approx(gain, rel=0.02)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.integers(0, 2**31), st.floats(0.3, 2), st.floats(-5, 2))
 def test_one_heap_is_one(seed, deviation, mean):
-    """Losses with normal log-odds: a gain of 0.03 a sample is a likelihood ratio of e^15 at n = 1000."""
+    """Losses with normal log-odds: two must be e^5 times likelier after paying for their two parameters, a factor
+    of 1000 more."""
     losses = losses_of(np.random.default_rng(seed).normal(mean, deviation, 1000))
     found = fit_mixture(losses)
     assert not found.is_two and not found.wrong_probability(losses).any()
@@ -81,7 +82,7 @@ def test_hard_samples_that_are_believed_are_no_wrong_labels():
     rng = np.random.default_rng(0)
     easy_and_hard = losses_of(np.concatenate([rng.normal(-8, 1, 800), rng.normal(-2, 1, 200)]))
     found = fit_mixture(easy_and_hard)
-    assert found.gain > 0.03 and found.separation > 2 and not found.is_two
+    assert found.gain > 10 and found.separation > 2 and not found.is_two
     assert fit_mixture(easy_and_hard + 3).is_two  # the same two heaps where the network disbelieves the upper one
 
 
