@@ -13,12 +13,14 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, NullLocator
 
 from sgdphases.estimators.phases import Phases
 
 # Okabe & Ito's palette, told apart with any colour vision; one colour a role, throughout all figures.
 ALL, CLEAN, WRONG, TEST, OTHER = "#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 SHARP, FLOOR = "#E69F00", "#56B4E9"
+MANY_DECADES = 3  # of an axis, beyond which only the decades have ticks
 _SHADES = ("#FFFFFF", "#E8EEF4")
 STYLE: Any = {
     "font.size": 9,
@@ -286,6 +288,8 @@ def _finish(panels: list[Axes], trajectory: xr.Dataset, phases: Phases) -> None:
         axes.set_xscale("log")
         if len(epoch) > 2:
             axes.set_xlim(epoch[1], epoch[-1])
+    for axes in panels:
+        _thin_out_ticks(axes)
     left, right = panels[0].get_xlim()
     for axes in panels:
         for number, phase in enumerate(phases.found):
@@ -298,6 +302,17 @@ def _finish(panels: list[Axes], trajectory: xr.Dataset, phases: Phases) -> None:
         panels[0].set_title(panels[0].get_title(), pad=18)
     for phase in phases.found:
         _name(panels[0], phase.name, max(phase.start, left), min(phase.end, right))
+
+
+def _thin_out_ticks(axes: Axes) -> None:
+    """Between the decades no labels, and over many decades no ticks: they take longer to lay out than all curves."""
+    for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        if axis.get_scale() == "log":
+            decades = np.log10(limits[1] / limits[0])
+            if decades > 2:
+                axis.set_minor_formatter(NullFormatter())
+            if decades > MANY_DECADES and axis is axes.yaxis:
+                axis.set_minor_locator(NullLocator())
 
 
 def _name(axes: Axes, name: str, start: float, end: float) -> None:

@@ -14,6 +14,7 @@ _MIXTURE: dict[str, Any] = {
     "hidden": (100, 100, 100),
     "batch_size": 50,
     "checkpoints": 80,
+    "alignment_batches": 12,
 }
 _TEACHER: dict[str, Any] = {
     "dataset": "teacher-student",
@@ -23,6 +24,7 @@ _TEACHER: dict[str, Any] = {
     "hidden": (100, 100, 100),
     "batch_size": 50,
     "checkpoints": 80,
+    "alignment_batches": 12,
 }
 
 
