@@ -43,7 +43,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "mixture-opposed": Preset(
         "The same at a tenth of the learning rate: four phases, R_cw < 0 in phase III.",
-        {**_MIXTURE, "noise_fraction": 0.5, "learning_rate": 0.02, "epochs": 400},
+        {**_MIXTURE, "noise_fraction": 0.5, "learning_rate": 0.02, "epochs": 300},
     ),
     "mixture-clean": Preset(
         "The same clouds with every label right: fast learning, then exploration.",
@@ -55,7 +55,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "teacher-opposed": Preset(
         "The same at a tenth of the learning rate: four phases, R_cw < 0 in phase III.",
-        {**_TEACHER, "noise_fraction": 0.5, "learning_rate": 0.02, "epochs": 400},
+        {**_TEACHER, "noise_fraction": 0.5, "learning_rate": 0.02, "epochs": 320},
     ),
     "teacher-clean": Preset(
         "The same teacher with every label right: fast learning, then exploration.",
