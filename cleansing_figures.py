@@ -7,10 +7,9 @@ from matplotlib.figure import Figure
 
 from sgdphases.estimators.cleansing import Consensus, WrongLabels
 from sgdphases.estimators.loss_mixture import SCALES
-from sgdphases.figures import ALL, CLEAN, OTHER, STYLE, TEST, WRONG
+from sgdphases.figures import ALL, CLEAN, OTHER, SHADES, STYLE, TEST, WRONG
 
 SUSPECTS = 40
-_SHADE = "#E8EEF4"
 _BINS = 60
 SCALE_NAMES = {
     "log-odds": "log-odds against the given label, $\\log\\,[(1-p)/p]$",
@@ -35,7 +34,7 @@ def agreement_figure(found: Consensus) -> Figure:
         medoid = int(np.flatnonzero(found.epochs == found.t_clean)[0])
         left.plot([medoid], [medoid], "x", color=WRONG, markersize=8, markeredgewidth=2)
         figure.colorbar(shown, ax=left, label="rank correlation of losses", shrink=0.85)
-        right.axvspan(*found.window, facecolor=_SHADE, edgecolor="none", label="window")
+        right.axvspan(*found.window, facecolor=SHADES[1], edgecolor="none", label="window")
         right.plot(found.epochs, found.agreement.mean(axis=1), color=ALL, label="with all probes, mean")
         right.plot(found.epochs, found.agreement[medoid], "--", color=CLEAN, label="with the probe at $t_c$")
         right.axvline(found.t_clean, color=WRONG, linestyle=":", label=f"$t_c$ = {found.t_clean:.3g} epochs")

@@ -11,11 +11,30 @@ from rich.console import Console
 from sgdphases.cli_cleanse import cleanse
 from sgdphases.cli_compare import compare
 from sgdphases.cli_reproduce import reproduce
-from sgdphases.cli_settings import absolute_paths, one_value, option_values, several_values, takes_settings
+from sgdphases.cli_settings import (
+    DataName,
+    DataOptions,
+    PresetName,
+    SettingsFile,
+    absolute_paths,
+    one_value,
+    option_values,
+    several_values,
+    takes_settings,
+)  # fmt: skip
 from sgdphases.cli_theory import app as theory_app
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
 from sgdphases.sim.settings import make_settings, read_settings
-from sgdphases.terminal import console, interrupts, progress, show_checks, show_report, show_sweep, sweep_progress
+from sgdphases.terminal import (
+    INTERRUPTED,
+    console,
+    interrupts,
+    progress,
+    show_checks,
+    show_report,
+    show_sweep,
+    sweep_progress,
+)  # fmt: skip
 
 app = typer.Typer(
     help="Measure, predict and use the phases of learning of stochastic gradient descent.",
@@ -25,28 +44,19 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(theory_app, name="theory")
-INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
 takes_several_settings = partial(takes_settings, several=True)
 
 
 @app.command()
 @takes_settings
 def run(
-    dataset: Annotated[
-        str | None,
-        typer.Argument(help="A name from `sgdphases datasets`, or a path that ends in .npz.", show_default=False),
-    ] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings in TOML; flags win.", show_default=False)] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="Settings by name: see `sgdphases presets`; flags win.", show_default=False)
-    ] = None,
+    dataset: DataName = None,
+    config: SettingsFile = None,
+    preset: PresetName = None,
     out: Annotated[
         Path | None, typer.Option(help=r"New folder for the run. \[default: runs/DATASET-001, …]", show_default=False)
     ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("-o", "--option", help="NAME=VALUE for the data set, as often as needed.", show_default=False),
-    ] = None,
+    option: DataOptions = None,
     *,
     values: dict[str, Any],
 ) -> None:
@@ -68,17 +78,12 @@ def run(
 @app.command()
 @takes_several_settings
 def sweep(
-    dataset: Annotated[
-        str | None,
-        typer.Argument(help="A name from `sgdphases datasets`, or a path that ends in .npz.", show_default=False),
-    ] = None,
+    dataset: DataName = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Repeat everything with so many seeds.", show_default=False)
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings in TOML; flags win.", show_default=False)] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="Settings by name: see `sgdphases presets`; flags win.", show_default=False)
-    ] = None,
+    config: SettingsFile = None,
+    preset: PresetName = None,
     out: Annotated[
         Path | None,
         typer.Option(help=r"New folder for the sweep. \[default: sweeps/DATASET-001, …]", show_default=False),
@@ -89,10 +94,7 @@ def sweep(
     dask: Annotated[
         str | None, typer.Option(help="Scheduler of a Dask cluster to run on instead.", metavar="ADDRESS")
     ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("-o", "--option", help="NAME=VALUE for the data set, as often as needed.", show_default=False),
-    ] = None,
+    option: DataOptions = None,
     *,
     values: dict[str, Any],
 ) -> None:

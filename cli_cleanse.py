@@ -7,11 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from sgdphases.cli_settings import absolute_paths, one_value, option_values, takes_settings
+from sgdphases.cli_settings import DataOptions, absolute_paths, one_value, option_values, takes_settings
 from sgdphases.estimators.errors import UsageError
-from sgdphases.terminal import console, interrupts, print_table
+from sgdphases.terminal import INTERRUPTED, console, interrupts, print_table, stage_progress
 
-INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
 WITHOUT_EFFECT = (
     "alignment_batches", "loss", "sample_losses", "sharp_directions", "spectra", "spectrum_parameters", "with_theory",
     "wrong_labels",
@@ -50,10 +49,7 @@ def cleanse(
     ] = None,
     mixture: Annotated[str, typer.Option(help="Fitted to log-odds, log-loss, loss, or as beta.")] = "log-odds",
     per_class: Annotated[bool, typer.Option("--per-class", help="Fit each class by itself.")] = False,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("-o", "--option", help="NAME=VALUE for the data set, as often as needed.", show_default=False),
-    ] = None,
+    option: DataOptions = None,
     *,
     values: dict[str, Any],
 ) -> None:
@@ -71,7 +67,7 @@ def cleanse(
     from sgdphases.estimators.loss_mixture import SCALES
     from sgdphases.sim.cleansing_folder import CleansingFolder
     from sgdphases.sim.label_data import labelled_data
-    from sgdphases.sim.run_folder import first_free
+    from sgdphases.sim.new_folder import first_free
     from sgdphases.sim.settings import make_settings
     from sgdphases.sim.watch import enough_epochs
 
@@ -106,7 +102,7 @@ def _run(folder: Any, settings: Any, labelled: Any, mixture: str, per_class: boo
 
     data = labelled.data
     try:
-        with interrupts() as pressed, _progress() as show:
+        with interrupts() as pressed, stage_progress() as show:
 
             def told(what: str, step: int, last: int) -> None:
                 show(what, step, last)
@@ -129,32 +125,3 @@ def _run(folder: Any, settings: Any, labelled: Any, mixture: str, per_class: boo
     print_table(heading, rows[:10])
     for name, path in (("labels", folder.labels), ("cleaned", folder.cleaned), ("report", folder.report)):
         console.print(f"{name}: {path}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _progress() -> Any:
-    """A bar a stage; on a plain stream, a line when a stage begins."""
-    from contextlib import contextmanager
-
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    @contextmanager
-    def bars() -> Any:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TaskProgressColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-            tasks: dict[str, Any] = {}
-
-            def show(what: str, step: int, last: int) -> None:
-                if what not in tasks:
-                    tasks[what] = bar.add_task(what, total=last)
-                    if not console.is_terminal:
-                        console.print(what, markup=False, highlight=False)
-                bar.update(tasks[what], completed=step)
-
-            yield show
-
-    return bars()

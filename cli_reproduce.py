@@ -6,10 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from sgdphases.estimators.errors import UsageError
-from sgdphases.terminal import console, sweep_progress
+from sgdphases.terminal import INTERRUPTED, console, sweep_progress
 
 MNIST_FILES, CIFAR_FILES = "train-images*", "data_batch_1*"
-INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
 
 
 def reproduce(
@@ -47,7 +46,6 @@ def reproduce(
         FULL,
         QUICK,
         SWEEPS,
-        check_same,
         data_folder,
         finished,
         paper_sweeps,
@@ -55,7 +53,7 @@ def reproduce(
         waiting,
     )
     from sgdphases.sim.sweep import run_sweep
-    from sgdphases.sim.sweep_folder import SweepFolder, start_sweep
+    from sgdphases.sim.sweep_folder import SweepFolder, check_sweep, start_sweep
 
     wanted = _chosen(figures, tuple(SWEEPS))
     if data_dir is None:
@@ -71,7 +69,7 @@ def reproduce(
     folders = {name: SweepFolder(place / "sweeps" / name) for name in plans}
     _check_place(place)
     for name, plan in plans.items():
-        check_same(folders[name], plan)
+        check_sweep(folders[name], plan)
     if "fig1" in wanted and cifar is None:
         console.print(
             f"no CIFAR-10 files ({CIFAR_FILES}) are in {data_dir / 'cifar10'}: figure 1 is drawn without its "

@@ -5,12 +5,26 @@ import os
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sgdphases.estimators.errors import UsageError
 from sgdphases.sim.settings import RunSettings
+
+DataName = Annotated[
+    str | None,
+    typer.Argument(help="A name from `sgdphases datasets`, or a path that ends in .npz.", show_default=False),
+]
+SettingsFile = Annotated[Path | None, typer.Option(help="Settings in TOML; flags win.", show_default=False)]
+PresetName = Annotated[
+    str | None, typer.Option(help="Settings by name: see `sgdphases presets`; flags win.", show_default=False)
+]
+DataOptions = Annotated[
+    list[str] | None,
+    typer.Option("-o", "--option", help="NAME=VALUE for the data set, as often as needed.", show_default=False),
+]
 
 
 @dataclass(frozen=True)

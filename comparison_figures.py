@@ -13,17 +13,28 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sgdphases.estimators.comparison import Comparison
-from sgdphases.estimators.errors import InputError
-from sgdphases.figures import ALL, CLEAN, FLOOR, OTHER, SHARP, STYLE, TEST, WRONG, worth_showing
+from sgdphases.figures import (
+    ALL,
+    CLEAN,
+    FLOOR,
+    OTHER,
+    SHARP,
+    STYLE,
+    TEST,
+    WRONG,
+    name_above,
+    shade_bands,
+    worth_showing,
+)
 from sgdphases.page import note, page, saved_picture, table
 from sgdphases.report import COLUMNS, number
 from sgdphases.sim.atomic import write_whole
+from sgdphases.sim.new_folder import created
 
 RUN_COLOURS = (CLEAN, WRONG, TEST, ALL, OTHER, SHARP, FLOOR)
 RUN_LINES = ("-", "--", "-.", ":")  # their number and that of the colours share no factor: 28 runs look different
 MARKS = {True: "yes", False: "no", None: "–"}
 AGREEMENT = {True: "all agree", False: "differ", None: "open"}
-_SHADES = ("#FFFFFF", "#E8EEF4")
 _RELATIVE = "relative to $A$ at $\\tau = 1$"
 _MISSED = "fraction misclassified"
 
@@ -149,8 +160,7 @@ def write_comparison(folder: Path, comparison: Comparison, paths: Mapping[str, P
     figures = {name: draw_overlay(picture, comparison) for name, picture in OVERLAYS.items()}
     record = {"runs": {name: str(path) for name, path in paths.items()}, **comparison.to_dict()}
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with created(folder):
         write_whole(folder / "comparison.json", lambda part: part.write_text(text, encoding="utf-8"))
         pictures = []
         for name, figure in figures.items():
@@ -159,8 +169,6 @@ def write_comparison(folder: Path, comparison: Comparison, paths: Mapping[str, P
             pictures.append(f"<h2>{html.escape(title)}</h2>{image}{note(OVERLAYS[name].note)}")
         place, content = folder / "comparison.html", _page(comparison, paths, pictures)
         write_whole(place, lambda part: part.write_text(content, encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror or error}; choose another with --out.") from None
     return place
 
 
@@ -235,15 +243,11 @@ def _bands(axes: Axes, kind: tuple[str, ...], *, named: bool) -> None:
     """Phases as equal bands, named above the panels of the first row."""
     axes.set_xlim(0, len(kind))
     axes.set_xticks(range(len(kind) + 1))
-    for place, name in enumerate(kind):
-        axes.axvspan(place, place + 1, facecolor=_SHADES[place % 2], edgecolor="none", zorder=-2)
-        if place:
-            axes.axvline(place, color="0.5", linewidth=0.8, linestyle="--", zorder=-1)
-        if named:
-            axes.annotate(name, (place + 0.5, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 4),
-                          textcoords="offset points", ha="center", fontsize=9, color="0.25")  # fmt: skip
+    shade_bands(axes, [(place, place + 1) for place in range(len(kind))])
     if named:
         axes.set_title(axes.get_title(), pad=18)
+        for place, name in enumerate(kind):
+            name_above(axes, name, place + 0.5)
 
 
 def _page(comparison: Comparison, paths: Mapping[str, Path], pictures: list[str]) -> str:

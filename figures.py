@@ -21,7 +21,7 @@ from sgdphases.estimators.phases import Phases
 ALL, CLEAN, WRONG, TEST, OTHER = "#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 SHARP, FLOOR = "#E69F00", "#56B4E9"
 MANY_DECADES = 3  # of an axis, beyond which only the decades have ticks
-_SHADES = ("#FFFFFF", "#E8EEF4")
+SHADES = ("#FFFFFF", "#E8EEF4")
 STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -292,16 +292,33 @@ def _finish(panels: list[Axes], trajectory: xr.Dataset, phases: Phases) -> None:
         _thin_out_ticks(axes)
     left, right = panels[0].get_xlim()
     for axes in panels:
-        for number, phase in enumerate(phases.found):
-            start = max(phase.start, left)
-            axes.axvspan(start, phase.end, facecolor=_SHADES[number % 2], edgecolor="none", zorder=-2)
-            if number:
-                axes.axvline(start, color="0.5", linewidth=0.8, linestyle="--", zorder=-1)
+        shade_bands(axes, [(max(phase.start, left), phase.end) for phase in phases.found])
         axes.set_xlim(left, right)
     if phases.found:
         panels[0].set_title(panels[0].get_title(), pad=18)
+    name_phases(panels[0], phases, left, right)
+
+
+def shade_bands(axes: Axes, spans: list[tuple[float, float]]) -> None:
+    """Spans of the horizontal axis in alternating shades, with a dashed line between two."""
+    for number, (start, end) in enumerate(spans):
+        axes.axvspan(start, end, facecolor=SHADES[number % 2], edgecolor="none", zorder=-2)
+        if number:
+            axes.axvline(start, color="0.5", linewidth=0.8, linestyle="--", zorder=-1)
+
+
+def name_phases(axes: Axes, phases: Phases, left: float, right: float) -> None:
+    """Write each phase's name above the middle of its span, as far as a logarithmic axis shows it."""
     for phase in phases.found:
-        _name(panels[0], phase.name, max(phase.start, left), min(phase.end, right))
+        start, end = max(phase.start, left), min(phase.end, right)
+        if start < end:
+            name_above(axes, phase.name, float(np.sqrt(start * end)))
+
+
+def name_above(axes: Axes, name: str, place: float) -> None:
+    """A name above the panel, at a place of its horizontal axis."""
+    axes.annotate(name, (place, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 4),
+                  textcoords="offset points", ha="center", fontsize=9, color="0.25")  # fmt: skip
 
 
 def _thin_out_ticks(axes: Axes) -> None:
@@ -313,11 +330,3 @@ def _thin_out_ticks(axes: Axes) -> None:
                 axis.set_minor_formatter(NullFormatter())
             if decades > MANY_DECADES and axis is axes.yaxis:
                 axis.set_minor_locator(NullLocator())
-
-
-def _name(axes: Axes, name: str, start: float, end: float) -> None:
-    """Write a phase's name above the middle of its span on the logarithmic axis."""
-    if start < end:
-        middle = float(np.sqrt(start * end))
-        axes.annotate(name, (middle, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 4),
-                      textcoords="offset points", ha="center", fontsize=9, color="0.25")  # fmt: skip

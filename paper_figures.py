@@ -18,11 +18,10 @@ from sgdphases.estimators.paper_claims import line, solved_from
 from sgdphases.estimators.paper_spectra import PAPER_DIMENSIONS, accumulated, phase_spectrum
 from sgdphases.estimators.phase_time import combine_phases
 from sgdphases.estimators.phases import Phases, find_phases, phase_medians
-from sgdphases.figures import ALL, CLEAN, OTHER, SHARP, STYLE, TEST, WRONG
+from sgdphases.figures import ALL, CLEAN, OTHER, SHARP, STYLE, TEST, WRONG, name_phases, shade_bands
 
 Runs = Sequence[xr.Dataset]
 PHASE_COLOURS = {"fast learning": ALL, "exploration": WRONG, "I": ALL, "II": CLEAN, "III": WRONG, "IV": TEST}
-_SHADES = ("#FFFFFF", "#E8EEF4")
 _PAPER: Any = {**STYLE, "font.size": 8, "axes.titlesize": 9, "lines.linewidth": 1.2, "legend.fontsize": 7}
 
 
@@ -312,18 +311,9 @@ def _shade(panels: list[Axes], runs: Runs, phases: Phases, heading: str) -> None
         axes.set_xscale("log")
         axes.set_xlim(left, right)
         axes.xaxis.set_minor_formatter(NullFormatter())
-        for number, phase in enumerate(phases.found):
-            axes.axvspan(max(phase.start, left), phase.end, facecolor=_SHADES[number % 2], edgecolor="none", zorder=-2)
-            if number:
-                axes.axvline(phase.start, color="0.5", linewidth=0.8, linestyle="--", zorder=-1)
+        shade_bands(axes, [(max(phase.start, left), phase.end) for phase in phases.found])
     panels[0].set_title(heading, pad=16 if phases.found else None)
-    for phase in phases.found:
-        start, end = max(phase.start, left), min(phase.end, right)
-        if start < end:
-            panels[0].annotate(
-                phase.name, (float(np.sqrt(start * end)), 1.0), xycoords=("data", "axes fraction"), xytext=(0, 4),
-                textcoords="offset points", ha="center", fontsize=8, color="0.25",
-            )  # fmt: skip
+    name_phases(panels[0], phases, left, right)
 
 
 def _plain_ticks(axis: Axis, steps: tuple[int, ...]) -> None:

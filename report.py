@@ -28,7 +28,7 @@ COLUMNS = {
 NETWORKS = {"cnn": "Small convolutional network", "resnet": "Small residual network"}
 
 
-def write_report(folder: RunFolder) -> Phases:
+def write_report(folder: RunFolder) -> tuple[xr.Dataset, Phases, list[Signature]]:
     """Find the phases of a run, draw its figures, and write its page.
 
     Parameters
@@ -38,7 +38,9 @@ def write_report(folder: RunFolder) -> Phases:
 
     Returns
     -------
-    Phases
+    trajectory : xarray.Dataset
+    phases : Phases
+    found : list of Signature
 
     Raises
     ------
@@ -47,8 +49,13 @@ def write_report(folder: RunFolder) -> Phases:
     """
     settings, trajectory = folder.read_settings(), folder.read_trajectory()
     phases = find_phases(trajectory)
-    shown = [vars(each) for each in signatures(trajectory, phases)]
-    text = json.dumps({**phases.to_dict(), "signatures": shown}, indent=2, ensure_ascii=False, allow_nan=False)
+    found = signatures(trajectory, phases)
+    text = json.dumps(
+        {**phases.to_dict(), "signatures": [vars(each) for each in found]},
+        indent=2,
+        ensure_ascii=False,
+        allow_nan=False,
+    )
     write_whole(folder.phases, lambda part: part.write_text(text + "\n", encoding="utf-8"))
     folder.figures.mkdir(exist_ok=True)
     pictures = [
@@ -57,9 +64,9 @@ def write_report(folder: RunFolder) -> Phases:
         + note(picture.note)
         for name, picture in pictures_of(trajectory).items()
     ]
-    text = _page(settings, folder.config.read_text(encoding="utf-8"), trajectory, phases, pictures)
+    text = _page(settings, folder.config.read_text(encoding="utf-8"), trajectory, phases, found, pictures)
     write_whole(folder.report, lambda part: part.write_text(text, encoding="utf-8"))
-    return phases
+    return trajectory, phases, found
 
 
 def phase_rows(trajectory: xr.Dataset, phases: Phases) -> tuple[list[str], list[list[str]]]:
@@ -88,7 +95,14 @@ def number(value: float) -> str:
     return f"{value:.2g}" if math.isfinite(value) else "–"
 
 
-def _page(settings: RunSettings, config: str, trajectory: xr.Dataset, phases: Phases, pictures: list[str]) -> str:
+def _page(
+    settings: RunSettings,
+    config: str,
+    trajectory: xr.Dataset,
+    phases: Phases,
+    found: list[Signature],
+    pictures: list[str],
+) -> str:
     epoch = float(trajectory["epoch"][-1])
     done = "" if epoch >= settings.epochs else f" (unfinished: {epoch:.4g} of {settings.epochs} epochs so far)"
     layers = f"Network with hidden layers {', '.join(map(str, settings.hidden)) or 'none'} ({settings.activation})"
@@ -100,7 +114,7 @@ def _page(settings: RunSettings, config: str, trajectory: xr.Dataset, phases: Ph
     heading, rows = phase_rows(trajectory, phases)
     medians = table(heading, rows) + note("Medians over the checkpoints of a phase.") if rows else ""
     missing = [f"Not reached: {name} – {reason}." for name, reason in phases.not_reached.items()]
-    remarks = "".join(map(note, [*missing, *signature_lines(signatures(trajectory, phases))]))
+    remarks = "".join(map(note, [*missing, *signature_lines(found)]))
     return page(
         f"Phases of learning: {settings.dataset}",
         f"<p>{html.escape(intro)}</p>{pictures[0]}<h2>Phase by phase</h2>{medians}{remarks}{''.join(pictures[1:])}"

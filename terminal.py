@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 console = Console()
+INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
 MOST_ROWS = 40  # of a sweep's table on the terminal
 
 
@@ -68,17 +69,15 @@ def _status(state: Any) -> str:
 
 def show_report(folder: Any) -> None:
     """Write the report and print the table of phases and where the report is."""
-    from sgdphases.estimators.signatures import signatures
     from sgdphases.report import phase_rows, signature_lines, write_report
 
     with console.status("drawing"):
-        phases = write_report(folder)
-    trajectory = folder.read_trajectory()
+        trajectory, phases, shown = write_report(folder)
     heading, rows = phase_rows(trajectory, phases)
     print_table(heading, rows)
     for name, reason in phases.not_reached.items():
         console.print(f"not reached: {name} – {reason}", markup=False)
-    for line in signature_lines(signatures(trajectory, phases)):
+    for line in signature_lines(shown):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"report: {folder.report}", markup=False, highlight=False, soft_wrap=True)
 
@@ -104,6 +103,25 @@ def sweep_progress(folder: Any, plan: Any) -> Iterator[Any]:
                 bar.console.print(f"{outcome.member.name} failed: {outcome.failure}", markup=False, style="red")
             elif not console.is_terminal:
                 console.print(f"{outcome.member.name} ended", markup=False, highlight=False)
+
+        yield show
+
+
+@contextmanager
+def stage_progress() -> Iterator[Any]:
+    """A bar a stage of some work; on a plain stream, a line when a stage begins."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn(), TimeRemainingColumn()]
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(stage: str, step: int, last: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=last)
+                if not console.is_terminal:
+                    console.print(stage, markup=False, highlight=False)
+            bar.update(tasks[stage], completed=step)
 
         yield show
 

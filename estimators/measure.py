@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sgdphases.estimators.alignment import sampled_alignment
-from sgdphases.estimators.backend import Backend, backend_class, chunks, to_numpy
+from sgdphases.estimators.backend import Backend, Scores, backend_class, chunks, to_numpy
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.exact import exact
 from sgdphases.estimators.mlp import MLP
@@ -173,11 +173,15 @@ def measure_backend(
 
 
 def mean_scores(backend: Backend) -> tuple[float, float]:
-    """Mean loss and error over all samples of a backend: a forward pass in chunks; the error is NaN for regression."""
+    """Mean loss and error over all samples of a backend: a forward pass; the error is NaN for regression."""
+    found = all_scores(backend)
+    return float(found.loss.mean()), float(1.0 - found.correct.mean())
+
+
+def all_scores(backend: Backend) -> Scores:
+    """Losses and correctness of all samples of a backend, in their order: a forward pass in chunks."""
     pieces = [backend.scores(piece) for piece in chunks(np.arange(backend.n_samples), backend.chunk_size)]
-    loss = np.concatenate([piece.loss for piece in pieces]).mean()
-    error = 1.0 - np.concatenate([piece.correct for piece in pieces]).mean()
-    return float(loss), float(error)
+    return Scores(*(np.concatenate(part) for part in zip(*pieces, strict=True)))
 
 
 def _default_backend(model: Any) -> str:

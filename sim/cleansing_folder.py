@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.estimators.errors import UsageError
 from sgdphases.sim.atomic import write_whole
 from sgdphases.sim.cleansing import Cleansing
 from sgdphases.sim.label_data import LabelledData
+from sgdphases.sim.new_folder import created
 from sgdphases.sim.settings import RunSettings, make_settings, read_settings, settings_toml
 
 HEADING = ("index", "given", "probability_wrong", "suggested", "loss", "kept")
@@ -85,14 +86,9 @@ class CleansingFolder:
 
     def start(self, settings: RunSettings, options: dict[str, Any]) -> None:
         """Create the folder, and write the settings; raises InputError where it cannot be written."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
+        with created(self.path):
             write_whole(self.options, lambda part: part.write_text(json.dumps(options) + "\n", encoding="utf-8"))
             write_whole(self.config, lambda part: part.write_text(settings_toml(settings), encoding="utf-8"))
-        except OSError as error:
-            raise InputError(
-                f"{self.path} cannot be written: {error.strerror or error}; choose another with --out."
-            ) from None
 
     def write(self, labelled: LabelledData, found: Cleansing) -> None:
         """Write ``labels.csv``, ``cleaned.npz`` and ``cleansing.json``."""

@@ -9,10 +9,8 @@ import numpy as np
 
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.sim.dataset import Dataset
-from sgdphases.sim.label_noise import add_label_noise, load_labels, load_transition
 from sgdphases.sim.settings import RunSettings
-from sgdphases.sim.streams import stream
-from sgdphases.sim.training import noisy_data
+from sgdphases.sim.training import noisy_data, with_label_noise
 from sgdphases.sim.wrong_labels import scaled, usable_samples
 
 _UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
@@ -100,12 +98,4 @@ def _own_arrays(settings: RunSettings) -> LabelledData | None:
         raise InputError(f"{path}: all labels are {classes[0]}: give samples of two classes at least.")
     encoded = {name: np.searchsorted(classes, values) for name, values in labels.items()}
     data = Dataset(path.name, x, encoded["y"], x[:1], encoded["y"][:1], len(classes), encoded.get("y_clean"))
-    noisy = add_label_noise(
-        data,
-        kind=settings.noise_kind,
-        fraction=settings.noise_fraction,
-        rng=stream(settings.seed, "labels"),
-        transition=None if settings.transition_matrix is None else load_transition(settings.transition_matrix),
-        labels=None if settings.noisy_labels is None else load_labels(settings.noisy_labels),
-    )
-    return LabelledData(noisy, classes, arrays["x"], False)
+    return LabelledData(with_label_noise(settings, data), classes, arrays["x"], False)

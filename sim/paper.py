@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.measure import measure_backend
 from sgdphases.estimators.spectrum import noise_spectrum
 from sgdphases.sim.schedule import sample_order
 from sgdphases.sim.settings import RunSettings
 from sgdphases.sim.sweep_folder import SweepFolder, is_finished
-from sgdphases.sim.sweep_plan import SweepPlan, plan_sweep, plan_toml
+from sgdphases.sim.sweep_plan import SweepPlan, plan_sweep
 from sgdphases.sim.training import prepare
 
 LEARNING_RATE, BATCH_SIZE = 0.1, 50  # the paper's alpha and B
@@ -134,19 +134,6 @@ def data_folder(root: Path, name: str, files: str) -> Path | None:
         if any(folder.glob(files)) or any(folder.glob(f"*/{files}")):
             return folder.absolute()
     return None
-
-
-def check_same(folder: SweepFolder, plan: SweepPlan) -> None:
-    """Raise a UsageError if the folder holds a sweep by another plan; nothing is written."""
-    try:
-        same = not folder.plan.exists() or folder.plan.read_text(encoding="utf-8") == plan_toml(plan)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{folder.plan} cannot be read: {error}; choose another folder with --out.") from None
-    if not same:
-        raise UsageError(
-            f"{folder.path} was begun with other settings: give the same flags and the same data folder to go on "
-            "there, or choose another folder with --out."
-        )
 
 
 def waiting(folder: SweepFolder, plan: SweepPlan) -> list[RunSettings]:

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.estimators.errors import UsageError
 from sgdphases.sim.atomic import write_whole
 from sgdphases.sim.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sgdphases.sim.new_folder import created, first_free, refuse_full
 from sgdphases.sim.settings import RunSettings, make_settings, read_settings, settings_toml
 from sgdphases.sim.trajectory import read_trajectory, trajectory_dataset, write_trajectory
 
@@ -98,15 +99,8 @@ def free_folder(out: Path | None, dataset: str) -> RunFolder:
         raise UsageError(
             f"{out} already holds a run: go on with `sgdphases resume {out}`, or choose another folder with --out."
         )
-    if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
-        raise UsageError(f"{out} is there and not an empty folder: choose another with --out.")
+    refuse_full(folder.path)
     return folder
-
-
-def first_free(parent: str, dataset: str) -> Path:
-    """The first of ``PARENT/DATASET-001``, ``-002``, … that is not there."""
-    stem = Path(dataset).stem
-    return next(path for n in range(1, 10**6) if not (path := Path(f"{parent}/{stem}-{n:03d}")).exists())
 
 
 def start_folder(folder: RunFolder, settings: RunSettings) -> None:
@@ -117,10 +111,5 @@ def start_folder(folder: RunFolder, settings: RunSettings) -> None:
     InputError
         If the folder cannot be written.
     """
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
+    with created(folder.path):
         write_whole(folder.config, lambda part: part.write_text(settings_toml(settings), encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{folder.path} cannot be written: {error.strerror or error}; choose another with --out."
-        ) from None

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.sim.atomic import write_whole
-from sgdphases.sim.run_folder import RunFolder, first_free
+from sgdphases.sim.new_folder import created, first_free, refuse_full
+from sgdphases.sim.run_folder import RunFolder
 from sgdphases.sim.settings import RunSettings
 from sgdphases.sim.sweep_plan import Member, SweepPlan, plan_toml, read_plan
 from sgdphases.sim.trajectory import last_epoch
@@ -74,32 +75,37 @@ def free_sweep_folder(out: Path | None, dataset: str) -> SweepFolder:
     return SweepFolder(first_free("sweeps", dataset) if out is None else Path(out))
 
 
+def check_sweep(folder: SweepFolder, plan: SweepPlan) -> None:
+    """Refuse a folder that holds anything but a sweep by this plan; nothing is written.
+
+    Raises
+    ------
+    UsageError
+        If it holds something else.
+    InputError
+        If the plan in it cannot be read.
+    """
+    if not folder.plan.exists():
+        refuse_full(folder.path)
+    elif folder.read_plan() != read_plan(plan_toml(plan)):
+        raise UsageError(
+            f"{folder.path} holds another sweep, begun with other settings or data: go on with `sgdphases resume "
+            f"{folder.path}`, or choose another folder with --out."
+        )
+
+
 def start_sweep(folder: SweepFolder, plan: SweepPlan) -> None:
     """Create the folder and write the plan; a folder that holds the same plan is left as it is.
 
     Raises
     ------
-    UsageError
-        If the folder holds anything else.
-    InputError
-        If it cannot be written.
+    UsageError, InputError
+        As `check_sweep` does; and if the folder cannot be written.
     """
-    if folder.plan.exists():
-        if folder.read_plan() != read_plan(plan_toml(plan)):
-            raise UsageError(
-                f"{folder.path} holds another sweep: go on with `sgdphases resume {folder.path}`, or choose another "
-                "folder with --out."
-            )
-        return
-    if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
-        raise UsageError(f"{folder.path} is there and not an empty folder: choose another with --out.")
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        write_whole(folder.plan, lambda part: part.write_text(plan_toml(plan), encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{folder.path} cannot be written: {error.strerror or error}; choose another with --out."
-        ) from None
+    check_sweep(folder, plan)
+    if not folder.plan.exists():
+        with created(folder.path):
+            write_whole(folder.plan, lambda part: part.write_text(plan_toml(plan), encoding="utf-8"))
 
 
 def is_finished(folder: RunFolder, settings: RunSettings) -> bool:

@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Any
 
 import tomli_w
@@ -87,16 +88,12 @@ def plan_sweep(base: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> Sw
             raise UsageError(f"axis {axis} has no values: give at least one.")
         if len(set(map(plain, values))) < len(values):
             raise UsageError(f"axis {axis} has a value twice: {', '.join(str(plain(v)) for v in values)}.")
-        for value in values:
-            make_settings(_combined(plan.base, {axis: value}))
     if len(set(plan.dimensions)) < len(plan.axes):
         raise UsageError(f"axes {', '.join(plan.axes)}: a setting and an option of the same name cannot both vary.")
-    n_members = 1
-    for n in plan.shape:
-        n_members *= n
+    n_members = prod(plan.shape)
     if n_members > MOST:
         raise UsageError(f"the axes span {n_members} runs: at most {MOST} fit into one sweep; take fewer values.")
-    plan.members()
+    plan.members()  # every combination makes settings
     return plan
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from sgdphases.estimators.backend import Backend, backend_class, chunks
+from sgdphases.estimators.backend import Backend, backend_class
 from sgdphases.estimators.curvature import check_sharp_directions, leading_curvature
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
-from sgdphases.estimators.measure import make_backend, mean_scores, measure_backend
+from sgdphases.estimators.measure import all_scores, make_backend, mean_scores, measure_backend
 from sgdphases.estimators.mlp import initial_mlp
 from sgdphases.estimators.order_parameters import OrderParameters
 from sgdphases.estimators.sharp_floor import sharp_and_floor
@@ -149,8 +149,19 @@ def noisy_data(settings: RunSettings) -> Dataset:
         data_dir=settings.data_dir,
         rng=stream(settings.seed, "data"),
     )
+    return with_label_noise(settings, clean)
+
+
+def with_label_noise(settings: RunSettings, data: Dataset) -> Dataset:
+    """A data set with the wrong labels that these settings ask for.
+
+    Raises
+    ------
+    UsageError, InputError
+        As `add_label_noise` does.
+    """
     return add_label_noise(
-        clean,
+        data,
         kind=settings.noise_kind,
         fraction=settings.noise_fraction,
         rng=stream(settings.seed, "labels"),
@@ -281,10 +292,8 @@ def _sample_losses(experiment: Experiment) -> dict[str, Any]:
     """The loss of every training sample, and which of them are wrong, if that is known."""
     if not experiment.settings.sample_losses:
         return {}
-    train = experiment.train
-    pieces = [train.scores(piece).loss for piece in chunks(np.arange(train.n_samples), train.chunk_size)]
     known = {} if experiment.wrong is None else {"wrong": experiment.wrong}
-    return {"sample_loss": np.concatenate(pieces).astype(np.float32), **known}
+    return {"sample_loss": all_scores(experiment.train).loss.astype(np.float32), **known}
 
 
 def _appended(rows: dict[str, np.ndarray], row: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sgdphases.estimators.backend import Backend, backend_class, chunks
+from sgdphases.estimators.backend import Backend, backend_class
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
+from sgdphases.estimators.measure import all_scores
 from sgdphases.sim.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
 from sgdphases.sim.dataset import Dataset
 from sgdphases.sim.schedule import sample_order, steps_per_epoch
@@ -157,8 +158,7 @@ def watch(
 
 def sample_losses(backend: Backend, settings: RunSettings, step: int) -> np.ndarray:
     """The loss of every sample, shape (N,), float32; raises TrainingDiverged where one is not finite."""
-    pieces = chunks(np.arange(backend.n_samples), backend.chunk_size)
-    losses = np.concatenate([backend.scores(piece).loss for piece in pieces])
+    losses = all_scores(backend).loss
     if not np.isfinite(losses).all():
         raise TrainingDiverged(
             f"at step {step} {np.count_nonzero(~np.isfinite(losses))} losses are not finite: training diverged; lower "
@@ -171,9 +171,7 @@ def class_probabilities(backend: Backend, x: np.ndarray, n_classes: int) -> np.n
     """The network's probability of every class for every sample, shape (N, K): a forward pass a class."""
     found = np.empty((len(x), n_classes))
     for k in range(n_classes):
-        other = backend.on(x, np.full(len(x), k))
-        for piece in chunks(np.arange(len(x)), other.chunk_size):
-            found[piece, k] = np.exp(-other.scores(piece).loss)
+        found[:, k] = np.exp(-all_scores(backend.on(x, np.full(len(x), k))).loss)
     return found
 
 
