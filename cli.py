@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from sgdphases.cli_cleanse import cleanse
-from sgdphases.cli_compare import compare
-from sgdphases.cli_reproduce import reproduce
-from sgdphases.cli_settings import (
+from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
+from sgdphases.faces.cleanse_command import cleanse
+from sgdphases.faces.compare_command import compare
+from sgdphases.faces.options import (
     DataName,
     DataOptions,
     PresetName,
@@ -22,10 +22,8 @@ from sgdphases.cli_settings import (
     several_values,
     takes_settings,
 )  # fmt: skip
-from sgdphases.cli_theory import app as theory_app
-from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
-from sgdphases.sim.settings import make_settings, read_settings
-from sgdphases.terminal import (
+from sgdphases.faces.reproduce_command import reproduce
+from sgdphases.faces.terminal import (
     INTERRUPTED,
     console,
     interrupts,
@@ -35,6 +33,8 @@ from sgdphases.terminal import (
     show_sweep,
     sweep_progress,
 )  # fmt: skip
+from sgdphases.faces.theory_command import app as theory_app
+from sgdphases.sim.settings import make_settings, read_settings
 
 app = typer.Typer(
     help="Measure, predict and use the phases of learning of stochastic gradient descent.",

@@ -9,8 +9,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from sgdphases.cli_cleanse import cleanse
 from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.faces.cleanse_command import cleanse
 
 app = typer.Typer(rich_markup_mode="rich")
 app.command()(cleanse)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgdphases.cli_settings import FLAGS, one_value, option_values, several_values
 from sgdphases.estimators.errors import UsageError
+from sgdphases.faces.options import FLAGS, one_value, option_values, several_values
 from sgdphases.sim.settings import RunSettings
 
 

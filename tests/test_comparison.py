@@ -13,12 +13,19 @@ from matplotlib.colors import to_hex
 from test_phases import trajectory
 from typer.testing import CliRunner
 
-from sgdphases.cli_compare import compare, run_names
-from sgdphases.comparison_figures import OVERLAYS, RUN_COLOURS, RUN_LINES, draw_overlay, median_rows, signature_rows
 from sgdphases.estimators.comparison import ACTIVITIES, compare_runs, on_phase_time
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.estimators.phases import find_phases
-from sgdphases.report import COLUMNS
+from sgdphases.faces.compare_command import compare, run_names
+from sgdphases.faces.comparison_figures import (
+    OVERLAYS,
+    RUN_COLOURS,
+    RUN_LINES,
+    draw_overlay,
+    median_rows,
+    signature_rows,
+)
+from sgdphases.faces.run_report import COLUMNS
 from sgdphases.sim.run_folder import RunFolder, start_folder
 from sgdphases.sim.settings import make_settings
 from sgdphases.sim.trajectory import write_trajectory
@@ -173,7 +180,7 @@ def test_names_are_as_long_as_they_must_be(tmp_path):
 def test_the_command_writes_a_page_and_replaces_only_its_own(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     one, two = stored(tmp_path / "one <b>", run()), stored(tmp_path / "two", run(third=-0.3))
-    monkeypatch.setattr("sgdphases.page.DOTS_PER_INCH", 30)  # this test looks at files, not at pictures
+    monkeypatch.setattr("sgdphases.faces.page.DOTS_PER_INCH", 30)  # this test looks at files, not at pictures
     command = typer.Typer()
     command.command()(compare)
     assert CliRunner().invoke(command, [str(one), str(two)]).exit_code == 0
@@ -187,7 +194,7 @@ def test_the_command_writes_a_page_and_replaces_only_its_own(tmp_path, monkeypat
     third = [each for each in record["signatures"] if each["phase"] == "III"]
     assert [(each["shown"], each["agreed"]) for each in third] == [({"one <b>": True, "two": False}, False)]
 
-    monkeypatch.setattr("sgdphases.comparison_figures.OVERLAYS", {"errors": OVERLAYS["errors"]})
+    monkeypatch.setattr("sgdphases.faces.comparison_figures.OVERLAYS", {"errors": OVERLAYS["errors"]})
     compare([two, one], Path("comparison"))
     assert capsys.readouterr().out.strip().splitlines()[-1] == "comparison: comparison/comparison.html"
     assert list(json.loads((out / "comparison.json").read_text(encoding="utf-8"))["runs"]) == ["two", "one <b>"]

@@ -13,8 +13,8 @@ from sgdphases.estimators.order_parameters import describe
 from sgdphases.estimators.phase_summary import summarize
 from sgdphases.estimators.phases import find_phases, phase_medians
 from sgdphases.estimators.signatures import signatures
+from sgdphases.faces.run_report import write_report
 from sgdphases.figures import PICTURES, draw, pictures_of
-from sgdphases.report import write_report
 from sgdphases.sim.run_folder import RunFolder, start_folder
 from sgdphases.sim.settings import make_settings
 from sgdphases.sim.trajectory import trajectory_dataset, write_trajectory

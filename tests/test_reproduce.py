@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from sgdphases.cli_reproduce import reproduce
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.paper_claims import (
     activity_claims,
@@ -23,7 +22,8 @@ from sgdphases.estimators.paper_claims import (
 )
 from sgdphases.estimators.paper_spectra import largest_gap, phase_spectrum, phase_spectrum_claims, spectrum_claims
 from sgdphases.estimators.phases import find_phases
-from sgdphases.paper_report import FIGURES
+from sgdphases.faces.paper_report import FIGURES
+from sgdphases.faces.reproduce_command import reproduce
 from sgdphases.sim.paper import FULL, QUICK, SWEEPS, data_folder, paper_sweeps
 
 EPOCH = np.concatenate([[0.0], np.geomspace(0.01, 300, 90)])

@@ -16,13 +16,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.phase_time import combine_phases, phase_kind
 from sgdphases.estimators.phases import find_phases
+from sgdphases.faces.sweep_figures import over_one_axis, over_seeds, over_two_axes
+from sgdphases.faces.sweep_report import failed_members, sweep_rows, write_sweep_report
 from sgdphases.sim.sweep import run_sweep
 from sgdphases.sim.sweep_dataset import member_trajectory, read_sweep
 from sgdphases.sim.sweep_folder import SweepFolder, is_finished, start_sweep
 from sgdphases.sim.sweep_member import complete_member
 from sgdphases.sim.sweep_plan import plan_sweep, plan_toml, read_plan
-from sgdphases.sweep_figures import over_one_axis, over_seeds, over_two_axes
-from sgdphases.sweep_report import failed_members, sweep_rows, write_sweep_report
 
 PROGRAM = [sys.executable, "-c", "from sgdphases.cli import main; main()"]
 BASE = dict(

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 
 from sgdphases.estimators.phase_time import combine_phases, phase_kind
 from sgdphases.estimators.phases import find_phases
-from sgdphases.page import note, page, saved_picture, table
+from sgdphases.faces.page import note, page, saved_picture, table
+from sgdphases.faces.sweep_figures import SYMBOLS, axes_of, over_one_axis, over_seeds, over_two_axes
 from sgdphases.sim.atomic import write_whole
 from sgdphases.sim.sweep_dataset import finished_trajectories, sweep_dataset, write_sweep
 from sgdphases.sim.sweep_folder import SweepFolder
 from sgdphases.sim.sweep_plan import SweepPlan
-from sgdphases.sweep_figures import SYMBOLS, axes_of, over_one_axis, over_seeds, over_two_axes
 
 COLUMNS = ("n_phases", "t_min", "t_fit", "error_min", "error_fit", "max_alignment_cw", "length_ii")
 ERRORS = ("train_error", "test_error", "error_c", "error_w")  # all that phases are found by

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sgdphases.estimators.errors import InputError, UsageError
-from sgdphases.terminal import console
+from sgdphases.faces.terminal import console
 
 app = typer.Typer(help="Draw predictions, without a fitted number.", no_args_is_help=True, rich_markup_mode="rich")
 
@@ -35,7 +35,7 @@ def linear(
     out: Annotated[Path | None, _out("linear")] = None,
 ) -> None:
     """Losses of a linear student of a noisy teacher, along gradient flow."""
-    from sgdphases.theory_figures import linear_figure
+    from sgdphases.faces.theory_figures import linear_figure
 
     _show("linear", out, lambda: linear_figure(samples, dimension, noise_fraction, exponent, time, simulate, seed))
 
@@ -52,7 +52,7 @@ def committee(
     out: Annotated[Path | None, _out("committee")] = None,
 ) -> None:
     """Online learning of a soft committee machine, by the Saad-Solla equations."""
-    from sgdphases.theory_figures import committee_figure
+    from sgdphases.faces.theory_figures import committee_figure
 
     _show(
         "committee",
@@ -68,7 +68,7 @@ def clean_priority(
     out: Annotated[Path | None, _out("clean-priority")] = None,
 ) -> None:
     """How hard wrong labels pull beside clean ones before anything is memorised."""
-    from sgdphases.theory_figures import clean_priority_figure
+    from sgdphases.faces.theory_figures import clean_priority_figure
 
     try:
         fractions = tuple(float(part) for part in noise_fraction.split(","))

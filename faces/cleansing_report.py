@@ -5,7 +5,8 @@ import html
 import numpy as np
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from sgdphases.cleansing_figures import (
+from sgdphases.estimators.loss_mixture import DISBELIEVED
+from sgdphases.faces.cleansing_figures import (
     SUSPECTS,
     agreement_figure,
     are_images,
@@ -13,8 +14,7 @@ from sgdphases.cleansing_figures import (
     reliability_figure,
     suspects_figure,
 )
-from sgdphases.estimators.loss_mixture import DISBELIEVED
-from sgdphases.page import note, page, saved_picture, table
+from sgdphases.faces.page import note, page, saved_picture, table
 from sgdphases.sim.atomic import write_whole
 from sgdphases.sim.cleansing import MOST_UNLEARNT, Cleansing
 from sgdphases.sim.cleansing_folder import CleansingFolder

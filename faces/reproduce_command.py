@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from sgdphases.estimators.errors import UsageError
-from sgdphases.terminal import INTERRUPTED, console, sweep_progress
+from sgdphases.faces.terminal import INTERRUPTED, console, sweep_progress
 
 MNIST_FILES, CIFAR_FILES = "train-images*", "data_batch_1*"
 
@@ -41,7 +41,7 @@ def reproduce(
     """Repeat the experiments of Feng & Tu 2021, draw its figures, and say which of its claims hold."""
     from joblib import cpu_count
 
-    from sgdphases.paper_report import write_reproduction
+    from sgdphases.faces.paper_report import write_reproduction
     from sgdphases.sim.paper import (
         FULL,
         QUICK,
@@ -142,7 +142,7 @@ def _about(plans: dict[str, Any], quick: bool) -> str:
 def _show(claims: list[Any]) -> None:
     from rich.table import Table
 
-    from sgdphases.paper_report import claim_row
+    from sgdphases.faces.paper_report import claim_row
 
     table = Table(box=None, padding=(0, 1, 0, 0))
     for title in ("figure", "the paper", "ours", "verdict"):

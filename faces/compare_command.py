@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sgdphases.estimators.errors import UsageError
-from sgdphases.terminal import console
+from sgdphases.faces.terminal import console
 
 
 def compare(
@@ -18,15 +18,15 @@ def compare(
     ),
 ) -> None:
     """Hold runs side by side, phase by phase: toys and real data on one clock."""
-    from sgdphases.comparison_figures import (
+    from sgdphases.estimators.comparison import compare_runs
+    from sgdphases.faces.comparison_figures import (
         agreement,
         median_rows,
         signature_rows,
         start_rows,
         write_comparison,
     )
-    from sgdphases.estimators.comparison import compare_runs
-    from sgdphases.report import COLUMNS
+    from sgdphases.faces.run_report import COLUMNS
     from sgdphases.sim.run_folder import RunFolder
 
     names = run_names(runs)

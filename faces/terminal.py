@@ -56,7 +56,7 @@ def progress(n_steps: int) -> Iterator[Any]:
 
 
 def _status(state: Any) -> str:
-    from sgdphases.report import number
+    from sgdphases.faces.run_report import number
 
     shown = {"L": "loss", "ε_te": "test_error", "A": "activity", "R_cw": "alignment_cw", "σ_λ²": "projection_variance"}
     known = [
@@ -69,7 +69,7 @@ def _status(state: Any) -> str:
 
 def show_report(folder: Any) -> None:
     """Write the report and print the table of phases and where the report is."""
-    from sgdphases.report import phase_rows, signature_lines, write_report
+    from sgdphases.faces.run_report import phase_rows, signature_lines, write_report
 
     with console.status("drawing"):
         trajectory, phases, shown = write_report(folder)
@@ -128,7 +128,7 @@ def stage_progress() -> Iterator[Any]:
 
 def show_sweep(folder: Any, plan: Any) -> None:
     """Write a sweep's report and print its table and where the report is."""
-    from sgdphases.sweep_report import failed_members, sweep_rows, write_sweep_report
+    from sgdphases.faces.sweep_report import failed_members, sweep_rows, write_sweep_report
 
     with console.status("drawing"):
         sweep = write_sweep_report(folder, plan)

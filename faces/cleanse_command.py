@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from sgdphases.cli_settings import DataOptions, absolute_paths, one_value, option_values, takes_settings
 from sgdphases.estimators.errors import UsageError
-from sgdphases.terminal import INTERRUPTED, console, interrupts, print_table, stage_progress
+from sgdphases.faces.options import DataOptions, absolute_paths, one_value, option_values, takes_settings
+from sgdphases.faces.terminal import INTERRUPTED, console, interrupts, print_table, stage_progress
 
 WITHOUT_EFFECT = (
     "alignment_batches", "loss", "sample_losses", "sharp_directions", "spectra", "spectrum_parameters", "with_theory",
@@ -97,7 +97,7 @@ def _check_trainable(settings: Any, labelled: Any) -> None:
 
 def _run(folder: Any, settings: Any, labelled: Any, mixture: str, per_class: bool) -> None:
     """Find, write and show; Ctrl-C tells how to go on."""
-    from sgdphases.cleansing_report import suspect_rows, verdict_lines, write_cleansing_report
+    from sgdphases.faces.cleansing_report import suspect_rows, verdict_lines, write_cleansing_report
     from sgdphases.sim.cleansing import cleanse as find
 
     data = labelled.data

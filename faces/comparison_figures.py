@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sgdphases.estimators.comparison import Comparison
+from sgdphases.faces.page import note, page, saved_picture, table
+from sgdphases.faces.run_report import COLUMNS, number
 from sgdphases.figures import (
     ALL,
     CLEAN,
@@ -26,8 +28,6 @@ from sgdphases.figures import (
     shade_bands,
     worth_showing,
 )
-from sgdphases.page import note, page, saved_picture, table
-from sgdphases.report import COLUMNS, number
 from sgdphases.sim.atomic import write_whole
 from sgdphases.sim.new_folder import created
 

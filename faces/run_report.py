@@ -8,8 +8,8 @@ import xarray as xr
 
 from sgdphases.estimators.phases import Phases, find_phases, phase_medians
 from sgdphases.estimators.signatures import Signature, signatures
+from sgdphases.faces.page import note, page, saved_picture, table
 from sgdphases.figures import draw, pictures_of, worth_showing
-from sgdphases.page import note, page, saved_picture, table
 from sgdphases.sim.atomic import write_whole
 from sgdphases.sim.run_folder import RunFolder
 from sgdphases.sim.settings import RunSettings

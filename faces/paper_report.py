@@ -8,10 +8,10 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from sgdphases import paper_figures
 from sgdphases.estimators.paper_claims import Claim, activity_claims, fraction_claims, two_phase_claims
 from sgdphases.estimators.paper_spectra import phase_spectrum_claims, spectrum_claims
-from sgdphases.page import page, saved_picture, table
+from sgdphases.faces import paper_figures
+from sgdphases.faces.page import page, saved_picture, table
 from sgdphases.sim.atomic import write_whole
 from sgdphases.sim.paper import CLEAN_HIDDEN, NOISY_HIDDEN, Runs
 
