@@ -66,7 +66,7 @@ class WrongLabels:
     noise_fraction : float
         r, the estimated share of wrong labels; 0 where no label noise is seen.
     noise_interval : tuple of float
-        Bootstrap interval of it at 95 %.
+        Interval of it at 95 %, from the Fisher information.
     label_share : float
         How much of the variance of the log-odds lies between the given labels; NaN where they were not told. Where
         it is most, the network has learnt some classes and not others, and nothing is said of wrong labels.
@@ -160,7 +160,7 @@ def wrong_labels(
         Of `consensus`.
     labels : ndarray of int, shape (N,), optional
         The given labels: for ``per_class``, and to see whether all classes have been learnt.
-    kind : {"log-odds", "log-loss", "loss", "beta"}
+    kind : {"log-odds", "log-loss", "loss"}
         What mixture is fitted: see `sgdphases.estimators.loss_mixture.SCALES`.
     per_class : bool
         Fit one to each label with `LEAST_IN_CLASS` samples at least: for classes that differ in how hard they are, or

@@ -1,7 +1,8 @@
 """Two populations in one heap of losses: mixtures of two components, and whether there are two at all."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy import optimize, special, stats
@@ -16,8 +17,7 @@ DISBELIEVED = float(np.log(2))  # mean loss, in nats, of labels the network hold
 LEAST_VALUES = 20
 STEPS, TOLERANCE = 2000, 1e-7  # of the EM iteration
 STARTS = (0.03, 0.1, 0.3, 0.5, 0.7, 0.9)  # fractions that EM begins with: the upper part of the values
-_RESAMPLES = 200
-_BINS = 1000  # of the histogram that is fitted: 60,000 samples cost no more than 1,000
+NARROWEST = 1e-3  # deviation of a component by the range of the values: below, a heap of ties would be one
 
 
 def _log_odds(loss: np.ndarray) -> np.ndarray:
@@ -30,13 +30,11 @@ SCALES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "log-loss": lambda loss: np.log(np.clip(loss, LEAST_LOSS, None)),
     "loss": lambda loss: np.asarray(loss, dtype=float),
     "score": lambda score: np.asarray(score, dtype=float),
-    "beta": lambda loss: np.clip(-np.expm1(-np.asarray(loss, dtype=float)), 1e-4, 1 - 1e-4),
 }
 """How losses l, in nats, are laid out before they are fitted: log((1-p)/p) with p = exp(-l) the probability of the
-given label; log l; l itself; any other score as it is; 1-p, fitted by beta distributions, the others by Gaussians.
-Those of log-odds share one variance: in phase II both populations have about the same there, and with one the
-probability of being wrong rises with the loss all the way, and a few wrong labels are told from the tail of the
-right ones."""
+given label; log l; l itself; any other score as it is. The two Gaussians of log-odds share one variance: in phase II
+both populations have about the same there, and with one the probability of being wrong rises with the loss all the
+way, and a few wrong labels are told from the tail of the right ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,33 +110,38 @@ class LossMixture:
         values = SCALES[self.kind](np.asarray(losses, dtype=float))
         return self._posterior(values) if self.is_two else np.zeros(len(values))
 
+    @property
+    def components(self) -> tuple[stats.rv_continuous, stats.rv_continuous]:
+        """The two distributions f_c and f_w, frozen, on the fitted scale."""
+        return tuple(
+            stats.norm(mean, max(deviation, 1e-300))
+            for mean, deviation in ((self.mean_c, self.deviation_c), (self.mean_w, self.deviation_w))
+        )
+
     def densities(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weighted densities (1-r) f_c and r f_w at values on the fitted scale."""
-        lower, upper = self._distributions()
+        lower, upper = self.components
         return (1 - self.fraction) * lower.pdf(values), self.fraction * upper.pdf(values)
+
+    def cumulative(self, values: np.ndarray) -> np.ndarray:
+        """Fitted distribution function at values on the fitted scale."""
+        lower, upper = self.components
+        return np.asarray((1 - self.fraction) * lower.cdf(values) + self.fraction * upper.cdf(values))
 
     def _posterior(self, values: np.ndarray) -> np.ndarray:
         same = self.kind == "log-odds"
         inside = values if same else np.clip(values, self.mean_c, self.mean_w)
-        lower, upper = self._distributions()
+        lower, upper = self.components
         if self.fraction <= 0 or self.fraction >= 1:
             return np.full(len(values), float(self.fraction))
         odds = np.log(self.fraction) - np.log1p(-self.fraction) + upper.logpdf(inside) - lower.logpdf(inside)
         return np.asarray(1 / (1 + np.exp(-np.clip(odds, -500, 500))))
 
-    def _distributions(self) -> tuple[stats.rv_continuous, stats.rv_continuous]:
-        return (
-            _distribution(self.kind, self.mean_c, self.deviation_c),
-            _distribution(self.kind, self.mean_w, self.deviation_w),
-        )
-
     def _loss(self, value: float) -> float:
         """The loss that lies at a value of the fitted scale."""
         if self.kind == "log-odds":
             return float(np.logaddexp(0, value))
-        if self.kind == "log-loss":
-            return float(np.exp(value))
-        return float(-np.log1p(-value)) if self.kind == "beta" else float(value)
+        return float(np.exp(value) if self.kind == "log-loss" else value)
 
 
 def fit_mixture(losses: np.ndarray, kind: str = "log-odds") -> LossMixture:
@@ -148,9 +151,8 @@ def fit_mixture(losses: np.ndarray, kind: str = "log-odds") -> LossMixture:
     ----------
     losses : ndarray, shape (N,)
         In nats, not negative; for ``kind="score"`` any finite numbers.
-    kind : {"log-odds", "log-loss", "loss", "score", "beta"}
-        See `SCALES`. Fitted by EM on a histogram, from several starts; of beta distributions the moments are taken in
-        the place of the maximum (Arazo et al. 2019).
+    kind : {"log-odds", "log-loss", "loss", "score"}
+        See `SCALES`. Fitted by scikit-learn's EM from several starts, the likeliest of which is taken.
 
     Returns
     -------
@@ -174,22 +176,25 @@ def fit_mixture(losses: np.ndarray, kind: str = "log-odds") -> LossMixture:
     if kind != "score" and (losses < 0).any():
         raise InputError(f"a loss is {losses.min():g}: cross-entropies are not negative; for scores take kind 'score'.")
     values = SCALES[kind](losses)
+    spread = float(values.std()) if len(values) else 0.0
+    if len(values) < LEAST_VALUES or spread <= 1e-12 * max(1.0, float(np.abs(values).max())):
+        mean = float(values.mean()) if len(values) else 0.0
+        return LossMixture(kind, 0.0, mean, mean, spread, spread, 0.0, 0.0)
     return _fit(values, kind)
 
 
-def fraction_interval(
-    losses: np.ndarray, mixture: LossMixture, *, level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Bootstrap interval of the fraction r: the sampling error, not that of the components' shapes.
+def fraction_interval(losses: np.ndarray, mixture: LossMixture, *, level: float = 0.95) -> tuple[float, float]:
+    """Interval of the fraction r from the Fisher information: the sampling error, not that of the components' shapes.
+
+    The other parameters count as unknown, too; the interval is that of a normal logit of r.
 
     Parameters
     ----------
     losses : ndarray, shape (N,)
     mixture : LossMixture
-        Fitted to them; every fit to resampled losses begins there.
+        Fitted to them.
     level : float
-        Share of the resampled fractions inside.
-    seed : int
+        Probability that it covers r, where the model holds.
 
     Returns
     -------
@@ -198,91 +203,47 @@ def fraction_interval(
     """
     if not mixture.is_two:
         return 0.0, 0.0
-    rng = np.random.default_rng(seed)
-    values, counts = _histogram(SCALES[mixture.kind](np.asarray(losses, dtype=float)), mixture.kind)
-    lower, upper = mixture.densities(values)
-    start, total = upper / np.maximum(lower + upper, 1e-300), counts.sum()
-    drawn = rng.multinomial(total, counts / total, _RESAMPLES)
-    found = [_expectation_maximisation(values, each, start, mixture.kind)[0] for each in drawn]
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    values, fraction = SCALES[mixture.kind](np.asarray(losses, dtype=float)), mixture.fraction
+    weighted = np.array(mixture.densities(values))
+    shares = weighted / np.maximum(weighted.sum(axis=0), 1e-300)  # (2, N)
+    means, deviations = np.array([[mixture.mean_c, mixture.mean_w], [mixture.deviation_c, mixture.deviation_w]])
+    standard = (values - means[:, None]) / deviations[:, None]
+    by_mean = shares * standard  # scores: derivatives of the log likelihood by logit r, means, deviations
+    by_deviation = shares * (standard**2 - 1)
+    if mixture.kind == "log-odds":
+        by_deviation = by_deviation.sum(axis=0, keepdims=True)
+    scores = np.concatenate([(shares[1] - fraction)[None], by_mean, by_deviation])
+    error = np.sqrt(np.linalg.pinv(scores @ scores.T)[0, 0])
+    reach = stats.norm.ppf((1 + level) / 2) * error
+    return tuple(float(special.expit(special.logit(fraction) + side)) for side in (-reach, reach))
 
 
 def _fit(values: np.ndarray, kind: str) -> LossMixture:
-    spread = float(values.std()) if len(values) else 0.0
-    if len(values) < LEAST_VALUES or spread <= 1e-12 * max(1.0, float(np.abs(values).max())):
-        mean = float(values.mean()) if len(values) else 0.0
-        return LossMixture(kind, 0.0, mean, mean, spread, spread, 0.0, 0.0)
-    places, counts = _histogram(values, kind)
-    below = np.cumsum(counts) / len(values)
-    fits = [
-        _expectation_maximisation(places, counts, (below > 1 - share).astype(float), kind)
-        for share in STARTS
-        if 0 < counts[below > 1 - share].sum() < len(values)
-    ]
-    fraction, means, deviations, _ = max(fits, key=lambda fit: fit[3])
-    if means[0] > means[1]:
-        fraction, means, deviations = 1 - fraction, means[::-1], deviations[::-1]
-    lower, upper = (_distribution(kind, m, s) for m, s in zip(means, deviations, strict=True))
-    one = _distribution(kind, float(values.mean()), spread)
-    density = np.log(np.maximum((1 - fraction) * lower.pdf(values) + fraction * upper.pdf(values), 1e-300))
-    more = 2 if kind == "log-odds" else 3  # parameters than one component has
-    gain = 2 * float((density - one.logpdf(values)).sum()) - more * np.log(len(values))
-    ordered = np.sort(values)
-    fitted = (1 - fraction) * lower.cdf(ordered) + fraction * upper.cdf(ordered)
-    steps = np.arange(len(values) + 1) / len(values)
-    distance = max(np.abs(fitted - steps[1:]).max(), np.abs(fitted - steps[:-1]).max())
-    return LossMixture(kind, float(fraction), *map(float, (*means, *deviations, gain, distance)))
+    from sklearn.mixture import GaussianMixture
 
-
-def _histogram(values: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Middles of the bins that hold anything, and how many values each holds."""
-    counts, edges = np.histogram(values, _BINS, (0.0, 1.0) if kind == "beta" else None)
-    return ((edges[:-1] + edges[1:]) / 2)[counts > 0], counts[counts > 0]
-
-
-def _expectation_maximisation(
-    values: np.ndarray, counts: np.ndarray, upper: np.ndarray, kind: str
-) -> tuple[float, np.ndarray, np.ndarray, float]:
-    """Weight of the second component, means, deviations and mean log likelihood, from ``upper``, its first shares."""
-    before, total = -np.inf, counts.sum()
-    least = ((values[-1] - values[0]) / _BINS) ** 2 / 12  # the variance within a bin: no component is narrower
-    for _ in range(STEPS):
-        shares = np.array([counts @ (1 - upper), counts @ upper])
-        fraction = float(shares[1] / total)
-        safe = np.maximum(shares, 1e-9)
-        means = np.array([(counts * (1 - upper)) @ values, (counts * upper) @ values]) / safe
-        squares = np.array(
-            [(counts * (1 - upper)) @ (values - means[0]) ** 2, (counts * upper) @ (values - means[1]) ** 2]
-        )
-        variances = np.maximum(squares.sum() / total if kind == "log-odds" else squares / safe, least)
-        deviations = np.sqrt(np.broadcast_to(variances, 2))
-        lower_part = (1 - fraction) * _density(kind, values, means[0], deviations[0])
-        upper_part = fraction * _density(kind, values, means[1], deviations[1])
-        density = np.maximum(lower_part + upper_part, 1e-300)
-        likelihood = float(counts @ np.log(density)) / total
-        if abs(likelihood - before) < TOLERANCE:
-            break
-        upper, before = upper_part / density, likelihood
-    return fraction, means, deviations, likelihood
-
-
-def _density(kind: str, values: np.ndarray, mean: float, deviation: float) -> np.ndarray:
-    if kind == "beta":
-        a, b = _beta_shape(mean, deviation)
-        return np.exp((a - 1) * np.log(values) + (b - 1) * np.log1p(-values) - special.betaln(a, b))
-    return np.exp(-0.5 * ((values - mean) / deviation) ** 2) / (deviation * np.sqrt(2 * np.pi))
-
-
-def _distribution(kind: str, mean: float, deviation: float) -> stats.rv_continuous:
-    if kind != "beta":
-        return stats.norm(mean, max(deviation, 1e-300))
-    return stats.beta(*_beta_shape(mean, deviation))
-
-
-def _beta_shape(mean: float, deviation: float) -> tuple[float, float]:
-    """Parameters a and b of the beta distribution with these moments, or the nearest possible."""
-    mean = min(max(mean, 1e-6), 1 - 1e-6)
-    most = mean * (1 - mean)
-    size = max(most / max(deviation**2, 1e-9), 1.01) - 1  # a + b; the variance of a beta stays below most
-    return mean * size, (1 - mean) * size
+    column, ordered = values[:, None], np.sort(values)
+    options: dict[str, Any] = dict(
+        covariance_type="tied" if kind == "log-odds" else "full",
+        tol=TOLERANCE,
+        max_iter=STEPS,
+        reg_covar=(NARROWEST * float(np.ptp(values))) ** 2 / 12,
+    )
+    fits = []
+    for share in STARTS:
+        above = min(max(round(share * len(values)), 1), len(values) - 1)
+        parts = ordered[:-above], ordered[-above:]
+        weights = np.array([len(part) / len(values) for part in parts])
+        variances = np.array([part.var() for part in parts]) + options["reg_covar"]
+        precisions = np.array([[1 / (weights @ variances)]]) if kind == "log-odds" else 1 / variances[:, None, None]
+        means = np.array([[part.mean()] for part in parts])
+        start = GaussianMixture(2, weights_init=weights, means_init=means, precisions_init=precisions, **options)
+        fits.append(start.fit(column))
+    best = max(fits, key=lambda fit: fit.lower_bound_)
+    deviations = np.sqrt(np.broadcast_to(best.covariances_.ravel(), 2))
+    lower, upper = np.argsort(best.means_.ravel())
+    gain = GaussianMixture(1).fit(column).bic(column) - best.bic(column)
+    fitted = LossMixture(
+        kind, float(best.weights_[upper]), *(float(best.means_[k, 0]) for k in (lower, upper)),
+        *(float(deviations[k]) for k in (lower, upper)), float(gain), 0.0,
+    )  # fmt: skip
+    return replace(fitted, distance=float(stats.ks_1samp(ordered, fitted.cumulative).statistic))

@@ -47,7 +47,7 @@ def cleanse(
             help=r"Folder; an unfinished one is gone on with. \[default: cleansed/DATASET-001, …]", show_default=False
         ),
     ] = None,
-    mixture: Annotated[str, typer.Option(help="Fitted to log-odds, log-loss, loss, or as beta.")] = "log-odds",
+    mixture: Annotated[str, typer.Option(help="Fitted to log-odds, log-loss, or loss.")] = "log-odds",
     per_class: Annotated[bool, typer.Option("--per-class", help="Fit each class by itself.")] = False,
     option: DataOptions = None,
     *,

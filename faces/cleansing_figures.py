@@ -15,7 +15,6 @@ SCALE_NAMES = {
     "log-odds": "log-odds against the given label, $\\log\\,[(1-p)/p]$",
     "log-loss": "logarithm of the loss (nats)",
     "loss": "loss (nats)",
-    "beta": "probability of other labels, $1-p$",
 }
 
 

@@ -44,7 +44,7 @@ class FoundLabels:
     noise_fraction : float
         Estimated share of wrong labels.
     noise_interval : tuple of float
-        Its bootstrap interval at 95 %.
+        Its interval at 95 %: the sampling error.
     has_noise : bool
     t_clean : float
         t_c, in epochs.
