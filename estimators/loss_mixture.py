@@ -215,7 +215,8 @@ def fraction_interval(losses: np.ndarray, mixture: LossMixture, *, level: float 
     scores = np.concatenate([(shares[1] - fraction)[None], by_mean, by_deviation])
     error = np.sqrt(np.linalg.pinv(scores @ scores.T)[0, 0])
     reach = stats.norm.ppf((1 + level) / 2) * error
-    return tuple(float(special.expit(special.logit(fraction) + side)) for side in (-reach, reach))
+    low, high = special.expit(special.logit(fraction) + np.array([-reach, reach]))
+    return float(low), float(high)
 
 
 def _fit(values: np.ndarray, kind: str) -> LossMixture:
@@ -240,10 +241,16 @@ def _fit(values: np.ndarray, kind: str) -> LossMixture:
         fits.append(start.fit(column))
     best = max(fits, key=lambda fit: fit.lower_bound_)
     deviations = np.sqrt(np.broadcast_to(best.covariances_.ravel(), 2))
-    lower, upper = np.argsort(best.means_.ravel())
-    gain = GaussianMixture(1).fit(column).bic(column) - best.bic(column)
+    order = np.argsort(best.means_.ravel())
+    (mean_c, mean_w), (deviation_c, deviation_w) = best.means_.ravel()[order], deviations[order]
     fitted = LossMixture(
-        kind, float(best.weights_[upper]), *(float(best.means_[k, 0]) for k in (lower, upper)),
-        *(float(deviations[k]) for k in (lower, upper)), float(gain), 0.0,
-    )  # fmt: skip
-    return replace(fitted, distance=float(stats.ks_1samp(ordered, fitted.cumulative).statistic))
+        kind=kind,
+        fraction=float(best.weights_[order[1]]),
+        mean_c=float(mean_c),
+        mean_w=float(mean_w),
+        deviation_c=float(deviation_c),
+        deviation_w=float(deviation_w),
+        gain=float(GaussianMixture(1).fit(column).bic(column) - best.bic(column)),
+        distance=0.0,
+    )
+    return replace(fitted, distance=float(stats.ks_1samp(values, fitted.cumulative).statistic))
