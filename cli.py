@@ -24,13 +24,13 @@ from sgdphases.faces.options import (
 )  # fmt: skip
 from sgdphases.faces.reproduce_command import reproduce
 from sgdphases.faces.terminal import (
-    INTERRUPTED,
     console,
     interrupts,
     progress,
     show_checks,
     show_report,
     show_sweep,
+    stoppable,
     sweep_progress,
 )  # fmt: skip
 from sgdphases.faces.theory_command import app as theory_app
@@ -272,32 +272,26 @@ def _finish(experiment: Any, folder: Any, start: Any) -> None:
     """Train to the end with a progress bar, then draw; Ctrl-C tells how to go on."""
     from sgdphases.sim.training import advance
 
-    try:
+    with stoppable(f"Go on with: sgdphases resume {folder.path}"):
         with interrupts() as pressed, progress(experiment.n_steps) as show:
             for state in advance(experiment, folder, start):
                 show(state)
                 if pressed:
                     raise KeyboardInterrupt
         show_report(folder)
-    except KeyboardInterrupt:
-        console.print(f"\nStopped. Go on with: sgdphases resume {folder.path}", markup=False, soft_wrap=True)
-        sys.exit(INTERRUPTED)
 
 
 def _finish_sweep(folder: Any, plan: Any, workers: int | None, dask: str | None) -> None:
     """Run what is left of a sweep with a progress bar, then draw; Ctrl-C tells how to go on."""
     from sgdphases.sim.sweep import run_sweep
 
-    try:
+    with stoppable(f"Go on with: sgdphases resume {folder.path}"):
         with interrupts() as pressed, sweep_progress(folder, plan) as show:
             for outcome in run_sweep(folder, plan, workers=workers, dask=dask):
                 show(outcome)
                 if pressed:
                     raise KeyboardInterrupt
         show_sweep(folder, plan)
-    except KeyboardInterrupt:
-        console.print(f"\nStopped. Go on with: sgdphases resume {folder.path}", markup=False, soft_wrap=True)
-        sys.exit(INTERRUPTED)
 
 
 def _with_base(

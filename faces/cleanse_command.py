@@ -9,7 +9,7 @@ import typer
 
 from sgdphases.estimators.errors import UsageError
 from sgdphases.faces.options import DataOptions, absolute_paths, one_value, option_values, takes_settings
-from sgdphases.faces.terminal import INTERRUPTED, console, interrupts, print_table, stage_progress
+from sgdphases.faces.terminal import console, interrupts, print_table, stage_progress, stoppable
 
 WITHOUT_EFFECT = (
     "alignment_batches", "loss", "sample_losses", "sharp_directions", "spectra", "spectrum_parameters", "with_theory",
@@ -101,7 +101,7 @@ def _run(folder: Any, settings: Any, labelled: Any, mixture: str, per_class: boo
     from sgdphases.sim.cleansing import cleanse as find
 
     data = labelled.data
-    try:
+    with stoppable(f"Go on with the same command and --out {folder.path}"):
         with interrupts() as pressed, stage_progress() as show:
 
             def told(what: str, step: int, last: int) -> None:
@@ -116,9 +116,6 @@ def _run(folder: Any, settings: Any, labelled: Any, mixture: str, per_class: boo
         folder.write(labelled, found)
         with console.status("drawing"):
             write_cleansing_report(folder, labelled, found)
-    except KeyboardInterrupt:
-        console.print(f"\nStopped. Go on with the same command and --out {folder.path}", markup=False, soft_wrap=True)
-        raise typer.Exit(INTERRUPTED) from None
     for line in verdict_lines(labelled, found):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     heading, rows = suspect_rows(labelled, found)

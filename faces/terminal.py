@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -27,6 +28,16 @@ def interrupts() -> Iterator[list[int]]:
         yield pressed
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def stoppable(how_to_go_on: str) -> Iterator[None]:
+    """Ctrl-C ends in a line that tells how to go on, and in the exit code a shell knows for it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print(f"\nStopped. {how_to_go_on}", markup=False, soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 @contextmanager
@@ -83,14 +94,14 @@ def show_report(folder: Any) -> None:
 
 
 @contextmanager
-def sweep_progress(folder: Any, plan: Any) -> Iterator[Any]:
+def sweep_progress(folder: Any, plan: Any, job: Any = None) -> Iterator[Any]:
     """A bar that counts members as they end; on a plain stream, a line each. Failures are said at once."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from sgdphases.sim.sweep_folder import is_finished
+    from sgdphases.sim.sweep_member import TRAINING
 
     members = plan.members()
-    before = sum(is_finished(folder.member(member), member.settings) for member in members)
+    before = sum((job or TRAINING).is_finished(folder.member(member), member.settings) for member in members)
     if before:
         console.print(f"{before} of {len(members)} members ended before", highlight=False)
     columns = [BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")]

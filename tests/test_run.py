@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
+from runs import SMALL, finish, start
 
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
 from sgdphases.estimators.order_parameters import describe
@@ -19,23 +20,6 @@ from sgdphases.sim.run_folder import RunFolder, free_folder, start_folder
 from sgdphases.sim.schedule import checkpoint_steps, sample_order, steps_per_epoch
 from sgdphases.sim.settings import make_settings, read_settings, settings_toml
 from sgdphases.sim.training import advance, prepare
-
-SMALL = dict(
-    dataset="gaussian-mixture", train_size=97, test_size=50, noise_fraction=0.4, hidden=(8, 6), batch_size=10,
-    epochs=12, checkpoints=15, alignment_batches=4, seed=3,
-)  # fmt: skip
-
-
-def start(path, **changes):
-    experiment, folder = prepare(make_settings({**SMALL, **changes})), RunFolder(path)
-    start_folder(folder, experiment.settings)
-    return experiment, folder
-
-
-def finish(experiment, folder, begin=None):
-    for _ in advance(experiment, folder, begin):
-        pass
-    return folder.read_trajectory(), folder.read_checkpoint()
 
 
 def assert_same_bits(one, other):

@@ -2,35 +2,19 @@
 
 import numpy as np
 import pytest
+from runs import SMALL, finish, start
 
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.measure import make_backend
 from sgdphases.estimators.mlp import initial_mlp
 from sgdphases.estimators.spectrum import noise_spectrum
 from sgdphases.sim.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from sgdphases.sim.run_folder import RunFolder, start_folder
 from sgdphases.sim.settings import make_settings, read_settings
 from sgdphases.sim.streams import stream
 from sgdphases.sim.training import advance, prepare
 
 MIDDLE = "layers.1.weight"
-SMALL = dict(
-    dataset="gaussian-mixture", train_size=97, test_size=50, noise_fraction=0.4, hidden=(8, 6), batch_size=10,
-    epochs=12, checkpoints=15, alignment_batches=4, seed=3,
-)  # fmt: skip
 ALL = dict(spectra=4, spectrum_parameters=(MIDDLE,), sample_losses=True)
-
-
-def start(path, **changes):
-    experiment, folder = prepare(make_settings({**SMALL, **changes})), RunFolder(path)
-    start_folder(folder, experiment.settings)
-    return experiment, folder
-
-
-def finish(experiment, folder, begin=None):
-    for _ in advance(experiment, folder, begin):
-        pass
-    return folder.read_trajectory()
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +28,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trajectories(whole):
-    return {name: finish(*made) for name, made in whole.items()}
+    return {name: finish(*made)[0] for name, made in whole.items()}
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba", "torch"])
@@ -104,14 +88,14 @@ def test_the_spectrum_is_that_of_the_chosen_parameters_at_that_step(whole, traje
 
 
 def test_the_spectrum_of_all_parameters_has_the_total_variance_of_the_run(tmp_path):
-    found = finish(*start(tmp_path / "run", spectra=3))
+    found = finish(*start(tmp_path / "run", spectra=3))[0]
     known = np.isfinite(found["spectrum_total_variance"])
     np.testing.assert_allclose(found["spectrum_total_variance"][known], found["total_variance"][known], rtol=1e-5)
     assert found.sizes["eigenvalue"] == 96  # N - 1, fewer than the parameters
 
 
 def test_measuring_more_does_not_change_the_run(tmp_path, trajectories):
-    plain = finish(*start(tmp_path / "run", backend="numba"))
+    plain = finish(*start(tmp_path / "run", backend="numba"))[0]
     both = trajectories["numba"][list(plain.data_vars)]
     assert both.drop_attrs().identical(plain.drop_attrs())
     assert "wrong" not in plain and "noise_spectrum" not in plain
@@ -125,12 +109,12 @@ def test_a_run_stopped_and_resumed_keeps_its_arrays_bit_by_bit(tmp_path, traject
     for _ in range(pieces):
         next(begun)
     begun.close()
-    again = finish(prepare(folder.read_settings()), folder, folder.read_checkpoint())
+    again = finish(prepare(folder.read_settings()), folder, folder.read_checkpoint())[0]
     assert again.drop_attrs().identical(trajectories[backend].drop_attrs())
 
 
 def test_more_spectra_than_checkpoints_are_one_at_each(tmp_path):
-    found = finish(*start(tmp_path / "run", spectra=99, epochs=2, checkpoints=4))
+    found = finish(*start(tmp_path / "run", spectra=99, epochs=2, checkpoints=4))[0]
     assert np.isfinite(found["effective_dimension"]).all()
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from runs import finish, start
 from torch.nn import functional as F
 
 from sgdphases.estimators.backend import chunks
@@ -24,18 +25,6 @@ SMALL = dict(
 
 def network(kind, shape=(3, 8, 8), seed=0, activation="relu"):
     return image_network(kind, shape, 4, activation, np.random.default_rng(seed))
-
-
-def start(path, **changes):
-    experiment, folder = prepare(make_settings({**SMALL, **changes})), RunFolder(path)
-    start_folder(folder, experiment.settings)
-    return experiment, folder
-
-
-def finish(experiment, folder, begin=None):
-    for _ in advance(experiment, folder, begin):
-        pass
-    return folder.read_trajectory(), folder.read_checkpoint().weights
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -104,15 +93,15 @@ def test_no_sample_depends_on_the_others(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_learns_and_ends_in_the_same_bits_when_resumed(tmp_path, kind):
     changes = dict(network=kind, spectra=3, spectrum_parameters=("output.*",), sample_losses=True)
-    whole, weights = finish(*start(tmp_path / "whole", **changes))
+    whole, checkpoint = finish(*start(tmp_path / "whole", SMALL, **changes))
     assert whole["loss"][-1] < whole["loss"][0]
-    experiment, folder = start(tmp_path / "cut", **changes)
+    experiment, folder = start(tmp_path / "cut", SMALL, **changes)
     begun = advance(experiment, folder)
     for _ in range(5):
         next(begun)
     begun.close()
     again, end = finish(prepare(folder.read_settings()), folder, folder.read_checkpoint())
-    assert again.drop_attrs().identical(whole.drop_attrs()) and end.tobytes() == weights.tobytes()
+    assert again.drop_attrs().identical(whole.drop_attrs()) and end.weights.tobytes() == checkpoint.weights.tobytes()
     outputs = 10 * experiment.spectrum.module.output.in_features + 10
     assert experiment.spectrum.n_parameters == outputs < experiment.train.n_parameters
 
