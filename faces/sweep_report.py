@@ -14,7 +14,8 @@ from sgdphases.estimators.phases import find_phases
 from sgdphases.faces.page import note, page, saved_picture, table
 from sgdphases.faces.sweep_figures import SYMBOLS, axes_of, over_one_axis, over_seeds, over_two_axes
 from sgdphases.sim.atomic import write_whole
-from sgdphases.sim.sweep_dataset import finished_trajectories, sweep_dataset, write_sweep
+from sgdphases.sim.netcdf import write_netcdf
+from sgdphases.sim.sweep_dataset import finished_trajectories, sweep_dataset
 from sgdphases.sim.sweep_folder import SweepFolder
 from sgdphases.sim.sweep_plan import SweepPlan
 
@@ -38,7 +39,7 @@ def write_sweep_report(folder: SweepFolder, plan: SweepPlan) -> xr.Dataset:
         Of `sweep_dataset`; also written to ``sweep.nc``.
     """
     sweep = sweep_dataset(folder, plan)
-    write_sweep(folder.dataset, sweep)
+    write_netcdf(folder.dataset, sweep)
     common = json.dumps(phases_over_seeds(sweep), indent=2, ensure_ascii=False, allow_nan=False)
     write_whole(folder.phases, lambda part: part.write_text(common + "\n", encoding="utf-8"))
     folder.figures.mkdir(exist_ok=True)

@@ -18,8 +18,9 @@ from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.exact import check_mask
 from sgdphases.estimators.measure import mean_scores, measure_backend
 from sgdphases.estimators.torch_backend import TorchBackend
+from sgdphases.sim.netcdf import write_netcdf
 from sgdphases.sim.streams import stream
-from sgdphases.sim.trajectory import trajectory_dataset, write_trajectory
+from sgdphases.sim.trajectory import trajectory_dataset
 
 
 class PhaseMonitor:
@@ -142,7 +143,7 @@ class PhaseMonitor:
         for name, value in {"step": float(self._steps), **found}.items():
             self._rows.setdefault(name, []).append(value)
         if self._path is not None:
-            write_trajectory(self._path, self.trajectory)
+            write_netcdf(self._path, self.trajectory)
 
 
 @contextmanager

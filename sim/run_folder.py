@@ -9,9 +9,10 @@ import xarray as xr
 from sgdphases.estimators.errors import UsageError
 from sgdphases.sim.atomic import write_whole
 from sgdphases.sim.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sgdphases.sim.netcdf import write_netcdf
 from sgdphases.sim.new_folder import created, first_free, refuse_full
 from sgdphases.sim.settings import RunSettings, make_settings, read_settings, settings_toml
-from sgdphases.sim.trajectory import read_trajectory, trajectory_dataset, write_trajectory
+from sgdphases.sim.trajectory import read_trajectory, trajectory_dataset
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class RunFolder:
         """Bring ``trajectory.nc`` up to date; ``sizes`` become attributes of it."""
         settings = self.config.read_text(encoding="utf-8")
         trajectory = trajectory_dataset(rows, steps_per_epoch, settings)
-        write_trajectory(self.trajectory, trajectory.assign_attrs(sizes))
+        write_netcdf(self.trajectory, trajectory.assign_attrs(sizes))
 
     def read_settings(self) -> RunSettings:
         """The run's settings.

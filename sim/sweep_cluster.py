@@ -10,12 +10,12 @@ import xarray as xr
 
 from sgdphases.estimators.errors import UsageError
 from sgdphases.sim.checkpoint import Checkpoint
+from sgdphases.sim.netcdf import write_netcdf
 from sgdphases.sim.run_folder import RunFolder, start_folder
 from sgdphases.sim.settings import RunSettings
 from sgdphases.sim.sweep_folder import SweepFolder
 from sgdphases.sim.sweep_member import Outcome, complete_member
 from sgdphases.sim.sweep_plan import Member
-from sgdphases.sim.trajectory import write_trajectory
 
 
 def over_cluster(folder: SweepFolder, waiting: Sequence[Member], address: str) -> Iterator[Outcome]:
@@ -73,5 +73,5 @@ def _received(folder: RunFolder, future: Any) -> str | None:
     if failure is None:
         start_folder(folder, settings)
         folder.save(checkpoint)
-        write_trajectory(folder.trajectory, trajectory)
+        write_netcdf(folder.trajectory, trajectory)
     return failure

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.phase_summary import SUMMARY, summarize
 from sgdphases.estimators.phases import find_phases
-from sgdphases.sim.atomic import write_whole
+from sgdphases.sim.netcdf import read_netcdf
 from sgdphases.sim.run_folder import RunFolder
 from sgdphases.sim.settings import settings_toml
 from sgdphases.sim.sweep_folder import SweepFolder, is_finished
@@ -79,20 +79,9 @@ def _measured(folder: RunFolder) -> xr.Dataset:
     return trajectory_dataset(rows, int(attributes["steps_per_epoch"]), settings).assign_attrs(attributes)
 
 
-def write_sweep(path: Path, sweep: xr.Dataset) -> None:
-    """Write netCDF, whole or not at all."""
-    write_whole(path, lambda part: sweep.to_netcdf(part, engine="h5netcdf"))
-
-
 def read_sweep(path: Path) -> xr.Dataset:
     """Read a sweep's data set into memory; raises InputError where there is none or it is damaged."""
-    try:
-        with xr.open_dataset(path, engine="h5netcdf") as stored:
-            return stored.load()
-    except FileNotFoundError:
-        raise InputError(f"{path} is not there: give the file sweep.nc of a sweep.") from None
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is no usable data set of a sweep ({error}).") from None
+    return read_netcdf(path, "data set of a sweep", "the file sweep.nc of a sweep")
 
 
 def member_trajectory(sweep: xr.Dataset, **coordinates: Any) -> xr.Dataset:

@@ -10,7 +10,7 @@ import xarray as xr
 
 from sgdphases.estimators.errors import InputError
 from sgdphases.estimators.order_parameters import describe
-from sgdphases.sim.atomic import write_whole
+from sgdphases.sim.netcdf import read_netcdf
 
 OTHER_SCALARS = {
     "test_loss": ("L_te", "mean loss of the test set"),
@@ -73,11 +73,6 @@ def trajectory_dataset(rows: dict[str, np.ndarray], steps_per_epoch: int, settin
     return xr.Dataset(variables, coordinates, {"settings": settings, "steps_per_epoch": steps_per_epoch})
 
 
-def write_trajectory(path: Path, trajectory: xr.Dataset) -> None:
-    """Write netCDF, whole or not at all."""
-    write_whole(path, lambda part: trajectory.to_netcdf(part, engine="h5netcdf"))
-
-
 def read_trajectory(path: Path) -> xr.Dataset:
     """Read a trajectory into memory.
 
@@ -86,13 +81,7 @@ def read_trajectory(path: Path) -> xr.Dataset:
     InputError
         If the file is missing or no trajectory.
     """
-    try:
-        with xr.open_dataset(path, engine="h5netcdf") as stored:
-            return stored.load()
-    except FileNotFoundError:
-        raise InputError(f"{path} is not there: give the folder of a run that reached a checkpoint.") from None
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is no usable trajectory ({error}).") from None
+    return read_netcdf(path, "trajectory", "the folder of a run that reached a checkpoint")
 
 
 def last_epoch(path: Path) -> tuple[float, dict[str, Any]]:

@@ -26,9 +26,9 @@ from sgdphases.faces.comparison_figures import (
     signature_rows,
 )
 from sgdphases.faces.run_report import COLUMNS
+from sgdphases.sim.netcdf import write_netcdf
 from sgdphases.sim.run_folder import RunFolder, start_folder
 from sgdphases.sim.settings import make_settings
-from sgdphases.sim.trajectory import write_trajectory
 
 NAMES = tuple(COLUMNS)
 
@@ -52,7 +52,7 @@ def run(clean=3.0, wrong=50.0, third=0.4, size=1.0, **more):
 def stored(path, data):
     folder = RunFolder(path)
     start_folder(folder, make_settings({"dataset": "mine.npz", "noise_fraction": 0.5}))
-    write_trajectory(folder.trajectory, data)
+    write_netcdf(folder.trajectory, data)
     return path
 
 

@@ -15,9 +15,10 @@ from sgdphases.estimators.phases import find_phases, phase_medians
 from sgdphases.estimators.signatures import signatures
 from sgdphases.faces.run_report import write_report
 from sgdphases.figures import PICTURES, draw, pictures_of
+from sgdphases.sim.netcdf import write_netcdf
 from sgdphases.sim.run_folder import RunFolder, start_folder
 from sgdphases.sim.settings import make_settings
-from sgdphases.sim.trajectory import trajectory_dataset, write_trajectory
+from sgdphases.sim.trajectory import trajectory_dataset
 
 
 def fall(epoch, centre, width=0.15):
@@ -195,7 +196,7 @@ def test_every_figure_draws_every_kind_of_run(name, kind):
 def test_the_report_holds_everything_in_one_file(tmp_path):
     folder = RunFolder(tmp_path / "run")
     start_folder(folder, make_settings({"dataset": "<b>mine</b>.npz", "noise_fraction": 0.5}))
-    write_trajectory(folder.trajectory, trajectory())
+    write_netcdf(folder.trajectory, trajectory())
     write_report(folder)
     page = folder.report.read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == len(PICTURES) - 1  # no sharp directions in this run
@@ -210,7 +211,7 @@ def test_the_report_holds_everything_in_one_file(tmp_path):
 
 def test_a_trajectory_survives_the_disk(tmp_path):
     data = trajectory()
-    write_trajectory(tmp_path / "t.nc", data)
+    write_netcdf(tmp_path / "t.nc", data)
     with xr.open_dataset(tmp_path / "t.nc") as stored:
         assert stored.load().identical(data)
 
