@@ -16,7 +16,7 @@ MOST_FRACTION = 0.9  # 1 - 1/K for ten classes: with more wrong labels, clean on
 DISBELIEVED = float(np.log(2))  # mean loss, in nats, of labels the network holds for less likely than not
 LEAST_VALUES = 20
 STEPS, TOLERANCE = 2000, 1e-7  # of the EM iteration
-STARTS = (0.03, 0.1, 0.3, 0.5, 0.7, 0.9)  # fractions that EM begins with: the upper part of the values
+STARTS = (0.03, 0.2, 0.5, 0.8)  # fractions that EM begins with: the upper part of the values
 NARROWEST = 1e-3  # deviation of a component by the range of the values: below, a heap of ties would be one
 
 
