@@ -9,11 +9,14 @@ import numpy as np
 from scipy.stats import rankdata
 
 from sgdphases.estimators.errors import InputError, UsageError
-from sgdphases.estimators.loss_mixture import SCALES, LossMixture, fit_mixture, fraction_interval
+from sgdphases.estimators.loss_mixture import LEAST_VALUES, SCALES, LossMixture, fit_mixture, fraction_interval
 
 AGREEMENT = 0.8  # rank correlation with the medoid from which on a probe counts as one of phase II
+LATEST = 3.0  # times t_c, where the window ends at the latest
 LEAST_IN_CLASS = 100  # samples that a class needs for a mixture of its own
 MOST_LABEL_SHARE = 0.5  # of the spread of log-odds, between labels, beyond which classes have not been learnt
+HARD_CLASSES = 0.2  # of that spread, beyond which classes that are hard to learn may make a heap of their own
+CLEAR_SEPARATION = 4.0  # Ashman's D, from which on two heaps are taken for two even then
 FIRST_EPOCH = 1.0  # before, the order of losses is that in which samples were seen
 
 
@@ -30,7 +33,7 @@ class Consensus:
     t_clean : float
         t_c: epoch of the medoid, the probe that agrees best with all others on average.
     in_window : ndarray of bool, shape (T,)
-        Probes that agree with the medoid to `AGREEMENT` at least: those of phase II.
+        Probes around the medoid that agree with it to `AGREEMENT` at least, up to `LATEST` times t_c: those of phase II.
     rank : ndarray, shape (N,)
         Mean rank of a sample's loss over the window, 0 to 1. The same under any increasing function of the losses.
     loss : ndarray, shape (N,)
@@ -70,6 +73,8 @@ class WrongLabels:
     label_share : float
         How much of the variance of the log-odds lies between the given labels; NaN where they were not told. Where
         it is most, the network has learnt some classes and not others, and nothing is said of wrong labels.
+    is_told : bool
+        Whether the share of wrong labels was told, and not found.
     """
 
     probability: np.ndarray
@@ -78,11 +83,12 @@ class WrongLabels:
     noise_fraction: float
     noise_interval: tuple[float, float]
     label_share: float
+    is_told: bool = False
 
     @property
     def has_noise(self) -> bool:
-        """Whether label noise is seen at all."""
-        return self.mixture.is_two and self.is_learnt
+        """Whether label noise is seen at all, or told of."""
+        return self.is_told or _is_noise(self.mixture, self.label_share)
 
     @property
     def is_learnt(self) -> bool:
@@ -100,7 +106,8 @@ def consensus(epochs: np.ndarray, sample_loss: np.ndarray) -> Consensus:
 
     In phase I the order of the losses is that of noise and of the start, in phase III it is a matter of which wrong
     labels happen to be learnt already. Only that of phase II is shared with both neighbours, so the probe that agrees
-    best with all others on average lies there.
+    best with all others on average lies there. Where few labels are wrong the order outlives phase II: those that have
+    been learnt last still have the largest losses. But by then they are believed, so the window ends before.
 
     Parameters
     ----------
@@ -135,6 +142,7 @@ def consensus(epochs: np.ndarray, sample_loss: np.ndarray) -> Consensus:
     medoid = int(agreement.mean(axis=1).argmax())
     inside = agreement[medoid] >= min(AGREEMENT, agreement[medoid, medoid])
     first = medoid - int(np.argmin(np.append(inside[medoid::-1], False))) + 1
+    inside &= epochs <= LATEST * epochs[medoid]
     last = medoid + int(np.argmin(np.append(inside[medoid:], False))) - 1
     window = np.zeros(len(epochs), dtype=bool)
     window[first : last + 1] = True
@@ -150,7 +158,12 @@ def consensus(epochs: np.ndarray, sample_loss: np.ndarray) -> Consensus:
 
 
 def wrong_labels(
-    losses: np.ndarray, labels: np.ndarray | None = None, *, kind: str = "log-odds", per_class: bool = False
+    losses: np.ndarray,
+    labels: np.ndarray | None = None,
+    *,
+    kind: str = "log-odds",
+    per_class: bool = False,
+    known_fraction: float | None = None,
 ) -> WrongLabels:
     """The probability of each label to be wrong, and how many are.
 
@@ -165,6 +178,9 @@ def wrong_labels(
     per_class : bool
         Fit one to each label with `LEAST_IN_CLASS` samples at least: for classes that differ in how hard they are, or
         in how many of their labels are wrong. Where one label's losses show no two components, those of all do.
+    known_fraction : float in (0, 1), optional
+        The share of wrong labels, where it is known, as from some labels looked at again. Then so many are flagged,
+        those with the highest losses, whether two populations are seen or not. For kind "log-odds".
 
     Returns
     -------
@@ -173,16 +189,27 @@ def wrong_labels(
     Raises
     ------
     UsageError
-        If ``per_class`` is asked for without labels, or the kind is unknown.
+        If ``per_class`` is asked for without labels, the kind is unknown, or a known fraction is none or goes with
+        neither of them.
     InputError
-        If losses are not finite.
+        If losses are not finite; with a known fraction, if they are all the same, or fewer than 20.
     """
     losses = np.asarray(losses, dtype=float)
     if per_class and (labels is None or len(labels) != len(losses)):
         raise UsageError("per_class = True needs the labels, one for each loss.")
+    check_known_fraction(known_fraction, kind, per_class)
     mixture = fit_mixture(losses, kind)
     share = float("nan") if labels is None else _label_share(losses, np.asarray(labels), kind)
-    if not mixture.is_two or share > MOST_LABEL_SHARE:
+    if known_fraction is not None:
+        if not mixture.mean_w > mixture.mean_c:
+            raise InputError(
+                f"{len(losses)} samples, fewer than {LEAST_VALUES} or all of the same loss: the most suspect cannot be "
+                "told; give more samples."
+            )
+        told = mixture.crossing_at(_loss_exceeded_by(losses, known_fraction))
+        interval = (known_fraction, known_fraction)
+        return WrongLabels(told.posterior(losses), told, {}, known_fraction, interval, share, is_told=True)
+    if not _is_noise(mixture, share):
         return WrongLabels(np.zeros(len(losses)), mixture, {}, 0.0, (0.0, 0.0), share)
     probability = mixture.wrong_probability(losses)
     known: dict[int, LossMixture] = {}
@@ -195,6 +222,32 @@ def wrong_labels(
                 probability[own] = fitted.wrong_probability(losses[own])
     fraction = float(probability.mean()) if known else mixture.fraction
     return WrongLabels(probability, mixture, known, fraction, fraction_interval(losses, mixture), share)
+
+
+def check_known_fraction(known_fraction: float | None, kind: str, per_class: bool) -> None:
+    """Raise UsageError for a share of wrong labels that is none, or does not go with the rest of `wrong_labels`."""
+    if known_fraction is None:
+        return
+    if not 0 < known_fraction < 1:
+        raise UsageError(f"known_fraction = {known_fraction}: give the share of wrong labels, between 0 and 1.")
+    if kind != "log-odds" or per_class:
+        raise UsageError(
+            f"known_fraction = {known_fraction} goes with the mixture of log-odds of all classes: leave mixture and "
+            "per_class out."
+        )
+
+
+def _loss_exceeded_by(losses: np.ndarray, fraction: float) -> float:
+    """A loss that this share of the samples exceeds, to the nearest whole number of them."""
+    ordered = np.sort(losses)
+    place = min(max(len(ordered) - round(fraction * len(ordered)), 1), len(ordered) - 1)
+    return float(ordered[place - 1 : place + 1].mean())
+
+
+def _is_noise(mixture: LossMixture, label_share: float) -> bool:
+    """Whether two populations are wrong and right labels: not hard and easy classes, nor unlearnt and learnt ones."""
+    clear = mixture.separation > CLEAR_SEPARATION or not label_share > HARD_CLASSES
+    return mixture.is_two and clear and not label_share > MOST_LABEL_SHARE
 
 
 def _label_share(losses: np.ndarray, labels: np.ndarray, kind: str) -> float:

@@ -1,6 +1,6 @@
 """Two populations in one heap of losses: mixtures of two components, and whether there are two at all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,10 +89,14 @@ class LossMixture:
 
     @property
     def loss_threshold(self) -> float:
-        """l_c: the loss between the means where the weighted densities are equal, the paper's first choice.
+        """l_c: the loss where the weighted densities are equal, the paper's first choice.
 
-        Infinite where the upper component is nowhere the likelier, minus infinity where it always is.
+        Infinite where the upper component is nowhere the likelier, minus infinity where it always is; where the
+        deviations differ, only a place between the means counts.
         """
+        if self.kind == "log-odds" and self.mean_w > self.mean_c and 0 < self.fraction < 1:
+            shift = self.deviation_c**2 / (self.mean_w - self.mean_c) * special.logit(self.fraction)
+            return self._loss((self.mean_c + self.mean_w) / 2 - float(shift))
         low, high = (float(self._posterior(np.array([mean]))[0]) - 0.5 for mean in (self.mean_c, self.mean_w))
         if high <= 0:
             return float("inf")
@@ -107,8 +111,18 @@ class LossMixture:
         Where the deviations differ it stays, outside the two means, at its value there: the wider component would claim
         both ends for itself. So it never falls as the loss grows.
         """
-        values = SCALES[self.kind](np.asarray(losses, dtype=float))
-        return self._posterior(values) if self.is_two else np.zeros(len(values))
+        losses = np.asarray(losses, dtype=float)
+        return self.posterior(losses) if self.is_two else np.zeros(len(losses))
+
+    def posterior(self, losses: np.ndarray) -> np.ndarray:
+        """The same whether there are two components or not."""
+        return self._posterior(SCALES[self.kind](np.asarray(losses, dtype=float)))
+
+    def crossing_at(self, loss: float) -> "LossMixture":
+        """The same components, weighted so that their densities cross at this loss, l_c; for kind "log-odds"."""
+        place = SCALES[self.kind](np.array([loss]))
+        lower, upper = (float(component.logpdf(place)[0]) for component in self.components)
+        return replace(self, fraction=float(special.expit(lower - upper)))
 
     @property
     def components(self) -> tuple[stats.rv_continuous, stats.rv_continuous]:
@@ -144,7 +158,7 @@ class LossMixture:
         return float(np.exp(value) if self.kind == "log-loss" else value)
 
 
-def fit_mixture(losses: np.ndarray, kind: str = "log-odds") -> LossMixture:
+def fit_mixture(losses: np.ndarray, kind: str = "log-odds", *, starts: Sequence[float] = STARTS) -> LossMixture:
     """Fit two components to losses, or to any other score.
 
     Parameters
@@ -152,7 +166,10 @@ def fit_mixture(losses: np.ndarray, kind: str = "log-odds") -> LossMixture:
     losses : ndarray, shape (N,)
         In nats, not negative; for ``kind="score"`` any finite numbers.
     kind : {"log-odds", "log-loss", "loss", "score"}
-        See `SCALES`. Fitted by scikit-learn's EM from several starts, the likeliest of which is taken.
+        See `SCALES`.
+    starts : sequence of float in (0, 1)
+        scikit-learn's EM begins with these upper parts of the values as the second component, each in turn; of what it
+        finds the likeliest is taken.
 
     Returns
     -------
@@ -180,7 +197,7 @@ def fit_mixture(losses: np.ndarray, kind: str = "log-odds") -> LossMixture:
     if len(values) < LEAST_VALUES or spread <= 1e-12 * max(1.0, float(np.abs(values).max())):
         mean = float(values.mean()) if len(values) else 0.0
         return LossMixture(kind, 0.0, mean, mean, spread, spread, 0.0, 0.0)
-    return _fit(values, kind)
+    return _fit(values, kind, starts)
 
 
 def fraction_interval(losses: np.ndarray, mixture: LossMixture, *, level: float = 0.95) -> tuple[float, float]:
@@ -219,7 +236,7 @@ def fraction_interval(losses: np.ndarray, mixture: LossMixture, *, level: float 
     return float(low), float(high)
 
 
-def _fit(values: np.ndarray, kind: str) -> LossMixture:
+def _fit(values: np.ndarray, kind: str, starts: Sequence[float]) -> LossMixture:
     from sklearn.mixture import GaussianMixture
 
     column, ordered = values[:, None], np.sort(values)
@@ -230,7 +247,7 @@ def _fit(values: np.ndarray, kind: str) -> LossMixture:
         reg_covar=(NARROWEST * float(np.ptp(values))) ** 2 / 12,
     )
     fits = []
-    for share in STARTS:
+    for share in starts:
         above = min(max(round(share * len(values)), 1), len(values) - 1)
         parts = ordered[:-above], ordered[-above:]
         weights = np.array([len(part) / len(values) for part in parts])

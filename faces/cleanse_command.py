@@ -49,6 +49,10 @@ def cleanse(
     ] = None,
     mixture: Annotated[str, typer.Option(help="Fitted to log-odds, log-loss, or loss.")] = "log-odds",
     per_class: Annotated[bool, typer.Option("--per-class", help="Fit each class by itself.")] = False,
+    known_fraction: Annotated[
+        float | None,
+        typer.Option(help="Share of wrong labels, where it is known: so many are flagged.", show_default=False),
+    ] = None,
     option: DataOptions = None,
     *,
     values: dict[str, Any],
@@ -64,6 +68,7 @@ def cleanse(
     if options:
         base["dataset_options"] = options
 
+    from sgdphases.estimators.cleansing import check_known_fraction
     from sgdphases.estimators.loss_mixture import SCALES
     from sgdphases.sim.cleansing_folder import CleansingFolder
     from sgdphases.sim.label_data import labelled_data
@@ -75,7 +80,8 @@ def cleanse(
     if mixture not in kinds:
         raise UsageError(f"--mixture {mixture}: choose one of {', '.join(kinds)}.")
     settings = make_settings(absolute_paths(base))
-    fitted = {"mixture": mixture, "per_class": per_class}
+    fitted = {"kind": mixture, "per_class": per_class, "known_fraction": known_fraction}
+    check_known_fraction(**fitted)
     folder = CleansingFolder(first_free("cleansed", settings.dataset) if out is None else out)
     with console.status("loading data"):
         labelled = labelled_data(settings)
@@ -85,7 +91,7 @@ def cleanse(
     folder.check(settings, fitted)
     _check_trainable(settings, labelled)
     folder.start(settings, fitted)
-    _run(folder, settings, labelled, mixture, per_class)
+    _run(folder, settings, labelled, fitted)
 
 
 def _check_trainable(settings: Any, labelled: Any) -> None:
@@ -95,7 +101,7 @@ def _check_trainable(settings: Any, labelled: Any) -> None:
     trainer(settings, labelled.data.x_train, labelled.data.y_train, labelled.data.n_classes)
 
 
-def _run(folder: Any, settings: Any, labelled: Any, mixture: str, per_class: bool) -> None:
+def _run(folder: Any, settings: Any, labelled: Any, fitted: dict[str, Any]) -> None:
     """Find, write and show; Ctrl-C tells how to go on."""
     from sgdphases.faces.cleansing_report import suspect_rows, verdict_lines, write_cleansing_report
     from sgdphases.sim.cleansing import cleanse as find
@@ -110,9 +116,8 @@ def _run(folder: Any, settings: Any, labelled: Any, mixture: str, per_class: boo
                     raise KeyboardInterrupt
 
             found = find(
-                settings, data.x_train, data.y_train, data.n_classes, kind=mixture, per_class=per_class,
-                checkpoint=folder.watch, show=told,
-            )  # fmt: skip
+                settings, data.x_train, data.y_train, data.n_classes, checkpoint=folder.watch, show=told, **fitted
+            )
         folder.write(labelled, found)
         with console.status("drawing"):
             write_cleansing_report(folder, labelled, found)

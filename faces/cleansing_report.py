@@ -104,11 +104,14 @@ def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
     first, last = agreed.window
     lines = [f"t_c: epoch {agreed.t_clean:.3g}, in a window from {first:.3g} to {last:.3g}."]
     if labels.has_noise:
-        lines = [
-            f"{removed} of {n} labels are probably wrong. Estimated share of wrong labels: {labels.noise_fraction:.1%} "
-            f"({low:.1%} to {high:.1%}).",
-            *lines,
-        ]
+        found_share = (
+            f"{removed} of {n} labels are flagged, those with the highest losses: a share of "
+            f"{labels.noise_fraction:.1%} was told."
+            if labels.is_told
+            else f"{removed} of {n} labels are probably wrong. Estimated share of wrong labels: "
+            f"{labels.noise_fraction:.1%} ({low:.1%} to {high:.1%})."
+        )
+        lines = [found_share, *lines]
         if np.isfinite(labels.mixture.loss_threshold):
             lines.append(f"l_c: {labels.mixture.loss_threshold:.2f} nats.")
     elif not labels.is_learnt:

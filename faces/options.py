@@ -40,7 +40,7 @@ FLAGS = {
     "train_size": Flag("Training samples.", "INTEGER"),
     "test_size": Flag("Test samples.", "INTEGER"),
     "noise_fraction": Flag("Share of samples given noisy labels, 0 to 1.", "NUMBER"),
-    "noise_kind": Flag("uniform, uniform-other, pair-flip, transition, given, redraw or sign-flip."),
+    "noise_kind": Flag("uniform, uniform-other, pair-flip, input-dependent, transition, given, redraw or sign-flip."),
     "transition_matrix": Flag("K x K matrix, for noise kind transition."),
     "noisy_labels": Flag("Training labels, for noise kind given."),
     "wrong_labels": Flag("Wrong population: labels assigned at random, or actual wrong ones."),

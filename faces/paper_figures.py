@@ -22,7 +22,7 @@ from sgdphases.figures import ALL, CLEAN, OTHER, SHARP, STYLE, TEST, WRONG, name
 
 Runs = Sequence[xr.Dataset]
 PHASE_COLOURS = {"fast learning": ALL, "exploration": WRONG, "I": ALL, "II": CLEAN, "III": WRONG, "IV": TEST}
-_PAPER: Any = {**STYLE, "font.size": 8, "axes.titlesize": 9, "lines.linewidth": 1.2, "legend.fontsize": 7}
+PAPER: Any = {**STYLE, "font.size": 8, "axes.titlesize": 9, "lines.linewidth": 1.2, "legend.fontsize": 7}
 
 
 def two_phases(networks: Mapping[str, Runs]) -> Figure:
@@ -36,23 +36,23 @@ def two_phases(networks: Mapping[str, Runs]) -> Figure:
     networks : mapping of str to sequence of xarray.Dataset
         Heading of each column, and trajectories that differ in their seed.
     """
-    with matplotlib.rc_context(_PAPER):
+    with matplotlib.rc_context(PAPER):
         figure = Figure(figsize=(2.75 * len(networks) + 0.8, 7.0), layout="constrained")
         grid = figure.subplots(4, len(networks), sharex="col", squeeze=False)
         for column, (heading, runs) in zip(grid.T, networks.items(), strict=True):
-            _median_and_range(column[0], runs, "loss", ALL, "$L$")
-            _median_and_range(column[0], runs, "train_error", SHARP, "$\\epsilon_{tr}$")
+            median_and_range(column[0], runs, "loss", ALL, "$L$")
+            median_and_range(column[0], runs, "train_error", SHARP, "$\\epsilon_{tr}$")
             column[0].set_yscale("log")
             column[0].set_ylim(bottom=max(1e-6, column[0].get_ylim()[0]))
-            _median_and_range(column[1], runs, "activity", ALL)
+            median_and_range(column[1], runs, "activity", ALL)
             column[1].set_yscale("log")
-            _median_and_range(column[2], runs, "alignment", ALL)
+            median_and_range(column[2], runs, "alignment", ALL)
             column[2].axhline(0, color="0.5", linewidth=0.8, linestyle=":")
-            _median_and_range(column[3], runs, "projection_variance", ALL)
+            median_and_range(column[3], runs, "projection_variance", ALL)
             column[3].axhline(1, color="0.5", linewidth=0.8, linestyle=":")
             column[3].set_yscale("log")
             phases = combine_phases([find_phases(run) for run in runs])
-            _shade(list(column), runs, phases, heading)
+            shade_phases(list(column), runs, phases, heading)
             _transition(list(column), runs, phases)
             column[0].legend(loc="lower left")
         labels = ("loss $L$ (nats), error $\\epsilon_{tr}$", "activity $A$", "alignment $R$", "$\\sigma_\\lambda^2$")
@@ -84,7 +84,7 @@ def fractions(by_fraction: Mapping[float, Runs]) -> Figure:
     rhos = sorted(by_fraction)
     half = min(rhos, key=lambda rho: abs(rho - 0.5))
     found = {rho: [find_phases(run) for run in by_fraction[rho]] for rho in rhos}
-    with matplotlib.rc_context(_PAPER):
+    with matplotlib.rc_context(PAPER):
         figure = Figure(figsize=(8.2, 5.9), layout="constrained")
         ((a, b), (c, d)) = figure.subplots(2, 2)
         runs = by_fraction[half]
@@ -94,13 +94,13 @@ def fractions(by_fraction: Mapping[float, Runs]) -> Figure:
             ("error_w", WRONG, "$\\epsilon_w$, wrong"),
             ("test_error", TEST, "$\\epsilon_{te}$, test"),
         ):
-            _median_and_range(a, runs, name, colour, label)
-        _shade([a], runs, combine_phases(found[half]), f"A  errors at $\\rho$ = {half:g}")
+            median_and_range(a, runs, name, colour, label)
+        shade_phases([a], runs, combine_phases(found[half]), f"A  errors at $\\rho$ = {half:g}")
         a.set(ylim=(-0.02, 1.02), xlabel="epoch", ylabel="fraction misclassified")
         a.legend(loc="lower left")
         colours, norm = matplotlib.colormaps["cividis"], Normalize(min(rhos), max(max(rhos), min(rhos) + 0.1))
         for rho in rhos:
-            _median_and_range(b, by_fraction[rho], "test_error", colours(norm(rho)), band=False)
+            median_and_range(b, by_fraction[rho], "test_error", colours(norm(rho)), band=False)
         b.set(xscale="log", xlabel="epoch", ylabel="test error $\\epsilon_{te}$", ylim=(0, 1.02))
         b.set_title("B  test error")
         figure.colorbar(ScalarMappable(norm, colours), ax=b, label="noise fraction $\\rho$")
@@ -132,7 +132,7 @@ def fractions(by_fraction: Mapping[float, Runs]) -> Figure:
 
 def activities(runs: Runs) -> Figure:
     """Figure 4: A activities, B directed activities with their ratio inset, C alignments, D both gradients by phase."""
-    with matplotlib.rc_context(_PAPER):
+    with matplotlib.rc_context(PAPER):
         figure = Figure(figsize=(8.5, 6.3), layout="constrained")
         ((a, b), (c, d)) = figure.subplots(2, 2)
         phases = combine_phases([find_phases(run) for run in runs])
@@ -156,7 +156,7 @@ def activities(runs: Runs) -> Figure:
             ),
         ):
             for name, colour, label in curves:
-                _median_and_range(axes, runs, name, colour, label)
+                median_and_range(axes, runs, name, colour, label)
             axes.set_xlabel("epoch")
         a.set(yscale="log", ylabel="mean squared gradient norm")
         b.set(yscale="log", ylabel="squared norm of mean gradient")
@@ -165,12 +165,12 @@ def activities(runs: Runs) -> Figure:
         low, high = b.get_ylim()
         b.set_ylim(low * (low / high) ** 0.7, high)  # room for the inset
         for axes, heading in ((a, "A  activities"), (b, "B  directed activities"), (c, "C  alignments")):
-            _shade([axes], runs, phases, heading)
+            shade_phases([axes], runs, phases, heading)
         a.legend(loc="upper left")
         b.legend(loc="upper left")
         c.legend(loc="lower left")
         inset = b.inset_axes((0.12, 0.1, 0.5, 0.26))
-        _median_and_range(inset, runs, _balance, OTHER)
+        median_and_range(inset, runs, _balance, OTHER)
         inset.set(xscale="log", yscale="log")
         inset.axhline(1, color="0.5", linewidth=0.8, linestyle=":")
         inset.set_title("$A_{0,w} / A_{0,c}$", fontsize=7.5, pad=2)
@@ -187,7 +187,7 @@ def _balance(run: xr.Dataset) -> xr.DataArray:
 
 def _spectra(runs: Runs, names: tuple[str, ...], *, normalised: bool) -> Figure:
     """Spectra by phase: those of the first seed bold, of the others thin."""
-    with matplotlib.rc_context(_PAPER):
+    with matplotlib.rc_context(PAPER):
         figure = Figure(figsize=(6.2, 4.4), layout="constrained")
         axes = figure.subplots()
         inset = axes.inset_axes((0.13, 0.12, 0.42, 0.42))
@@ -273,7 +273,7 @@ def _gradient_table(runs: Runs) -> dict[str, tuple[float, float, float]]:
     return {name: (float(middle[name][0]), float(middle[name][1]), float(middle[name][2])) for name in ordered}
 
 
-def _median_and_range(
+def median_and_range(
     axes: Axes, runs: Runs, what: str | Callable[[xr.Dataset], xr.DataArray], colour: Any, label: str | None = None,
     *, band: bool = True,
 ) -> None:  # fmt: skip
@@ -303,7 +303,7 @@ def _against(
         axes.plot(*zip(*middles, strict=True), marker + "-", color=colour, markersize=4.5, label=label)
 
 
-def _shade(panels: list[Axes], runs: Runs, phases: Phases, heading: str) -> None:
+def shade_phases(panels: list[Axes], runs: Runs, phases: Phases, heading: str) -> None:
     """A logarithmic epoch axis, phases shaded on it and named above the first panel."""
     epoch = runs[0]["epoch"].to_numpy()
     left, right = float(epoch[1]), float(epoch[-1])

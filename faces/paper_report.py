@@ -8,10 +8,12 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
+from sgdphases.estimators.cleansing_claims import cleansing_claims
 from sgdphases.estimators.paper_claims import Claim, activity_claims, fraction_claims, two_phase_claims
 from sgdphases.estimators.paper_spectra import phase_spectrum_claims, spectrum_claims
 from sgdphases.faces import paper_figures
 from sgdphases.faces.page import page, saved_picture, table
+from sgdphases.faces.paper_cleansing_figure import cleansing
 from sgdphases.sim.atomic import write_whole
 from sgdphases.sim.paper import CLEAN_HIDDEN, NOISY_HIDDEN, Runs
 
@@ -33,9 +35,9 @@ def _runs(sweeps: Sweeps, name: str) -> list[xr.Dataset]:
     return [run for _, run in sweeps.get(name, [])]
 
 
-def _by_fraction(sweeps: Sweeps) -> dict[float, list[xr.Dataset]]:
+def _by_fraction(sweeps: Sweeps, name: str = "fractions") -> dict[float, list[xr.Dataset]]:
     found: dict[float, list[xr.Dataset]] = {}
-    for place, run in sweeps.get("fractions", []):
+    for place, run in sweeps.get(name, []):
         found.setdefault(place["noise_fraction"], []).append(run)
     return found
 
@@ -75,6 +77,11 @@ FIGURES = {
         "Noise spectra of the four phases",
         lambda sweeps: paper_figures.four_spectra(_runs(sweeps, "half")),
         lambda sweeps: phase_spectrum_claims(_runs(sweeps, "half"), NOISY_HIDDEN[0] * NOISY_HIDDEN[1]),
+    ),
+    "fig6": PaperFigure(
+        "Finding and removing wrong labels",
+        lambda sweeps: cleansing(_by_fraction(sweeps, "cleansing")),
+        lambda sweeps: cleansing_claims(_by_fraction(sweeps, "cleansing")),
     ),
 }
 """The figures that can be reproduced, by name; each has its sweeps in `sgdphases.sim.paper.SWEEPS`."""

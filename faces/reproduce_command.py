@@ -13,14 +13,14 @@ MNIST_FILES, CIFAR_FILES = "train-images*", "data_batch_1*"
 
 def reproduce(
     figures: Annotated[
-        list[str] | None, typer.Argument(help="fig1, fig2, fig3, fig4, fig5, or all.", show_default=False)
+        list[str] | None, typer.Argument(help="fig1, fig2, fig3, fig4, fig5, fig6, or all.", show_default=False)
     ] = None,
     data_dir: Annotated[
         Path | None,
         typer.Option(help="Folder that holds mnist/ and, for parts of figure 1, cifar10/.", show_default=False),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer samples, epochs and seeds: a minute, no proof.")
+        bool, typer.Option("--quick", help="Fewer samples, epochs and seeds: a minute or two, no proof.")
     ] = False,
     out: Annotated[
         Path | None,
@@ -48,9 +48,8 @@ def reproduce(
         SWEEPS,
         data_folder,
         finished,
+        job_of,
         paper_sweeps,
-        seconds_of,
-        waiting,
     )
     from sgdphases.sim.sweep import run_sweep
     from sgdphases.sim.sweep_folder import SweepFolder, check_sweep, start_sweep
@@ -77,19 +76,19 @@ def reproduce(
             soft_wrap=True,
         )
     if not quick:
-        _announce(plans, folders, workers or cpu_count(), waiting, seconds_of)
+        _announce(plans, folders, workers or cpu_count())
     failed = 0
     try:
         for name, plan in plans.items():
             folders[name].path.parent.mkdir(parents=True, exist_ok=True)
             start_sweep(folders[name], plan)
             console.print(f"[bold]{name}[/bold]", highlight=False)
-            with sweep_progress(folders[name], plan) as show:
-                for outcome in run_sweep(folders[name], plan, workers=workers):
+            with sweep_progress(folders[name], plan, job_of(name)) as show:
+                for outcome in run_sweep(folders[name], plan, workers=workers, job=job_of(name)):
                     failed += outcome.failure is not None
                     show(outcome)
         with console.status("drawing"):
-            runs = {name: finished(folders[name], plan) for name, plan in plans.items()}
+            runs = {name: finished(folders[name], plan, job_of(name)) for name, plan in plans.items()}
             claims = write_reproduction(place, {name: SWEEPS[name] for name in wanted}, runs, _about(plans, quick))
     except KeyboardInterrupt:
         console.print("\nStopped. Go on with the same command.")
@@ -115,14 +114,16 @@ def _check_place(place: Path) -> None:
         raise UsageError(f"{place} is there and holds no reproduction: choose another folder with --out.")
 
 
-def _announce(plans: dict[str, Any], folders: dict[str, Any], workers: int, waiting: Any, seconds_of: Any) -> None:
+def _announce(plans: dict[str, Any], folders: dict[str, Any], workers: int) -> None:
     """How many runs are to be made, and about how long they take here: from timing one of each kind."""
+    from sgdphases.sim.paper import job_of, seconds_of, waiting
+
     total = 0.0
     for name, plan in plans.items():
-        left = waiting(folders[name], plan)
+        left = waiting(folders[name], plan, job_of(name))
         if left:
             with console.status(f"timing {name}"):
-                seconds = seconds_of(left[0]) * -(-len(left) // workers)
+                seconds = seconds_of(name, left) / len(left) * -(-len(left) // workers)
             total += seconds
             console.print(f"{name}: {len(left)} runs, about {_duration(seconds)}", highlight=False)
     if total:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sgdphases.estimators.backend import Backend
-from sgdphases.estimators.cleansing import Consensus, WrongLabels, consensus, wrong_labels
+from sgdphases.estimators.cleansing import Consensus, WrongLabels, check_known_fraction, consensus, wrong_labels
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.estimators.loss_mixture import DISBELIEVED
 from sgdphases.estimators.measure import mean_scores
@@ -35,7 +35,7 @@ class Cleansing:
     suggested : ndarray of int, shape (N,)
         The class that the network's answers, averaged over probes of the window, hold for the likeliest.
     keep : ndarray of bool, shape (N,)
-        Samples that stay: those whose label is more probably right than wrong, or is the suggested one.
+        Samples that stay: those whose label is not flagged.
     weights : ndarray, shape (W,)
         The network's at t_c.
     clean_step : int
@@ -65,6 +65,7 @@ def cleanse(
     *,
     kind: str = "log-odds",
     per_class: bool = False,
+    known_fraction: float | None = None,
     checkpoint: Path | None = None,
     show: Show | None = None,
 ) -> Cleansing:
@@ -83,7 +84,7 @@ def cleanse(
         Labels 0..K-1, as given.
     n_classes : int
         K.
-    kind, per_class
+    kind, per_class, known_fraction
         See `sgdphases.estimators.cleansing.wrong_labels`.
     checkpoint : Path, optional
         A file that the first training goes on from, if it is there, and keeps up to date.
@@ -103,6 +104,7 @@ def cleanse(
     TrainingDiverged
         If a loss is no longer finite.
     """
+    check_known_fraction(known_fraction, kind, per_class)
     steps = probe_steps(settings, len(x))
     if len(steps) < 3:
         raise UsageError(
@@ -116,10 +118,10 @@ def cleanse(
     if last is None:
         raise InputError(f"{checkpoint} holds no probe: remove it.")
     agreed = consensus(last.epochs, last.sample_loss)
-    found = wrong_labels(agreed.loss, y, kind=kind, per_class=per_class)
+    found = wrong_labels(agreed.loss, y, kind=kind, per_class=per_class, known_fraction=known_fraction)
     medoid = int(np.flatnonzero(agreed.epochs == agreed.t_clean)[0])
     suggested, weights = _second_look(settings, x, y, n_classes, steps, medoid, agreed.in_window, show)
-    keep = ~found.flagged | (suggested == y)
+    keep = ~found.flagged
     learnt = last.sample_loss[-1][~keep] < DISBELIEVED
     memorised = float(learnt.mean()) if len(learnt) else float("nan")
     return Cleansing(agreed, found, suggested, keep, weights, int(steps[medoid]), last.weights, memorised)

@@ -22,7 +22,7 @@ HEADING = ("index", "given", "probability_wrong", "suggested", "loss", "kept")
 class CleansingFolder:
     """Where the parts of a cleansing stand.
 
-    ``config.toml`` (settings, versions), ``options.json`` (mixture, per class), ``watch.npz`` (weights and losses so
+    ``config.toml`` (settings, versions), ``options.json`` (of the fit), ``watch.npz`` (weights and losses so
     far), ``labels.csv``, ``cleaned.npz``, ``cleansing.json`` (what was found, in numbers), ``figures/`` and
     ``report.html``.
     """
@@ -122,6 +122,7 @@ def summary(found: Cleansing) -> dict[str, Any]:
     known = labels.has_noise and np.isfinite(mixture.loss_threshold)
     return {
         "has_noise": labels.has_noise,
+        "is_told": labels.is_told,
         "is_learnt": labels.is_learnt,
         "n_samples": len(found.keep),
         "n_flagged": int((~found.keep).sum()),

@@ -3,6 +3,7 @@
 import numpy as np
 
 from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.sim.confusions import plausible_mistakes
 from sgdphases.sim.dataset import Dataset
 from sgdphases.sim.datasets.checks import check_choice, check_finite, check_labels
 from sgdphases.sim.label_files import load_labels, load_transition
@@ -15,7 +16,7 @@ from sgdphases.sim.transitions import (
 
 __all__ = ["NOISE_KINDS", "add_label_noise", "load_labels", "load_transition", "transition_matrix"]
 
-CLASS_KINDS = ("uniform", "uniform-other", "pair-flip", "transition")
+CLASS_KINDS = ("uniform", "uniform-other", "pair-flip", "input-dependent", "transition")
 REGRESSION_KINDS = ("redraw", "sign-flip")
 NOISE_KINDS = (*CLASS_KINDS, *REGRESSION_KINDS, "given")
 _DRAWN_KINDS = ("uniform", "redraw")
@@ -41,6 +42,8 @@ def add_label_noise(
     kind : str
         ``uniform``: a new label drawn from all K classes, right by chance in 1/K of the cases (Feng & Tu
         2021, sec. 4). ``uniform-other``: from the other K-1. ``pair-flip``: k becomes k+1 modulo K.
+        ``input-dependent``: samples that look like another class, into that class, wrong against the right labels (see
+        `sgdphases.sim.confusions`).
         ``transition``: every label k is drawn anew from row k of `transition`. ``given``: `labels` replace
         all labels. For regression, ``redraw``: the target of another training sample drawn at random;
         ``sign-flip``: y becomes -y; or ``given``.
@@ -78,6 +81,9 @@ def add_label_noise(
         y_new = _draw_transitions(y, check_transition(transition, data.n_classes or 0), rng)
     elif kind == "given":
         y_new = _check_given(labels, data)
+    elif kind == "input-dependent":
+        mistaken = plausible_mistakes(data.x_train, clean, data.n_classes or 0, round(fraction * n), rng)
+        y_new = np.where(mistaken == clean, y, mistaken)
     else:
         y_new = y.copy()
         y_new[chosen] = _relabel(kind, y, np.flatnonzero(chosen), data.n_classes or 0, rng)

@@ -1,7 +1,7 @@
 """The runs behind the figures of Feng & Tu 2021, as sweeps over seeds and noise fractions."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,22 +12,27 @@ import xarray as xr
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.measure import measure_backend
 from sgdphases.estimators.spectrum import noise_spectrum
+from sgdphases.sim.cleansing_study import CLEANSING, study_seconds
 from sgdphases.sim.schedule import sample_order
 from sgdphases.sim.settings import RunSettings
-from sgdphases.sim.sweep_folder import SweepFolder, is_finished
+from sgdphases.sim.sweep_folder import SweepFolder
+from sgdphases.sim.sweep_member import TRAINING, Job
 from sgdphases.sim.sweep_plan import SweepPlan, plan_sweep
 from sgdphases.sim.training import prepare
 
 LEARNING_RATE, BATCH_SIZE = 0.1, 50  # the paper's alpha and B
 CLEAN_HIDDEN = (30, 30)  # the network of figures 1 and 2
-NOISY_HIDDEN = (100, 100)  # that of figures 3 to 5; the paper's is in its supplement
+NOISY_HIDDEN = (100, 100)  # that of figures 3 to 6; the paper's is in its supplement
+HALF = 0.5  # noise fraction of figures 3A, 4 and 5, and of the first panels of figure 6
 MIDDLE = "layers.1.weight"  # the weights between the two hidden layers, whose spectrum is figure 2
-HALF = 0.5  # noise fraction of figures 3A, 4 and 5
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much work goes into the figures: samples (None takes all), epochs, checkpoints, spectra, fractions, seeds."""
+    """How much work goes into the figures: samples (None takes all), epochs, checkpoints, spectra, fractions, seeds.
+
+    Those of ``cleansing_*`` are of figure 6, whose checkpoints are the probes; `HALF` is among all fractions.
+    """
 
     clean_samples: int | None
     clean_epochs: int
@@ -44,17 +49,24 @@ class Scale:
     fractions: tuple[float, ...]
     seeds: int
     image_seeds: int
+    cleansing_samples: int
+    cleansing_epochs: int
+    cleansing_probes: int
+    cleansing_fractions: tuple[float, ...]
 
 
 FULL = Scale(
     clean_samples=None, clean_epochs=200, noisy_samples=5_000, noisy_epochs=300, image_samples=2_000, image_epochs=150,
     image_checkpoints=40, test_samples=None, image_test_samples=1_000, checkpoints=80, clean_spectra=12,
     noisy_spectra=12, fractions=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), seeds=5, image_seeds=3,
+    cleansing_samples=5_000, cleansing_epochs=100, cleansing_probes=40,
+    cleansing_fractions=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
 )  # fmt: skip
 QUICK = Scale(
     clean_samples=1_000, clean_epochs=80, noisy_samples=600, noisy_epochs=120, image_samples=100, image_epochs=4,
     image_checkpoints=6, test_samples=1_000, image_test_samples=100, checkpoints=30, clean_spectra=6,
     noisy_spectra=6, fractions=(0.0, 0.3, 0.5, 0.7), seeds=2, image_seeds=1,
+    cleansing_samples=1_000, cleansing_epochs=100, cleansing_probes=16, cleansing_fractions=(0.0, 0.5),
 )  # fmt: skip
 
 SWEEPS: dict[str, tuple[str, ...]] = {
@@ -63,11 +75,15 @@ SWEEPS: dict[str, tuple[str, ...]] = {
     "fig3": ("fractions",),
     "fig4": ("half",),
     "fig5": ("half",),
+    "fig6": ("cleansing",),
 }
-"""Figure -> the sweeps it is drawn from. Figure 6, on cleansing, will stand here with the sweep that it needs."""
+"""Figure -> the sweeps it is drawn from."""
+
+JOBS: dict[str, Job] = {"cleansing": CLEANSING}
+"""Sweep -> what is done with its members, where that is not the usual training."""
 
 Runs = list[tuple[dict[str, Any], xr.Dataset]]
-"""Finished members of a sweep: where each stands on the axes, and its trajectory."""
+"""Finished members of a sweep: where each stands on the axes, and its trajectory, or what else came of it."""
 
 
 def paper_sweeps(
@@ -116,13 +132,18 @@ def paper_sweeps(
             **digits, **noisy, **counts, **spectra, "spectra": scale.noisy_spectra, "alignment_batches": 0,
             "noise_fraction": HALF,
         },
+        "cleansing": {
+            **digits, "train_size": scale.cleansing_samples, "epochs": scale.cleansing_epochs, "hidden": NOISY_HIDDEN,
+            "checkpoints": scale.cleansing_probes,
+        },
     }  # fmt: skip
+    fractions = {"fractions": scale.fractions, "cleansing": scale.cleansing_fractions}
     plans = {}
     for name in names:
         on_images = name in ("cnn", "resnet")
         if on_images and cifar is None:
             continue
-        axes: dict[str, Any] = {"noise_fraction": scale.fractions} if name == "fractions" else {}
+        axes: dict[str, Any] = {"noise_fraction": fractions[name]} if name in fractions else {}
         axes["seed"] = tuple(range(min(n_seeds, scale.image_seeds) if on_images else n_seeds))
         plans[name] = plan_sweep({key: value for key, value in bases[name].items() if value is not None}, axes)
     return plans
@@ -136,30 +157,46 @@ def data_folder(root: Path, name: str, files: str) -> Path | None:
     return None
 
 
-def waiting(folder: SweepFolder, plan: SweepPlan) -> list[RunSettings]:
+def job_of(name: str) -> Job:
+    """What a sweep, by its name, does with its members."""
+    return JOBS.get(name, TRAINING)
+
+
+def waiting(folder: SweepFolder, plan: SweepPlan, job: Job = TRAINING) -> list[RunSettings]:
     """Settings of the members that have not ended yet."""
     found = plan.members()
-    return [member.settings for member in found if not is_finished(folder.member(member), member.settings)]
+    return [member.settings for member in found if not job.is_finished(folder.member(member), member.settings)]
 
 
-def finished(folder: SweepFolder, plan: SweepPlan) -> Runs:
-    """Members that ended, and their trajectories."""
+def finished(folder: SweepFolder, plan: SweepPlan, job: Job = TRAINING) -> Runs:
+    """Members that ended, and what came of them."""
     runs = []
     for member in plan.members():
-        if is_finished(folder.member(member), member.settings):
+        if job.is_finished(folder.member(member), member.settings):
             place = {axis: values[k] for (axis, values), k in zip(plan.axes.items(), member.place, strict=True)}
-            runs.append((place, folder.member(member).read_trajectory()))
+            runs.append((place, job.read(folder.member(member))))
     return runs
 
 
-def seconds_of(settings: RunSettings) -> float:
-    """About how long a run takes on one core of this machine, from one timing of each of its parts.
+def seconds_of(name: str, left: Sequence[RunSettings]) -> float:
+    """About how long members of a sweep take on one core of this machine, from one timing of each part of the first.
+
+    Parameters
+    ----------
+    name : str
+        Of the sweep.
+    left : sequence of RunSettings
+        Of its members; at least one.
 
     Raises
     ------
     UsageError, InputError
         As `prepare` does.
     """
+    return study_seconds(left) if job_of(name) is CLEANSING else len(left) * _training_seconds(left[0])
+
+
+def _training_seconds(settings: RunSettings) -> float:
     experiment = prepare(settings)
     data, train = experiment.data, experiment.train
     steps = min(experiment.steps_per_epoch, 200)

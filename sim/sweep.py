@@ -7,15 +7,15 @@ from joblib import Parallel, cpu_count, delayed, parallel_config
 
 from sgdphases.estimators.errors import UsageError
 from sgdphases.sim.sweep_cluster import over_cluster
-from sgdphases.sim.sweep_folder import SweepFolder, is_finished
-from sgdphases.sim.sweep_member import Outcome, complete_member
+from sgdphases.sim.sweep_folder import SweepFolder
+from sgdphases.sim.sweep_member import TRAINING, Job, Outcome
 from sgdphases.sim.sweep_plan import Member, SweepPlan
 
 KILLED = "the process that ran it was killed; it may have run out of memory"
 
 
 def run_sweep(
-    folder: SweepFolder, plan: SweepPlan, *, workers: int | None = None, dask: str | None = None
+    folder: SweepFolder, plan: SweepPlan, *, workers: int | None = None, dask: str | None = None, job: Job = TRAINING
 ) -> Iterator[Outcome]:
     """Run the members that have not ended yet, those that failed before included.
 
@@ -30,6 +30,8 @@ def run_sweep(
     dask : str or None
         Address of the scheduler of a Dask cluster that runs them instead. Its workers need this package, and the data
         where the settings say. A member whose worker dies runs again on another; here nothing is written twice.
+    job : Job
+        What is done with each member; a cluster knows `TRAINING` only.
 
     Yields
     ------
@@ -39,16 +41,18 @@ def run_sweep(
     Raises
     ------
     UsageError
-        If there is no cluster at that address, or it lacks this package.
+        If there is no cluster at that address, or it lacks this package, or is given another job.
     """
     if workers is not None and workers < 1:
         raise UsageError(f"workers = {workers}: give at least 1.")
+    if dask and job is not TRAINING:
+        raise UsageError(f"dask = {dask!r}: a cluster only trains; run this on processes of this machine.")
     failures = folder.read_failures()
-    waiting = [member for member in plan.members() if not is_finished(folder.member(member), member.settings)]
+    waiting = [member for member in plan.members() if not job.is_finished(folder.member(member), member.settings)]
     if dask:
         ended = over_cluster(folder, waiting, dask)
     else:
-        ended = _over_processes(folder, waiting, workers or cpu_count())
+        ended = _over_processes(folder, waiting, workers or cpu_count(), job)
     for outcome in ended:
         name = outcome.member.name
         failures.pop(name, None)
@@ -58,10 +62,10 @@ def run_sweep(
         yield outcome
 
 
-def _over_processes(folder: SweepFolder, waiting: Sequence[Member], workers: int) -> Iterator[Outcome]:
+def _over_processes(folder: SweepFolder, waiting: Sequence[Member], workers: int, job: Job) -> Iterator[Outcome]:
     if workers == 1:
         for member in waiting:
-            yield Outcome(member, complete_member(folder.member(member), member.settings))
+            yield _outcome(folder, member, job)
         return
     crowd: list[Member] = list(waiting)
     alone: list[Member] = []
@@ -69,7 +73,7 @@ def _over_processes(folder: SweepFolder, waiting: Sequence[Member], workers: int
         batch = crowd or alone[:1]
         ended: set[str] = set()
         try:
-            for outcome in _pool(folder, batch, workers):
+            for outcome in _pool(folder, batch, workers, job):
                 ended.add(outcome.member.name)
                 yield outcome
         except BrokenProcessPool:
@@ -84,12 +88,12 @@ def _over_processes(folder: SweepFolder, waiting: Sequence[Member], workers: int
             yield from (Outcome(member, KILLED) for member in left)
 
 
-def _pool(folder: SweepFolder, members: Sequence[Member], workers: int) -> Iterator[Outcome]:
+def _pool(folder: SweepFolder, members: Sequence[Member], workers: int, job: Job) -> Iterator[Outcome]:
     threads = max(1, cpu_count() // workers)
     with parallel_config(backend="loky", n_jobs=max(2, workers), inner_max_num_threads=threads):
-        jobs = (delayed(_outcome)(folder, member) for member in members)
+        jobs = (delayed(_outcome)(folder, member, job) for member in members)
         yield from Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")(jobs)
 
 
-def _outcome(folder: SweepFolder, member: Member) -> Outcome:
-    return Outcome(member, complete_member(folder.member(member), member.settings))
+def _outcome(folder: SweepFolder, member: Member, job: Job) -> Outcome:
+    return Outcome(member, job.complete(folder.member(member), member.settings))

@@ -89,8 +89,8 @@ def check_sweep(folder: SweepFolder, plan: SweepPlan) -> None:
         refuse_full(folder.path)
     elif folder.read_plan() != read_plan(plan_toml(plan)):
         raise UsageError(
-            f"{folder.path} holds another sweep, begun with other settings or data: go on with `sgdphases resume "
-            f"{folder.path}`, or choose another folder with --out."
+            f"{folder.path} holds another sweep, begun with other settings or data: repeat those in "
+            f"{folder.plan.name}, or choose another folder with --out."
         )
 
 

@@ -1,10 +1,14 @@
-"""One member of a sweep: run to its end, whatever may happen on the way."""
+"""One member of a sweep: brought to its end, whatever may happen on the way."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import xarray as xr
 
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
 from sgdphases.sim.run_folder import RunFolder, start_folder
 from sgdphases.sim.settings import RunSettings
+from sgdphases.sim.sweep_folder import is_finished
 from sgdphases.sim.sweep_plan import Member
 from sgdphases.sim.training import advance, prepare
 
@@ -17,17 +21,50 @@ class Outcome:
     failure: str | None
 
 
+@dataclass(frozen=True)
+class Job:
+    """What a sweep does with each of its members.
+
+    Attributes
+    ----------
+    complete : callable
+        Takes a member's folder and settings and brings it to its end; returns why it failed, or None. It writes
+        ``config.toml`` before all else, which tells who had begun.
+    is_finished : callable
+        Takes the same; whether there is nothing left to do.
+    read : callable
+        Takes the folder of a finished member; returns what came of it.
+    """
+
+    complete: Callable[[RunFolder, RunSettings], str | None]
+    is_finished: Callable[[RunFolder, RunSettings], bool]
+    read: Callable[[RunFolder], xr.Dataset]
+
+
 def complete_member(folder: RunFolder, settings: RunSettings) -> str | None:
     """Train a member to its end, from its checkpoint where there is one; why it failed, or None if it did not."""
-    try:
-        start_folder(folder, settings)  # before anything that may kill the process: it tells which members had begun
+
+    def train() -> None:
+        start_folder(folder, settings)  # before anything that may kill the process
         experiment = prepare(settings)
         start = folder.read_checkpoint() if folder.checkpoint.exists() else None
         start_folder(folder, experiment.settings)
         for _ in advance(experiment, folder, start):
             pass
+
+    return failure_of(train)
+
+
+def failure_of(work: Callable[[], object]) -> str | None:
+    """Do some work; why it failed, or None if it did not."""
+    try:
+        work()
     except (UsageError, InputError, TrainingDiverged, OSError, MemoryError) as error:
         return str(error) or type(error).__name__
     except Exception as error:  # a fault of ours, or of a plugged-in backend: the other members are none the worse
         return f"{type(error).__name__}: {error}"
     return None
+
+
+TRAINING = Job(complete_member, is_finished, RunFolder.read_trajectory)
+"""The usual one: train, and measure along the way."""

@@ -68,7 +68,7 @@ def check_fraction(fraction: float | None) -> float:
 
 def check_enough_classes(kind: str, n_classes: int) -> None:
     """UsageError where a kind of label noise needs a second class and there is none."""
-    if kind in ("uniform-other", "pair-flip") and n_classes < 2:
+    if kind in ("uniform-other", "pair-flip", "input-dependent") and n_classes < 2:
         raise UsageError(
             f"label noise kind {kind!r} needs a second class to put labels into, and there is only "
             f"{n_classes}; use data with more classes, or kind 'uniform'"

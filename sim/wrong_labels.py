@@ -35,7 +35,8 @@ class FoundLabels:
     wrong_probability : ndarray, shape (N,)
         That the given label is wrong; all 0 where no label noise is seen.
     flagged : ndarray of bool, shape (N,)
-        Labels that are more probably wrong than right, and not the one suggested.
+        Labels that are more probably wrong than right; where the share of wrong labels was told, so many with the
+        highest score.
     suggested_labels : ndarray, shape (N,)
         What the network would call each sample in phase II, in the labels given.
     score : ndarray, shape (N,)
@@ -74,6 +75,7 @@ def find_wrong_labels(
     probes: int = 40,
     mixture: str = "log-odds",
     per_class: bool = False,
+    known_fraction: float | None = None,
     standardize: bool | None = None,
     show: Show | None = None,
     **settings: Any,
@@ -88,7 +90,7 @@ def find_wrong_labels(
         Labels as given: whole numbers or text.
     probes : int
         Looks at the losses, log-spaced from the first epoch to the last.
-    mixture, per_class
+    mixture, per_class, known_fraction
         See `sgdphases.estimators.cleansing.wrong_labels`.
     standardize : bool or None
         Whether to give every feature mean 0 and variance 1; None does so where any value lies outside [-1, 1].
@@ -128,7 +130,14 @@ def find_wrong_labels(
     epochs = made.epochs if "epochs" in settings else enough_epochs(len(samples), batch_size)
     made = made.model_copy(update={"batch_size": batch_size, "epochs": epochs})
     found = cleanse(
-        made, scaled(samples, standardize), encoded, len(classes), kind=mixture, per_class=per_class, show=show
+        made,
+        scaled(samples, standardize),
+        encoded,
+        len(classes),
+        kind=mixture,
+        per_class=per_class,
+        known_fraction=known_fraction,
+        show=show,
     )
     return FoundLabels(
         wrong_probability=found.found.probability,
@@ -178,7 +187,7 @@ class WrongLabelFinder(BaseEstimator):
     ----------
     hidden, activation, network, learning_rate, batch_size, epochs, backend, device
         See `sgdphases.sim.settings.RunSettings`.
-    probes, mixture, per_class, standardize
+    probes, mixture, per_class, known_fraction, standardize
         See `find_wrong_labels`.
     random_state : int, RandomState or None
         Of weights and minibatches.
@@ -203,6 +212,7 @@ class WrongLabelFinder(BaseEstimator):
         probes: int = 40,
         mixture: str = "log-odds",
         per_class: bool = False,
+        known_fraction: float | None = None,
         standardize: bool | None = None,
         backend: str | None = None,
         device: str | None = None,
@@ -217,6 +227,7 @@ class WrongLabelFinder(BaseEstimator):
         self.probes = probes
         self.mixture = mixture
         self.per_class = per_class
+        self.known_fraction = known_fraction
         self.standardize = standardize
         self.backend = backend
         self.device = device
@@ -252,6 +263,7 @@ class WrongLabelFinder(BaseEstimator):
             probes=self.probes,
             mixture=self.mixture,
             per_class=self.per_class,
+            known_fraction=self.known_fraction,
             standardize=self.standardize,
             seed=int(seed),
             **common,

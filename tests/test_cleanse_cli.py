@@ -96,10 +96,18 @@ def test_clean_data_are_said_to_be_clean(tmp_path):
         assert len(data["index"]) == 1297
 
 
+def test_where_the_share_is_known_so_many_are_removed(tmp_path):
+    done = call("digits", *QUICK, "--epochs", "40", "--known-fraction", "0.1", "--out", tmp_path / "out")
+    assert done.returncode == 0 and "a share of 10.0% was told" in done.stdout, done.stderr
+    summary = json.loads((tmp_path / "out" / "cleansing.json").read_text(encoding="utf-8"))
+    assert summary["is_told"] and summary["n_flagged"] == 130 and summary["noise_fraction"] == 0.1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "named"),
     [
         ([], 2, "dataset"),
+        (["digits", "--known-fraction", "20"], 2, "known_fraction = 20"),
         (["mnits"], 2, "did you mean 'mnist'"),
         (["digits", "--mixture", "gamma"], 2, "--mixture gamma"),
         (["digits", "--epochs", "0"], 2, "epochs"),

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, chisquare
+from scipy.stats import binomtest, chisquare, mannwhitneyu
 
 from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.sim.confusions import confusion_probabilities, plausible_mistakes
 from sgdphases.sim.dataset import Dataset
 from sgdphases.sim.label_noise import (
     CLASS_KINDS,
@@ -32,6 +33,15 @@ def classes(n: int, k: int, clean: bool = True, seed: int = 0) -> Dataset:
     return Dataset("made up", x, y, x[:1], y[:1], n_classes=k, y_clean=y if clean else None)
 
 
+def clouds(n: int, k: int, dimension: int = 3, seed: int = 0) -> Dataset:
+    """Gaussian classes in a row, two deviations apart: each overlaps with its neighbours only."""
+    rng = generator(seed)
+    y = rng.integers(k, size=n)
+    x = rng.normal(size=(n, dimension)).astype(np.float32)
+    x[:, 0] += 2 * y
+    return Dataset("clouds", x, y, x[:1], y[:1], n_classes=k, y_clean=y)
+
+
 def regression(n: int, clean: bool = True) -> Dataset:
     y = 1 + generator(9).random((n, 2))
     x = np.zeros((n, 1), np.float32)
@@ -39,7 +49,7 @@ def regression(n: int, clean: bool = True) -> Dataset:
 
 
 @given(
-    kind=st.sampled_from(DRAWN_CLASS_KINDS),
+    kind=st.sampled_from([*DRAWN_CLASS_KINDS, "input-dependent"]),
     n=st.integers(1, 60),
     k=st.integers(1, 12),
     fraction=st.sampled_from([0.0, 1.0]) | st.floats(0, 1),
@@ -170,6 +180,77 @@ def test_redraw_and_sign_flip_may_leave_a_target_right():
         assert noisy.wrong.sum() == 0 and noisy.assigned.sum() == assigned
 
 
+@given(
+    n=st.integers(1, 40),
+    k=st.integers(2, 6),
+    dimension=st.sampled_from([1, 3, 150]),
+    constant=st.booleans(),
+    fraction=st.floats(0.01, 1),
+    seed=st.integers(0, 2**32),
+)
+@settings(deadline=None)
+def test_input_dependent_noise_for_all_inputs(n, k, dimension, constant, fraction, seed):
+    """Few samples in many dimensions, tiny and missing classes, features that do not vary."""
+    data = clouds(n, k, dimension, seed)
+    data.x_train[:, -1] = 7.0
+    if constant:
+        data.x_train[:] = -1e6
+    noisy = add_label_noise(data, kind="input-dependent", fraction=fraction, rng=generator(seed))
+    again = add_label_noise(data, kind="input-dependent", fraction=fraction, rng=generator(seed))
+    assert np.array_equal(noisy.y_train, again.y_train)
+    assert noisy.wrong.sum() == noisy.assigned.sum() == round(fraction * n)
+    assert noisy.y_train.dtype == np.int64 and 0 <= noisy.y_train.min() <= noisy.y_train.max() < k
+    found = confusion_probabilities(data.x_train, data.y_clean, k, generator(seed))
+    assert found.shape == (n, k) and np.all(found > 0) and np.allclose(found.sum(axis=1), 1)
+
+
+def test_input_dependent_noise_lies_where_classes_overlap():
+    """Clouds in a row: the chosen samples are nearer to the next class than the others (one-sided rank test, rate
+    1e-6), and a sample beyond its class mean gets the label on that side more often than not (binomial test, 1e-6)."""
+    data = clouds(4000, 5)
+    noisy = add_label_noise(data, kind="input-dependent", fraction=0.1, rng=generator(1))
+    beyond = data.x_train[:, 0] - 2 * data.y_clean
+    inner = (data.y_clean > 0) & (data.y_clean < 4)
+    distance = np.abs(beyond)
+    assert (
+        mannwhitneyu(distance[inner & noisy.wrong], distance[inner & ~noisy.wrong], alternative="greater").pvalue < 1e-6
+    )
+    moved = noisy.y_train[inner & noisy.wrong] - data.y_clean[inner & noisy.wrong]
+    right_side = int(np.sum(np.sign(moved) == np.sign(beyond[inner & noisy.wrong])))
+    assert binomtest(right_side, len(moved), alternative="greater").pvalue < 1e-6
+    assert np.mean(np.abs(moved) == 1) > 0.9
+
+
+def test_input_dependent_noise_is_even_where_nothing_can_be_told():
+    """Constant inputs: which sample is chosen, and which other class it gets; chi-square, rate 1e-6 each."""
+    y, rng = np.arange(15) % 3, generator(2)
+    draws = np.array([plausible_mistakes(np.zeros((15, 2)), y, 3, 1, rng) for _ in range(1500)])
+    changed = draws != y
+    assert np.all(changed.sum(axis=1) == 1) and chisquare(changed.sum(axis=0)).pvalue > 1e-6
+    steps = (draws - y)[changed] % 3
+    assert chisquare(np.bincount(steps, minlength=3)[1:]).pvalue > 1e-6
+
+
+def test_input_dependent_noise_is_wrong_against_the_right_labels():
+    data = clouds(200, 3)
+    spoilt = add_label_noise(data, kind="uniform-other", fraction=0.3, rng=generator(3))
+    noisy = add_label_noise(spoilt, kind="input-dependent", fraction=0.2, rng=generator(4))
+    alone = add_label_noise(data, kind="input-dependent", fraction=0.2, rng=generator(4))
+    assert np.array_equal(noisy.y_train[alone.wrong], alone.y_train[alone.wrong])
+    assert np.array_equal(noisy.y_train[~alone.wrong], spoilt.y_train[~alone.wrong])
+    assert np.array_equal(noisy.wrong, spoilt.wrong | alone.wrong)
+
+
+def test_classes_of_one_sample():
+    data = clouds(60, 3)
+    y = np.array([3, *data.y_train[1:]])
+    data = Dataset("clouds", data.x_train, y, data.x_test, data.y_test, n_classes=4, y_clean=y)
+    noisy = add_label_noise(data, kind="input-dependent", fraction=0.1, rng=generator(5))
+    assert noisy.wrong.sum() == 6
+    with pytest.raises(UsageError, match="'input-dependent' needs a second class"):
+        add_label_noise(classes(9, 1), kind="input-dependent", fraction=0.5, rng=generator())
+
+
 def test_one_sample():
     """Uniform noise on one sample of two classes is wrong half the time: binomial test, rate 1e-6."""
     rng = generator(0)
@@ -180,7 +261,7 @@ def test_one_sample():
     assert not add_label_noise(regression(1), kind="redraw", fraction=0, rng=rng).wrong.any()
 
 
-@pytest.mark.parametrize("kind", [*DRAWN_CLASS_KINDS, *REGRESSION_KINDS])
+@pytest.mark.parametrize("kind", [*DRAWN_CLASS_KINDS, "input-dependent", *REGRESSION_KINDS])
 def test_no_noise_claims_nothing_of_unknown_labels(kind):
     known = regression(5) if kind in REGRESSION_KINDS else classes(5, 3)
     unknown = known.with_labels(known.y_train, None, None)

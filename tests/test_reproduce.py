@@ -24,7 +24,7 @@ from sgdphases.estimators.paper_spectra import largest_gap, phase_spectrum, phas
 from sgdphases.estimators.phases import find_phases
 from sgdphases.faces.paper_report import FIGURES
 from sgdphases.faces.reproduce_command import reproduce
-from sgdphases.sim.paper import FULL, QUICK, SWEEPS, data_folder, paper_sweeps
+from sgdphases.sim.paper import FULL, HALF, QUICK, SWEEPS, data_folder, paper_sweeps
 
 EPOCH = np.concatenate([[0.0], np.geomspace(0.01, 300, 90)])
 
@@ -259,6 +259,8 @@ def test_every_figure_has_its_sweeps_and_each_sweep_its_runs(tmp_path):
         plans = paper_sweeps(SWEEPS, scale, mnist=tmp_path, cifar=tmp_path, seeds=None, device=None)
         assert set(plans) == {name for needed in SWEEPS.values() for name in needed}
         assert len(plans["fractions"].members()) == len(scale.fractions) * scale.seeds
+        assert len(plans["cleansing"].members()) == len(scale.cleansing_fractions) * scale.seeds
+        assert 0.0 in scale.cleansing_fractions and HALF in scale.cleansing_fractions
         assert {member.settings.network for member in plans["resnet"].members()} == {"resnet"}
     some = paper_sweeps(("fig1", "fig2"), FULL, mnist=tmp_path, cifar=None, seeds=4, device="cuda")
     assert set(some) == {"clean"}
@@ -302,7 +304,7 @@ def test_mistakes_are_named_and_nothing_is_written(tmp_path, monkeypatch):
 
 
 def test_the_whole_reproduction_on_a_small_scale(tmp_path, mnist_folder):
-    """All five figures on MNIST; run again it only draws, and with other settings it refuses."""
+    """All six figures on MNIST; run again it only draws, and with other settings it refuses."""
     out = tmp_path / "out"
     arguments = ("all", "--quick", "--data-dir", mnist_folder, "--out", out, "--workers", 1)
     one = (*arguments, "--seeds", 1)
@@ -314,14 +316,19 @@ def test_the_whole_reproduction_on_a_small_scale(tmp_path, mnist_folder):
     for claim in table["claims"]:
         told = "CIFAR" not in claim["claim"]
         assert claim["holds"] in (True, False, None) and (told or claim["holds"] is None)
-    pictures = [out / "figures" / f"figure-{k}.png" for k in range(1, 6)]
+    pictures = [out / "figures" / f"figure-{k}.png" for k in range(1, 7)]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
     page = (out / "reproduction.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == 5 and 'src="http' not in page
-    files = {path: path.stat().st_mtime_ns for path in (out / "sweeps").rglob("trajectory.nc")}
-    assert len(files) == 2 + len(QUICK.fractions)
+    assert page.count("data:image/png;base64,") == 6 and 'src="http' not in page
+
+    def written():
+        made = [*(out / "sweeps").rglob("trajectory.nc"), *(out / "sweeps").rglob("cleansing.nc")]
+        return {path: path.stat().st_mtime_ns for path in made}
+
+    files = written()
+    assert len(files) == 2 + len(QUICK.fractions) + len(QUICK.cleansing_fractions)
     again = command(*one)
     assert again.exit_code == 0 and json.loads((out / "claims.json").read_text(encoding="utf-8")) == table
-    assert files == {path: path.stat().st_mtime_ns for path in (out / "sweeps").rglob("trajectory.nc")}
+    assert files == written()
     other = command(*arguments)
     assert isinstance(other.exception, UsageError) and "other settings" in str(other.exception)
