@@ -33,7 +33,7 @@ class Consensus:
     t_clean : float
         t_c: epoch of the medoid, the probe that agrees best with all others on average.
     in_window : ndarray of bool, shape (T,)
-        Probes around the medoid that agree with it to `AGREEMENT` at least, up to `LATEST` times t_c: those of phase II.
+        Probes around the medoid that agree with it to `AGREEMENT` at least, up to `LATEST` t_c: those of phase II.
     rank : ndarray, shape (N,)
         Mean rank of a sample's loss over the window, 0 to 1. The same under any increasing function of the losses.
     loss : ndarray, shape (N,)

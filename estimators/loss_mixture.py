@@ -1,5 +1,6 @@
 """Two populations in one heap of losses: mixtures of two components, and whether there are two at all."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -237,6 +238,7 @@ def fraction_interval(losses: np.ndarray, mixture: LossMixture, *, level: float 
 
 
 def _fit(values: np.ndarray, kind: str, starts: Sequence[float]) -> LossMixture:
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
     column, ordered = values[:, None], np.sort(values)
@@ -255,7 +257,9 @@ def _fit(values: np.ndarray, kind: str, starts: Sequence[float]) -> LossMixture:
         precisions = np.array([[1 / (weights @ variances)]]) if kind == "log-odds" else 1 / variances[:, None, None]
         means = np.array([[part.mean()] for part in parts])
         start = GaussianMixture(2, weights_init=weights, means_init=means, precisions_init=precisions, **options)
-        fits.append(start.fit(column))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # one heap: EM creeps, and the fit is refused anyway
+            fits.append(start.fit(column))
     best = max(fits, key=lambda fit: fit.lower_bound_)
     deviations = np.sqrt(np.broadcast_to(best.covariances_.ravel(), 2))
     order = np.argsort(best.means_.ravel())

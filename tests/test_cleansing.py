@@ -105,6 +105,48 @@ def test_classes_that_were_not_learnt_are_no_wrong_labels():
     assert not told.is_learnt and not told.has_noise and not told.flagged.any() and told.label_share > 0.9
 
 
+def test_hard_classes_are_no_wrong_labels():
+    """One class in five is hard: the losses alone show two heaps, but labels explain more than a fifth of their spread.
+    As many samples as high, but of all classes alike, are wrong labels; so is a hard class that is far apart."""
+    rng = np.random.default_rng(0)
+    labels, noise = rng.integers(0, 5, 2000), rng.normal(size=2000)
+    hard = (labels == 0) & (rng.random(2000) < 0.6)
+    anywhere = rng.permutation(hard)
+    heaps = {name: np.logaddexp(0, 3.5 * where - 2 + noise) for name, where in (("hard", hard), ("any", anywhere))}
+    assert wrong_labels(heaps["hard"]).has_noise and wrong_labels(heaps["any"], labels).has_noise
+    found = wrong_labels(heaps["hard"], labels)
+    assert 0.2 < found.label_share < 0.5 and found.mixture.is_two and not found.has_noise and not found.flagged.any()
+    assert wrong_labels(np.logaddexp(0, 3.5 * hard - 2 + 0.5 * noise), labels).has_noise
+
+
+def test_a_few_wrong_labels_are_found_though_they_are_believed_in_the_end(monkeypatch):
+    """Ranks that outlive phase II: wrong labels, learnt from epoch 20 to 34, still have the largest losses at 1,000."""
+    epochs = np.geomspace(1, 1000, 48)
+    phase, late = np.log(epochs)[:, None] / np.log(1000), np.clip(np.log(epochs / 20) / np.log(1.7), 0, 1)[:, None]
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        wrong, (one, other) = rng.random(1000) < 0.1, rng.normal(0, 0.5, (2, 1000))
+        own = np.cos(phase) * one + np.sin(phase) * other  # the order within each population changes slowly
+        losses = np.logaddexp(0, np.where(wrong, 2 - 5 * late, -3 - 3 * late) + own)
+        found = consensus(epochs, losses)
+        assert found.agreement[epochs == found.t_clean].min() > 0.8 and found.window[1] <= 3 * found.t_clean < 150
+        assert np.mean(wrong_labels(found.loss).flagged == wrong) > 0.99
+        with monkeypatch.context() as patched:
+            patched.setattr("sgdphases.estimators.cleansing.LATEST", np.inf)
+            whole = consensus(epochs, losses)
+            assert whole.window[1] == epochs[-1] and not wrong_labels(whole.loss).has_noise
+
+
+def test_a_tenth_of_wrong_labels_in_a_gaussian_mixture():
+    chosen = make_settings(
+        dict(dataset="gaussian-mixture", train_size=2000, noise_fraction=0.1, epochs=250, checkpoints=40, seed=11)
+    )
+    data = noisy_data(chosen)
+    wrong = data.y_train != data.y_clean
+    flagged = ~cleanse(chosen, data.x_train, data.y_train, data.n_classes).keep
+    assert wrong[flagged].mean() > 0.85 and flagged[wrong].mean() > 0.9
+
+
 def test_hard_classes_need_mixtures_of_their_own():
     """Classes one to nine and a hard class: by itself the hard one is judged better. Seeds are fixed."""
     rng = np.random.default_rng(1)
