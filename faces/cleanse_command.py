@@ -80,7 +80,7 @@ def cleanse(
     if mixture not in kinds:
         raise UsageError(f"--mixture {mixture}: choose one of {', '.join(kinds)}.")
     settings = make_settings(absolute_paths(base))
-    fitted = {"kind": mixture, "per_class": per_class, "known_fraction": known_fraction}
+    fitted: dict[str, Any] = {"kind": mixture, "per_class": per_class, "known_fraction": known_fraction}
     check_known_fraction(**fitted)
     folder = CleansingFolder(first_free("cleansed", settings.dataset) if out is None else out)
     with console.status("loading data"):
