@@ -196,9 +196,11 @@ def judge(wrong: np.ndarray, found: Found) -> dict[str, float]:
 
 def print_tables(rows: list[dict[str, str]]) -> None:
     """Two markdown tables for each data set: what is found, and the test accuracy it leads to."""
-    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+    order = list(METHODS)
+    rows = sorted(rows, key=lambda row: order.index(row["method"]) if row["method"] in order else len(order))
+    for dataset in sorted({row["dataset"] for row in rows}, key=list(DATASETS).index):
         own = [row for row in rows if row["dataset"] == dataset]
-        noises = list(dict.fromkeys(row["noise"] for row in own))
+        noises = [noise for noise in NOISE if any(row["noise"] == noise for row in own)]
         ways = list(dict.fromkeys((row["method"], row["way"]) for row in own))
         finders = {row["method"]: row["way"] for row in own if row["flagged"]}
         cells = {(*way, noise): select(own, *way, noise) for way in ways for noise in noises}
