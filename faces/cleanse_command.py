@@ -38,7 +38,8 @@ def cleanse(
     dataset: Annotated[
         str,
         typer.Argument(
-            help="A .npz file with x and y (or x_train, …), or a name from `sgdphases datasets`.", show_default=False
+            help="A .npz file with x and y, a folder of MNIST or CIFAR-10 files, or a name from `sgdphases datasets`.",
+            show_default=False,
         ),
     ],
     out: Annotated[

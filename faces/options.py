@@ -145,11 +145,28 @@ def option_values(texts: list[str]) -> dict[str, list[Any]]:
 
 
 def absolute_paths(values: dict[str, Any]) -> dict[str, Any]:
-    """Paths that still lead there when the run is resumed from another folder."""
+    """Paths that still lead there when a run is resumed from another folder; a folder as data set is looked into."""
+    values = _folder_as_data_set(values)
     names = [name for name in PATHS if isinstance(values.get(name), str)]
     if isinstance(values["dataset"], str) and values["dataset"].endswith(".npz"):
         names.append("dataset")
     return {**values, **{name: os.path.abspath(values[name]) for name in names}}
+
+
+def _folder_as_data_set(values: dict[str, Any]) -> dict[str, Any]:
+    """Where a folder stands in the place of a data set, the one whose files it holds, and the folder."""
+    if not isinstance(values["dataset"], str) or not os.path.isdir(values["dataset"]):
+        return values
+    from sgdphases.sim.datasets import DATASETS
+    from sgdphases.sim.datasets.folders import data_set_in
+
+    folder = Path(values["dataset"])
+    if str(folder) in DATASETS:
+        return values
+    name = data_set_in(folder)
+    if values.get("data_dir") is not None:
+        raise UsageError(f"{folder} holds the files of {name} already: leave --data-dir out.")
+    return {**values, "dataset": name, "data_dir": str(folder)}
 
 
 def _range(name: str, text: str) -> list[Any]:

@@ -8,8 +8,6 @@ import typer
 from sgdphases.estimators.errors import UsageError
 from sgdphases.faces.terminal import INTERRUPTED, console, sweep_progress
 
-MNIST_FILES, CIFAR_FILES = "train-images*", "data_batch_1*"
-
 
 def reproduce(
     figures: Annotated[
@@ -42,6 +40,7 @@ def reproduce(
     from joblib import cpu_count
 
     from sgdphases.faces.paper_report import write_reproduction
+    from sgdphases.sim.datasets.folders import FOLDER_FILES
     from sgdphases.sim.paper import (
         FULL,
         QUICK,
@@ -59,9 +58,11 @@ def reproduce(
         raise UsageError("no data are named: give --data-dir, a folder that holds mnist/ (and cifar10/ for figure 1).")
     if workers is not None and workers < 1:
         raise UsageError(f"workers = {workers}: give at least 1.")
-    mnist, cifar = (data_folder(data_dir, *each) for each in (("mnist", MNIST_FILES), ("cifar10", CIFAR_FILES)))
+    mnist, cifar = data_folder(data_dir, "mnist"), data_folder(data_dir, "cifar10")
     if mnist is None:
-        raise UsageError(f"no MNIST files ({MNIST_FILES}) are in {data_dir / 'mnist'} or {data_dir}: see docs/data.md.")
+        raise UsageError(
+            f"no MNIST files ({FOLDER_FILES['mnist']}) are in {data_dir / 'mnist'} or {data_dir}: see docs/data.md."
+        )
     place = out or Path("reproduction-quick" if quick else "reproduction")
     scale = QUICK if quick else FULL
     plans = paper_sweeps(wanted, scale, mnist=mnist, cifar=cifar, seeds=seeds, device=device)
@@ -71,8 +72,8 @@ def reproduce(
         check_sweep(folders[name], plan)
     if "fig1" in wanted and cifar is None:
         console.print(
-            f"no CIFAR-10 files ({CIFAR_FILES}) are in {data_dir / 'cifar10'}: figure 1 is drawn without its "
-            "convolutional and residual networks.",
+            f"no CIFAR-10 files ({FOLDER_FILES['cifar10']}) are in {data_dir / 'cifar10'}: figure 1 is drawn without "
+            "its convolutional and residual networks.",
             soft_wrap=True,
         )
     if not quick:

@@ -13,6 +13,7 @@ from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.measure import measure_backend
 from sgdphases.estimators.spectrum import noise_spectrum
 from sgdphases.sim.cleansing_study import CLEANSING, study_seconds
+from sgdphases.sim.datasets.folders import holds
 from sgdphases.sim.schedule import sample_order
 from sgdphases.sim.settings import RunSettings
 from sgdphases.sim.sweep_folder import SweepFolder
@@ -149,12 +150,9 @@ def paper_sweeps(
     return plans
 
 
-def data_folder(root: Path, name: str, files: str) -> Path | None:
-    """The folder of a data set below ``root``, or ``root`` itself, if files such as these are in it; else None."""
-    for folder in (root / name, root):
-        if any(folder.glob(files)) or any(folder.glob(f"*/{files}")):
-            return folder.absolute()
-    return None
+def data_folder(root: Path, name: str) -> Path | None:
+    """The folder of "mnist" or "cifar10": below ``root``, or ``root`` itself; None where its files are in neither."""
+    return next((folder.absolute() for folder in (root / name, root) if holds(folder, name)), None)
 
 
 def job_of(name: str) -> Job:

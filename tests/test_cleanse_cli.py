@@ -96,6 +96,26 @@ def test_clean_data_are_said_to_be_clean(tmp_path):
         assert len(data["index"]) == 1297
 
 
+def test_a_folder_is_read_as_what_it_holds(mnist_folder, tmp_path):
+    few = ["--train-size", "300", "--epochs", "5", "--checkpoints", "4", "--hidden", "10"]
+    done = call(mnist_folder, *few, "--out", tmp_path / "one")
+    assert done.returncode == 0, done.stderr
+    named = call("mnist", "--data-dir", mnist_folder, *few, "--out", tmp_path / "other")
+    assert named.returncode == 0, named.stderr
+    assert (tmp_path / "one" / "labels.csv").read_bytes() == (tmp_path / "other" / "labels.csv").read_bytes()
+    twice = call(mnist_folder, "--data-dir", mnist_folder, *few, "--out", tmp_path / "third")
+    assert twice.returncode == 2 and "leave --data-dir out" in twice.stderr
+
+
+def test_a_folder_of_nothing_known_is_refused(tmp_path):
+    (tmp_path / "mine").mkdir()
+    done = call(tmp_path / "mine", *QUICK, "--out", tmp_path / "out")
+    assert done.returncode == 2 and "no files of either" in done.stderr and not (tmp_path / "out").exists()
+    (tmp_path / "mine" / "train-images-idx3-ubyte").touch()
+    (tmp_path / "mine" / "data_batch_1.bin").touch()
+    assert "files of both" in call(tmp_path / "mine", *QUICK).stderr
+
+
 def test_where_the_share_is_known_so_many_are_removed(tmp_path):
     done = call("digits", *QUICK, "--epochs", "40", "--known-fraction", "0.1", "--out", tmp_path / "out")
     assert done.returncode == 0 and "a share of 10.0% was told" in done.stdout, done.stderr

@@ -272,10 +272,10 @@ def test_every_figure_has_its_sweeps_and_each_sweep_its_runs(tmp_path):
 
 def test_data_are_found_below_a_folder_or_in_it(tmp_path):
     (tmp_path / "cifar10" / "cifar-10-batches-bin").mkdir(parents=True)
-    assert data_folder(tmp_path, "cifar10", "data_batch_1*") is None
+    assert data_folder(tmp_path, "cifar10") is None
     (tmp_path / "cifar10" / "cifar-10-batches-bin" / "data_batch_1.bin").touch()
-    assert data_folder(tmp_path, "cifar10", "data_batch_1*") == tmp_path / "cifar10"
-    assert data_folder(tmp_path / "cifar10", "cifar10", "data_batch_1*") == tmp_path / "cifar10"
+    assert data_folder(tmp_path, "cifar10") == tmp_path / "cifar10"
+    assert data_folder(tmp_path / "cifar10", "cifar10") == tmp_path / "cifar10"
 
 
 def command(*arguments):

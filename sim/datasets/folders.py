@@ -1,8 +1,11 @@
-"""Find the folder of a data set that is already on disk."""
+"""Folders of data sets that are already on disk: the one named, and what one holds."""
 
 from pathlib import Path
 
 from sgdphases.estimators.errors import UsageError
+
+FOLDER_FILES = {"mnist": "train-images*", "cifar10": "data_batch_1*"}
+"""Data set -> the file, one of several, that tells its folder; it may also lie one folder further down."""
 
 
 def check_folder(data_dir: str | Path | None, dataset: str, otherwise: str = "") -> Path:
@@ -18,3 +21,25 @@ def check_folder(data_dir: str | Path | None, dataset: str, otherwise: str = "")
             f"the data folder {folder} {what}; give with --data-dir the folder that holds the files of {dataset}"
         )
     return folder
+
+
+def data_set_in(folder: Path) -> str:
+    """The data set whose files a folder holds, "mnist" or "cifar10".
+
+    Raises
+    ------
+    UsageError
+        If it holds those of none, or of both.
+    """
+    found = [name for name in FOLDER_FILES if holds(folder, name)]
+    if len(found) != 1:
+        kinds = " or ".join(f"{name} ({files})" for name, files in FOLDER_FILES.items())
+        what = "files of both" if found else "no files of either"
+        raise UsageError(f"{folder} holds {what}: give a folder with the files of {kinds}, or a .npz file.")
+    return found[0]
+
+
+def holds(folder: Path, name: str) -> bool:
+    """Whether a data set's files lie in a folder or one further down."""
+    files = FOLDER_FILES[name]
+    return any(folder.glob(files)) or any(folder.glob(f"*/{files}"))
