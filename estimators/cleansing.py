@@ -88,7 +88,7 @@ class WrongLabels:
     @property
     def has_noise(self) -> bool:
         """Whether label noise is seen at all, or told of."""
-        return self.is_told or _is_noise(self.mixture, self.label_share)
+        return self.is_told or _is_noise(self.mixture, self.label_share, bool(self.per_class))
 
     @property
     def is_learnt(self) -> bool:
@@ -189,8 +189,8 @@ def wrong_labels(
     Raises
     ------
     UsageError
-        If ``per_class`` is asked for without labels, the kind is unknown, or a known fraction is none or goes with
-        neither of them.
+        If ``per_class`` is asked for without labels, the kind is unknown, or the known fraction is not between 0 and 1,
+        or given with another kind or ``per_class``.
     InputError
         If losses are not finite; with a known fraction, if they are all the same, or fewer than 20.
     """
@@ -209,8 +209,9 @@ def wrong_labels(
         told = mixture.crossing_at(_loss_exceeded_by(losses, known_fraction))
         interval = (known_fraction, known_fraction)
         return WrongLabels(told.posterior(losses), told, {}, known_fraction, interval, share, is_told=True)
-    if not _is_noise(mixture, share):
-        return WrongLabels(np.zeros(len(losses)), mixture, {}, 0.0, (0.0, 0.0), share)
+    nothing = WrongLabels(np.zeros(len(losses)), mixture, {}, 0.0, (0.0, 0.0), share)
+    if not _is_noise(mixture, share, per_class):
+        return nothing
     probability = mixture.wrong_probability(losses)
     known: dict[int, LossMixture] = {}
     if per_class:
@@ -220,6 +221,8 @@ def wrong_labels(
             if fitted is not mixture and fitted.is_two:
                 known[int(label)] = fitted
                 probability[own] = fitted.wrong_probability(losses[own])
+    if not _is_noise(mixture, share, bool(known)):
+        return nothing
     fraction = float(probability.mean()) if known else mixture.fraction
     return WrongLabels(probability, mixture, known, fraction, fraction_interval(losses, mixture), share)
 
@@ -244,9 +247,12 @@ def _loss_exceeded_by(losses: np.ndarray, fraction: float) -> float:
     return float(ordered[place - 1 : place + 1].mean())
 
 
-def _is_noise(mixture: LossMixture, label_share: float) -> bool:
-    """Whether two populations are wrong and right labels: not hard and easy classes, nor unlearnt and learnt ones."""
-    clear = mixture.separation > CLEAR_SEPARATION or not label_share > HARD_CLASSES
+def _is_noise(mixture: LossMixture, label_share: float, per_class: bool) -> bool:
+    """Whether two populations are wrong and right labels: not unlearnt and learnt classes, nor hard and easy ones.
+
+    The latter do not matter where each class has a mixture of its own.
+    """
+    clear = per_class or mixture.separation > CLEAR_SEPARATION or not label_share > HARD_CLASSES
     return mixture.is_two and clear and not label_share > MOST_LABEL_SHARE
 
 

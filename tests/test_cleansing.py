@@ -117,6 +117,12 @@ def test_hard_classes_are_no_wrong_labels():
     found = wrong_labels(heaps["hard"], labels)
     assert 0.2 < found.label_share < 0.5 and found.mixture.is_two and not found.has_noise and not found.flagged.any()
     assert wrong_labels(np.logaddexp(0, 3.5 * hard - 2 + 0.5 * noise), labels).has_noise
+    apart = wrong_labels(heaps["hard"], labels, per_class=True)  # the hard class by itself has two heaps
+    assert (
+        apart.has_noise
+        and set(apart.per_class) == {0}
+        and np.mean(apart.flagged[labels == 0] == hard[labels == 0]) > 0.9
+    )
 
 
 def test_a_few_wrong_labels_are_found_though_they_are_believed_in_the_end(monkeypatch):
