@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from sgdphases.estimators.errors import UsageError
-from sgdphases.faces.terminal import INTERRUPTED, console, sweep_progress
+from sgdphases.faces.terminal import console, stoppable, sweep_progress
 
 
 def reproduce(
@@ -79,7 +79,7 @@ def reproduce(
     if not quick:
         _announce(plans, folders, workers or cpu_count())
     failed = 0
-    try:
+    with stoppable("Go on with the same command."):
         for name, plan in plans.items():
             folders[name].path.parent.mkdir(parents=True, exist_ok=True)
             start_sweep(folders[name], plan)
@@ -91,9 +91,6 @@ def reproduce(
         with console.status("drawing"):
             runs = {name: finished(folders[name], plan, job_of(name)) for name, plan in plans.items()}
             claims = write_reproduction(place, {name: SWEEPS[name] for name in wanted}, runs, _about(plans, quick))
-    except KeyboardInterrupt:
-        console.print("\nStopped. Go on with the same command.")
-        raise typer.Exit(INTERRUPTED) from None
     _show(claims)
     console.print(f"page: {place / 'reproduction.html'}", markup=False, highlight=False, soft_wrap=True)
     if failed:
