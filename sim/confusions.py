@@ -7,8 +7,6 @@ feature-dependent label noise: a progressive approach" (2021).
 import warnings
 
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 FOLDS = 5
 MOST_COMPONENTS = 100  # inputs of more numbers are reduced to so many principal components first
@@ -80,6 +78,8 @@ def confusion_probabilities(x: np.ndarray, y: np.ndarray, n_classes: int, rng: n
 
 def _classify(x: np.ndarray, y: np.ndarray, asked: np.ndarray) -> np.ndarray:
     """Probabilities of the classes in `y`, in their order, for each of the samples asked about."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
     n_known = len(np.unique(y))
     if not x.shape[1] or len(x) == n_known:  # nothing varies, or nothing within a class
         return np.ones((len(asked), n_known))
@@ -95,6 +95,8 @@ def _few_numbers(flat: np.ndarray, seed: int) -> np.ndarray:
     flat = flat if varying.all() else flat[:, varying]
     if flat.shape[1] <= MOST_COMPONENTS:
         return flat.astype(np.float64)
+    from sklearn.decomposition import PCA
+
     components = min(MOST_COMPONENTS, len(flat))
     reduced = PCA(components, svd_solver="randomized", random_state=seed).fit_transform(flat)
     return np.asarray(reduced, dtype=np.float64)
