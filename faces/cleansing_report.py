@@ -121,6 +121,13 @@ def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
             "another network.",
             *lines,
         ]
+    elif labels.mixture.is_two:
+        lines = [
+            "No label noise present, as far as can be told: the losses form two populations, but "
+            f"{labels.label_share:.0%} of their spread lies between labels, so some classes are likely to be hard to "
+            "learn. --per-class judges each class by itself, --known-fraction flags as many as you say.",
+            *lines,
+        ]
     elif np.median(agreed.loss) > DISBELIEVED:
         lines = [
             "Nothing can be said: around t_c the network believes less than half of the labels, and the losses do not "
