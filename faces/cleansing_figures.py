@@ -44,7 +44,10 @@ def agreement_figure(found: Consensus) -> Figure:
 
 
 def loss_figure(agreed: Consensus, found: WrongLabels, wrong: np.ndarray | None) -> Figure:
-    """The losses around t_c with the two components fitted, and l_c; both populations where the truth is known."""
+    """The losses around t_c with the two components fitted, and l_c; both populations where the truth is known.
+
+    Where the share of wrong labels was told, l_c is not where the components cross, and they are left out.
+    """
     mixture = found.mixture
     values = SCALES[mixture.kind](agreed.loss)
     with rc_context(STYLE):
@@ -58,15 +61,16 @@ def loss_figure(agreed: Consensus, found: WrongLabels, wrong: np.ndarray | None)
                 axes.hist(values[mask], edges.tolist(), weights=weights, histtype="step", color=colour, label=name)
         line = np.linspace(edges[0], edges[-1], 600)
         lower, upper = mixture.densities(line)
-        if found.has_noise:
+        if found.has_noise and not found.is_told:
             axes.plot(line, lower, "--", color=TEST, label="fitted, right")
             axes.plot(line, upper, "--", color=OTHER, label="fitted, wrong")
-            if np.isfinite(mixture.loss_threshold):
-                place = float(SCALES[mixture.kind](np.array([mixture.loss_threshold]))[0])
-                name = f"$l_c$ = {mixture.loss_threshold:.2f} nats"
-                axes.axvline(place, color=ALL, linestyle=":", linewidth=1.2, label=name)
-        axes.plot(line, lower + upper, color=ALL, linewidth=1, label=f"fit (distance {mixture.distance:.3f})")
-        title = "Losses around $t_c$" + ("" if found.has_noise else ": one population")
+        if found.has_noise and np.isfinite(mixture.loss_threshold):
+            place = float(SCALES[mixture.kind](np.array([mixture.loss_threshold]))[0])
+            name = f"$l_c$ = {mixture.loss_threshold:.2f} nats"
+            axes.axvline(place, color=ALL, linestyle=":", linewidth=1.2, label=name)
+        if not found.is_told:
+            axes.plot(line, lower + upper, color=ALL, linewidth=1, label=f"fit (distance {mixture.distance:.3f})")
+        title = "Losses around $t_c$" + ("" if found.has_noise else ": no label noise seen")
         axes.set(title=title, xlabel=SCALE_NAMES[mixture.kind], ylabel="density")
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         return figure
