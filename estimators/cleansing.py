@@ -48,6 +48,11 @@ class Consensus:
     loss: np.ndarray
 
     @property
+    def medoid(self) -> int:
+        """The place of t_c among the probes."""
+        return int(np.flatnonzero(self.epochs == self.t_clean)[0])
+
+    @property
     def window(self) -> tuple[float, float]:
         """First and last epoch of the window."""
         inside = self.epochs[self.in_window]
@@ -209,22 +214,37 @@ def wrong_labels(
         told = mixture.crossing_at(_loss_exceeded_by(losses, known_fraction))
         interval = (known_fraction, known_fraction)
         return WrongLabels(told.posterior(losses), told, {}, known_fraction, interval, share, is_told=True)
-    nothing = WrongLabels(np.zeros(len(losses)), mixture, {}, 0.0, (0.0, 0.0), share)
-    if not _is_noise(mixture, share, per_class):
-        return nothing
-    probability = mixture.wrong_probability(losses)
     known: dict[int, LossMixture] = {}
-    if per_class:
-        for label in np.unique(np.asarray(labels)):
-            own = np.flatnonzero(np.asarray(labels) == label)
-            fitted = fit_mixture(losses[own], kind) if len(own) >= LEAST_IN_CLASS else mixture
-            if fitted is not mixture and fitted.is_two:
-                known[int(label)] = fitted
-                probability[own] = fitted.wrong_probability(losses[own])
+    if per_class and _is_noise(mixture, share, per_class):
+        known = _of_each_class(losses, np.asarray(labels), kind)
     if not _is_noise(mixture, share, bool(known)):
-        return nothing
+        return WrongLabels(np.zeros(len(losses)), mixture, {}, 0.0, (0.0, 0.0), share)
+    probability = mixture.wrong_probability(losses)
+    for label, fitted in known.items():
+        own = np.asarray(labels) == label
+        probability[own] = fitted.wrong_probability(losses[own])
     fraction = float(probability.mean()) if known else mixture.fraction
     return WrongLabels(probability, mixture, known, fraction, fraction_interval(losses, mixture), share)
+
+
+def reliability(wrong: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How often labels are wrong, and how often they were said to be, by tenths of the probability.
+
+    Parameters
+    ----------
+    wrong : ndarray of bool, shape (N,)
+    probability : ndarray, shape (N,)
+
+    Returns
+    -------
+    counts, said, found : ndarray, shape (10,)
+        Samples in each tenth, their mean probability, and the share of them that is wrong; NaN where there are none.
+    """
+    place = np.minimum((probability * 10).astype(int), 9)
+    counts = np.bincount(place, minlength=10)
+    known = np.where(counts > 0, counts, np.nan)
+    said, found = (np.bincount(place, values, minlength=10) / known for values in (probability, wrong))
+    return counts, said, found
 
 
 def check_known_fraction(known_fraction: float | None, kind: str, per_class: bool) -> None:
@@ -238,6 +258,13 @@ def check_known_fraction(known_fraction: float | None, kind: str, per_class: boo
             f"known_fraction = {known_fraction} goes with the mixture of log-odds of all classes: leave mixture and "
             "per_class out."
         )
+
+
+def _of_each_class(losses: np.ndarray, labels: np.ndarray, kind: str) -> dict[int, LossMixture]:
+    """The mixture of each label that has enough samples, and two components."""
+    values, counts = np.unique(labels, return_counts=True)
+    fits = {int(label): fit_mixture(losses[labels == label], kind) for label in values[counts >= LEAST_IN_CLASS]}
+    return {label: fitted for label, fitted in fits.items() if fitted.is_two}
 
 
 def _loss_exceeded_by(losses: np.ndarray, fraction: float) -> float:

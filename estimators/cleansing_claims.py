@@ -12,7 +12,7 @@ import xarray as xr
 from sgdphases.estimators.paper_claims import Claim, number, over_seeds
 from sgdphases.estimators.phases import find_phases
 
-HALF = 0.5  # noise fraction of the paper's panels A to D
+HALF = 0.5  # noise fraction of the paper's figures 3A, 4 and 5, and of panels A to C of figure 6
 MOST_NOISE = 0.8  # up to which the paper wins back more than half
 LEAST_GAINS = {0.5: 0.85, 0.7: 0.75, 0.8: 0.65}  # ours: noise fraction up to which Q is to exceed this
 LEAST_AREAS = {0.5: 0.985, 0.8: 0.93}  # ours: noise fraction at which the area under ROC is to exceed this

@@ -5,7 +5,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sgdphases.estimators.cleansing import Consensus, WrongLabels
+from sgdphases.estimators.cleansing import Consensus, WrongLabels, reliability
 from sgdphases.estimators.loss_mixture import SCALES
 from sgdphases.figures import ALL, CLEAN, OTHER, SHADES, STYLE, TEST, WRONG
 
@@ -30,12 +30,11 @@ def agreement_figure(found: Consensus) -> Figure:
         left.set_xticks(places, names)
         left.set_yticks(places, names)
         left.set(title="Agreement of two probes", xlabel="epoch", ylabel="epoch")
-        medoid = int(np.flatnonzero(found.epochs == found.t_clean)[0])
-        left.plot([medoid], [medoid], "x", color=WRONG, markersize=8, markeredgewidth=2)
+        left.plot([found.medoid], [found.medoid], "x", color=WRONG, markersize=8, markeredgewidth=2)
         figure.colorbar(shown, ax=left, label="rank correlation of losses", shrink=0.85)
         right.axvspan(*found.window, facecolor=SHADES[1], edgecolor="none", label="window")
         right.plot(found.epochs, found.agreement.mean(axis=1), color=ALL, label="with all probes, mean")
-        right.plot(found.epochs, found.agreement[medoid], "--", color=CLEAN, label="with the probe at $t_c$")
+        right.plot(found.epochs, found.agreement[found.medoid], "--", color=CLEAN, label="with the probe at $t_c$")
         right.axvline(found.t_clean, color=WRONG, linestyle=":", label=f"$t_c$ = {found.t_clean:.3g} epochs")
         right.set_xscale("log")
         right.set(title="Agreement along the run", xlabel="epoch", ylabel="rank correlation", ylim=(0, 1.05))
@@ -78,11 +77,9 @@ def loss_figure(agreed: Consensus, found: WrongLabels, wrong: np.ndarray | None)
 
 def reliability_figure(probability: np.ndarray, wrong: np.ndarray) -> Figure:
     """How often a label is wrong, where it is said to be with a given probability."""
-    place = np.minimum((probability * 10).astype(int), 9)
-    counts = np.bincount(place, minlength=10)
+    counts, said, share = reliability(wrong, probability)
     some = counts > 0
-    said = np.bincount(place, probability, minlength=10)[some] / counts[some]
-    share = np.bincount(place, wrong, minlength=10)[some] / counts[some]
+    said, share = said[some], share[some]
     error = np.sqrt(np.maximum(share * (1 - share), 0.25 / counts[some]) / counts[some])
     with rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.6), layout="constrained")

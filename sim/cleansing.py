@@ -119,12 +119,11 @@ def cleanse(
         raise InputError(f"{checkpoint} holds no probe: remove it.")
     agreed = consensus(last.epochs, last.sample_loss)
     found = wrong_labels(agreed.loss, y, kind=kind, per_class=per_class, known_fraction=known_fraction)
-    medoid = int(np.flatnonzero(agreed.epochs == agreed.t_clean)[0])
-    suggested, weights = _second_look(settings, x, y, n_classes, steps, medoid, agreed.in_window, show)
+    suggested, weights = _second_look(settings, x, y, n_classes, steps, agreed.medoid, agreed.in_window, show)
     keep = ~found.flagged
     learnt = last.sample_loss[-1][~keep] < DISBELIEVED
     memorised = float(learnt.mean()) if len(learnt) else float("nan")
-    return Cleansing(agreed, found, suggested, keep, weights, int(steps[medoid]), last.weights, memorised)
+    return Cleansing(agreed, found, suggested, keep, weights, int(steps[agreed.medoid]), last.weights, memorised)
 
 
 def _second_look(

@@ -12,22 +12,20 @@ from sgdphases.estimators.errors import UsageError
 from sgdphases.sim.atomic import write_whole
 from sgdphases.sim.cleansing import Cleansing
 from sgdphases.sim.label_data import LabelledData
-from sgdphases.sim.new_folder import created
+from sgdphases.sim.new_folder import ReportFolder, created
 from sgdphases.sim.settings import RunSettings, make_settings, read_settings, settings_toml
 
 HEADING = ("index", "given", "probability_wrong", "suggested", "loss", "kept")
 
 
 @dataclass(frozen=True)
-class CleansingFolder:
+class CleansingFolder(ReportFolder):
     """Where the parts of a cleansing stand.
 
     ``config.toml`` (settings, versions), ``options.json`` (of the fit), ``watch.npz`` (weights and losses so
     far), ``labels.csv``, ``cleaned.npz``, ``cleansing.json`` (what was found, in numbers), ``figures/`` and
     ``report.html``.
     """
-
-    path: Path
 
     @property
     def config(self) -> Path:
@@ -52,14 +50,6 @@ class CleansingFolder:
     @property
     def summary(self) -> Path:
         return self.path / "cleansing.json"
-
-    @property
-    def figures(self) -> Path:
-        return self.path / "figures"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.html"
 
     def check(self, settings: RunSettings, options: dict[str, Any]) -> None:
         """Refuse a folder that holds anything but this very cleansing; touches nothing.

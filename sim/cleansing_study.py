@@ -13,6 +13,7 @@ import xarray as xr
 from pydantic import ValidationError
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
+from sgdphases.estimators.cleansing import reliability
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.estimators.loss_mixture import fit_mixture
 from sgdphases.estimators.measure import all_scores
@@ -187,10 +188,8 @@ def calibration_error(wrong: np.ndarray, probability: np.ndarray) -> float:
     wrong : ndarray of bool, shape (N,)
     probability : ndarray, shape (N,)
     """
-    place = np.minimum((probability * 10).astype(int), 9)
-    counts = np.bincount(place, minlength=10)
-    miss = np.abs(np.bincount(place, wrong, minlength=10) - np.bincount(place, probability, minlength=10))
-    return float(miss.sum() / counts.sum())
+    counts, said, found = reliability(wrong, probability)
+    return float(np.nansum(counts * np.abs(found - said)) / counts.sum())
 
 
 def study_file(folder: RunFolder) -> Path:
@@ -251,9 +250,9 @@ def study_seconds(waiting: Sequence[RunSettings]) -> float:
     backend = trainer(settings, data.x_train, data.y_train, data.n_outputs)
     per_epoch = steps_per_epoch(data.n_samples, settings.batch_size)
     _train(backend, settings, 0, 1)  # compile, if need be
-    training = _timed(lambda: _train(backend, settings, 1, _TIMED_EPOCHS * per_epoch)) / _TIMED_EPOCHS
-    scoring = _timed(lambda: (all_scores(backend), all_scores(backend.on(data.x_test, data.y_test))))
-    fitting = _timed(lambda: fit_mixture(all_scores(backend).loss, "loss", starts=HALVES))
+    training = timed(lambda: _train(backend, settings, 1, _TIMED_EPOCHS * per_epoch)) / _TIMED_EPOCHS
+    scoring = timed(lambda: (all_scores(backend), all_scores(backend.on(data.x_test, data.y_test))))
+    fitting = timed(lambda: fit_mixture(all_scores(backend).loss, "loss", starts=HALVES))
     total = 0.0
     for each in waiting:
         rest = 3 * (1 - each.noise_fraction) if each.noise_fraction > 0 else 0
@@ -267,7 +266,8 @@ def _train(backend: Any, settings: RunSettings, start: int, stop: int) -> None:
         pass
 
 
-def _timed(work: Callable[[], Any]) -> float:
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds that some work takes."""
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun

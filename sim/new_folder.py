@@ -1,10 +1,26 @@
-"""A folder for something new: which one is free, and that nothing that is there is overwritten."""
+"""A folder for something new: what all have, which one is free, and that nothing that is there is overwritten."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from sgdphases.estimators.errors import InputError, UsageError
+
+
+@dataclass(frozen=True)
+class ReportFolder:
+    """A folder with figures and a report, beside whatever else it holds."""
+
+    path: Path
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
 
 
 def first_free(parent: str, dataset: str) -> Path:

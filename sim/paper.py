@@ -1,7 +1,6 @@
 """The runs behind the figures of Feng & Tu 2021, as sweeps over seeds and noise fractions."""
 
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from sgdphases.estimators.cleansing_claims import HALF
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.measure import measure_backend
 from sgdphases.estimators.spectrum import noise_spectrum
-from sgdphases.sim.cleansing_study import CLEANSING, study_seconds
+from sgdphases.sim.cleansing_study import CLEANSING, study_seconds, timed
 from sgdphases.sim.datasets.folders import holds
 from sgdphases.sim.schedule import sample_order
 from sgdphases.sim.settings import RunSettings
@@ -24,7 +24,6 @@ from sgdphases.sim.training import prepare
 LEARNING_RATE, BATCH_SIZE = 0.1, 50  # the paper's alpha and B
 CLEAN_HIDDEN = (30, 30)  # the network of figures 1 and 2
 NOISY_HIDDEN = (100, 100)  # that of figures 3 to 6; the paper's is in its supplement
-HALF = 0.5  # noise fraction of figures 3A, 4 and 5, and of the first panels of figure 6
 MIDDLE = "layers.1.weight"  # the weights between the two hidden layers, whose spectrum is figure 2
 
 
@@ -200,8 +199,8 @@ def _training_seconds(settings: RunSettings) -> float:
     steps = min(experiment.steps_per_epoch, 200)
     order = sample_order(settings.seed, 0, steps, data.n_samples, settings.batch_size)
     train.train(order[: settings.batch_size], settings.batch_size, settings.learning_rate)  # compile, if need be
-    training = _timed(lambda: train.train(order, settings.batch_size, settings.learning_rate)) / steps
-    measuring = _timed(
+    training = timed(lambda: train.train(order, settings.batch_size, settings.learning_rate)) / steps
+    measuring = timed(
         lambda: measure_backend(
             train,
             batch_size=settings.batch_size,
@@ -213,13 +212,7 @@ def _training_seconds(settings: RunSettings) -> float:
     total = experiment.n_steps * training + len(experiment.marks) * measuring
     if experiment.spectrum is not None:
         backend = experiment.spectrum
-        total += len(experiment.spectrum_marks) * _timed(
+        total += len(experiment.spectrum_marks) * timed(
             lambda: noise_spectrum(backend, batch_size=settings.batch_size, n_values=1)
         )
     return total
-
-
-def _timed(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start

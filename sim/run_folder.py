@@ -10,20 +10,18 @@ from sgdphases.estimators.errors import UsageError
 from sgdphases.sim.atomic import write_whole
 from sgdphases.sim.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sgdphases.sim.netcdf import write_netcdf
-from sgdphases.sim.new_folder import created, first_free, refuse_full
+from sgdphases.sim.new_folder import ReportFolder, created, first_free, refuse_full
 from sgdphases.sim.settings import RunSettings, make_settings, read_settings, settings_toml
 from sgdphases.sim.trajectory import read_trajectory, trajectory_dataset
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class RunFolder(ReportFolder):
     """Where the parts of a run stand.
 
     ``config.toml`` (settings, versions), ``checkpoint.npz`` (weights, step, rows measured so far),
     ``trajectory.nc`` (the same rows, labelled), ``phases.json``, ``figures/`` and ``report.html``.
     """
-
-    path: Path
 
     @property
     def config(self) -> Path:
@@ -40,14 +38,6 @@ class RunFolder:
     @property
     def phases(self) -> Path:
         return self.path / "phases.json"
-
-    @property
-    def figures(self) -> Path:
-        return self.path / "figures"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.html"
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.sim.atomic import write_whole
-from sgdphases.sim.new_folder import created, first_free, refuse_full
+from sgdphases.sim.new_folder import ReportFolder, created, first_free, refuse_full
 from sgdphases.sim.run_folder import RunFolder
 from sgdphases.sim.settings import RunSettings
 from sgdphases.sim.sweep_plan import Member, SweepPlan, plan_toml, read_plan
@@ -14,15 +14,13 @@ from sgdphases.sim.trajectory import last_epoch
 
 
 @dataclass(frozen=True)
-class SweepFolder:
+class SweepFolder(ReportFolder):
     """Where the parts of a sweep stand.
 
     ``sweep.toml`` (the plan), ``members/NAME/`` (a run folder each), ``failures.json`` (member -> why it failed),
     ``sweep.nc`` (all of it as one labelled data set), ``phases.json`` (those that runs differing in their seed have in
     common), ``figures/`` and ``report.html``.
     """
-
-    path: Path
 
     @property
     def plan(self) -> Path:
@@ -39,14 +37,6 @@ class SweepFolder:
     @property
     def phases(self) -> Path:
         return self.path / "phases.json"
-
-    @property
-    def figures(self) -> Path:
-        return self.path / "figures"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.html"
 
     def member(self, member: Member) -> RunFolder:
         return RunFolder(self.path / "members" / member.name)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from sgdphases.estimators.cleansing_claims import HALF
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.paper_claims import (
     activity_claims,
@@ -24,7 +25,7 @@ from sgdphases.estimators.paper_spectra import largest_gap, phase_spectrum, phas
 from sgdphases.estimators.phases import find_phases
 from sgdphases.faces.paper_report import FIGURES
 from sgdphases.faces.reproduce_command import reproduce
-from sgdphases.sim.paper import FULL, HALF, QUICK, SWEEPS, data_folder, paper_sweeps
+from sgdphases.sim.paper import FULL, QUICK, SWEEPS, data_folder, paper_sweeps
 
 EPOCH = np.concatenate([[0.0], np.geomspace(0.01, 300, 90)])
 
