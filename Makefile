@@ -11,7 +11,7 @@ demo: $(VENV)/installed
 	$(BIN)/sgdphases run gaussian-mixture --noise-fraction 0.5 --hidden 50,50 --learning-rate 0.2
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -9,14 +9,14 @@ from typing import Any
 
 _PUBLIC = {
     "measure": "sgdphases.estimators.measure",
-    "exact": "sgdphases.estimators.exact",
-    "OrderParameters": "sgdphases.estimators.order_parameters",
-    "MLP": "sgdphases.estimators.mlp",
-    "initial_mlp": "sgdphases.estimators.mlp",
+    "exact": "sgdphases.estimators.ensemble.exact",
+    "OrderParameters": "sgdphases.estimators.ensemble.order_parameters",
+    "MLP": "sgdphases.estimators.backends.mlp",
+    "initial_mlp": "sgdphases.estimators.backends.mlp",
     "Backend": "sgdphases.estimators.backend",
-    "PhaseMonitor": "sgdphases.sim.monitor",
-    "WrongLabelFinder": "sgdphases.sim.wrong_labels",
-    "find_wrong_labels": "sgdphases.sim.wrong_labels",
+    "PhaseMonitor": "sgdphases.sim.monitor.monitor",
+    "WrongLabelFinder": "sgdphases.sim.cleansing.find",
+    "find_wrong_labels": "sgdphases.sim.cleansing.find",
 }
 __all__ = [
     "MLP",

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
-from sgdphases.faces.cleanse_command import cleanse
-from sgdphases.faces.compare_command import compare
+from sgdphases.faces.cleanse.command import cleanse
+from sgdphases.faces.compare.command import compare
 from sgdphases.faces.options import (
     DataName,
     DataOptions,
@@ -22,7 +22,6 @@ from sgdphases.faces.options import (
     several_values,
     takes_settings,
 )  # fmt: skip
-from sgdphases.faces.reproduce_command import reproduce
 from sgdphases.faces.terminal import (
     console,
     interrupts,
@@ -33,8 +32,9 @@ from sgdphases.faces.terminal import (
     stoppable,
     sweep_progress,
 )  # fmt: skip
-from sgdphases.faces.theory_command import app as theory_app
-from sgdphases.sim.settings import make_settings, read_settings
+from sgdphases.faces.theory.command import app as theory_app
+from sgdphases.paper.command import reproduce
+from sgdphases.sim.run.settings import make_settings, read_settings
 
 app = typer.Typer(
     help="Measure, predict and use the phases of learning of stochastic gradient descent.",
@@ -65,8 +65,8 @@ def run(
     options = {name: several[-1] for name, several in option_values(option or []).items()}
     settings = make_settings(_with_base(given, options, dataset, config, preset))
 
-    from sgdphases.sim.run_folder import free_folder, start_folder
-    from sgdphases.sim.training import prepare
+    from sgdphases.sim.run.folder import free_folder, start_folder
+    from sgdphases.sim.run.training import prepare
 
     folder = free_folder(out, settings.dataset)
     with console.status("loading data"):
@@ -117,8 +117,8 @@ def sweep(
     fixed = {name: several[0] for name, several in options.items() if len(several) == 1}
     base = _with_base(one, fixed, dataset, config, preset)
 
-    from sgdphases.sim.sweep_folder import free_sweep_folder, start_sweep
-    from sgdphases.sim.sweep_plan import plan_sweep
+    from sgdphases.sim.sweep.folder import free_sweep_folder, start_sweep
+    from sgdphases.sim.sweep.plan import plan_sweep
 
     plan = plan_sweep(base, {**swept, **axes})
     folder = free_sweep_folder(out, base["dataset"])
@@ -137,9 +137,9 @@ def resume(
     ] = None,
 ) -> None:
     """Go on with an interrupted run from its last checkpoint, or with a sweep."""
-    from sgdphases.sim.run_folder import RunFolder
-    from sgdphases.sim.sweep_folder import SweepFolder
-    from sgdphases.sim.training import prepare
+    from sgdphases.sim.run.folder import RunFolder
+    from sgdphases.sim.run.training import prepare
+    from sgdphases.sim.sweep.folder import SweepFolder
 
     sweep_folder = SweepFolder(run_folder)
     if sweep_folder.plan.is_file():
@@ -160,8 +160,8 @@ def report(
     run_folder: Annotated[Path, typer.Argument(help="Folder of a run or a sweep.", show_default=False)],
 ) -> None:
     """Draw the figures and the page of a run or a sweep again."""
-    from sgdphases.sim.run_folder import RunFolder
-    from sgdphases.sim.sweep_folder import SweepFolder
+    from sgdphases.sim.run.folder import RunFolder
+    from sgdphases.sim.sweep.folder import SweepFolder
 
     sweep_folder = SweepFolder(run_folder)
     if sweep_folder.plan.is_file():
@@ -191,7 +191,7 @@ def verify(
     seed: Annotated[int, typer.Option(min=0, help="Of random directions and minibatches.")] = 0,
 ) -> None:
     """Check every identity, and that the backends agree; exit code 1 if one does not hold."""
-    from sgdphases.sim.verification import verify_backends
+    from sgdphases.sim.run.verification import verify_backends
 
     with console.status("checking"):
         results = verify_backends(run_folder, backend, dataset, data_dir, samples, seed)
@@ -205,7 +205,7 @@ def verify(
 @app.command()
 def datasets() -> None:
     """List the data sets and their options."""
-    from sgdphases.sim.datasets import describe_datasets
+    from sgdphases.sim.data.datasets.registry import describe_datasets
 
     for entry in describe_datasets():
         console.print(f"[bold]{entry.name}[/bold]  {entry.summary}", highlight=False)
@@ -219,7 +219,7 @@ def datasets() -> None:
 @app.command()
 def presets() -> None:
     """List settings that show what there is to see, in seconds."""
-    from sgdphases.sim.presets import PRESETS
+    from sgdphases.sim.run.presets import PRESETS
 
     for name, entry in PRESETS.items():
         console.print(f"[bold]{name}[/bold]  {entry.summary}", highlight=False, soft_wrap=True)
@@ -270,7 +270,7 @@ def _complain(error: BaseException) -> None:
 
 def _finish(experiment: Any, folder: Any, start: Any) -> None:
     """Train to the end with a progress bar, then draw; Ctrl-C tells how to go on."""
-    from sgdphases.sim.training import advance
+    from sgdphases.sim.run.training import advance
 
     with stoppable(f"Go on with: sgdphases resume {folder.path}"):
         with interrupts() as pressed, progress(experiment.n_steps) as show:
@@ -283,7 +283,7 @@ def _finish(experiment: Any, folder: Any, start: Any) -> None:
 
 def _finish_sweep(folder: Any, plan: Any, workers: int | None, dask: str | None) -> None:
     """Run what is left of a sweep with a progress bar, then draw; Ctrl-C tells how to go on."""
-    from sgdphases.sim.sweep import run_sweep
+    from sgdphases.sim.sweep.run import run_sweep
 
     with stoppable(f"Go on with: sgdphases resume {folder.path}"):
         with interrupts() as pressed, sweep_progress(folder, plan) as show:
@@ -302,7 +302,7 @@ def _with_base(
         raise UsageError("--config and --preset: give one of them.")
     values = {} if config is None else read_settings(config)
     if preset is not None:
-        from sgdphases.sim.presets import preset as known
+        from sgdphases.sim.run.presets import preset as known
 
         values = dict(known(preset).settings)
     values |= given if dataset is None else {**given, "dataset": dataset}

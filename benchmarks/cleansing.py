@@ -22,12 +22,12 @@ from sklearn.model_selection import StratifiedKFold
 
 from sgdphases.estimators.backend import Backend
 from sgdphases.estimators.measure import all_scores, mean_scores
-from sgdphases.sim.atomic import write_whole
-from sgdphases.sim.cleansing import cleanse, train_cleansed
-from sgdphases.sim.schedule import steps_per_epoch
-from sgdphases.sim.settings import RunSettings, make_settings
-from sgdphases.sim.training import noisy_data
-from sgdphases.sim.watch import class_probabilities, enough_epochs, train_to, trainer
+from sgdphases.sim.storage.atomic import write_whole
+from sgdphases.sim.cleansing.cleanse import cleanse, train_cleansed
+from sgdphases.sim.run.schedule import steps_per_epoch
+from sgdphases.sim.run.settings import RunSettings, make_settings
+from sgdphases.sim.run.training import noisy_data
+from sgdphases.sim.cleansing.sample_losses import class_probabilities, enough_epochs, train_to, trainer
 
 try:
     from cleanlab.filter import find_label_issues

@@ -24,11 +24,11 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from sgdphases.estimators.backend import backend_class
-from sgdphases.estimators.exact import exact
-from sgdphases.estimators.mlp import initial_mlp
-from sgdphases.estimators.moments import sum_gradients
-from sgdphases.estimators.torch_backend import TorchBackend
-from sgdphases.estimators.torch_models import module_from_mlp
+from sgdphases.estimators.ensemble.exact import exact
+from sgdphases.estimators.backends.mlp import initial_mlp
+from sgdphases.estimators.ensemble.moments import sum_gradients
+from sgdphases.estimators.backends.torch.backend import TorchBackend
+from sgdphases.estimators.backends.torch.models import module_from_mlp
 
 BATCH_SIZE, SLOW_SHARE = 50, 10  # slow contestants get a tenth of the samples, and their time is scaled
 

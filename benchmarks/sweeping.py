@@ -16,12 +16,12 @@ from joblib import cpu_count
 from rich.console import Console
 from rich.table import Table
 
-from sgdphases.estimators.numba_backend import NumbaBackend
-from sgdphases.sim import training
-from sgdphases.sim.run_folder import RunFolder
-from sgdphases.sim.sweep import run_sweep
-from sgdphases.sim.sweep_folder import SweepFolder, start_sweep
-from sgdphases.sim.sweep_plan import plan_sweep
+from sgdphases.estimators.backends.numba_backend import NumbaBackend
+from sgdphases.sim.run import training
+from sgdphases.sim.run.folder import RunFolder
+from sgdphases.sim.sweep.run import run_sweep
+from sgdphases.sim.sweep.folder import SweepFolder, start_sweep
+from sgdphases.sim.sweep.plan import plan_sweep
 
 MEMBERS, REPEATS = 12, 3
 TASKS = {
@@ -47,9 +47,9 @@ def shell_loop(base: dict) -> None:
         plan = plan_sweep(base, {"seed": list(range(MEMBERS))})
         for member in plan.members():
             code = (
-                "from pathlib import Path\nfrom sgdphases.sim.run_folder import RunFolder, start_folder\n"
-                "from sgdphases.sim.settings import make_settings\n"
-                "from sgdphases.sim.training import advance, prepare\n"
+                "from pathlib import Path\nfrom sgdphases.sim.run.folder import RunFolder, start_folder\n"
+                "from sgdphases.sim.run.settings import make_settings\n"
+                "from sgdphases.sim.run.training import advance, prepare\n"
                 f"made = prepare(make_settings({member.settings.model_dump()!r}))\n"
                 f"folder = RunFolder(Path({place!r}) / {member.name!r})\n"
                 "start_folder(folder, made.settings)\n"

@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from sgdphases.estimators.mlp import initial_mlp, layer_views
-from sgdphases.estimators.numba_backend import NumbaBackend
-from sgdphases.estimators.numpy_backend import NumpyBackend
-from sgdphases.estimators.torch_backend import TorchBackend
-from sgdphases.estimators.torch_models import module_from_mlp
+from sgdphases.estimators.backends.mlp import initial_mlp, layer_views
+from sgdphases.estimators.backends.numba_backend import NumbaBackend
+from sgdphases.estimators.backends.numpy_backend import NumpyBackend
+from sgdphases.estimators.backends.torch.backend import TorchBackend
+from sgdphases.estimators.backends.torch.models import module_from_mlp
 
 NETWORKS = [((20, 10, 2), 10), ((50, 20, 2), 20), ((784, 100, 100, 10), 50)]
 REQUIRED = {(20, 10, 2): 50, (50, 20, 2): 20}  # times eager PyTorch's steps per second

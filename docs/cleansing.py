@@ -15,11 +15,11 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
 
 import numpy as np
 
-from sgdphases.sim.cleansing_study import CLEANSING, SCALARS
-from sgdphases.sim.paper import finished
-from sgdphases.sim.sweep import run_sweep
-from sgdphases.sim.sweep_folder import SweepFolder, start_sweep
-from sgdphases.sim.sweep_plan import plan_sweep
+from sgdphases.paper.experiments import finished
+from sgdphases.sim.cleansing.study import CLEANSING, SCALARS
+from sgdphases.sim.sweep.folder import SweepFolder, start_sweep
+from sgdphases.sim.sweep.plan import plan_sweep
+from sgdphases.sim.sweep.run import run_sweep
 
 
 def main() -> None:

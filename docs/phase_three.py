@@ -23,14 +23,14 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from sgdphases.estimators.alignment_reversal import floor_and_curvature
-from sgdphases.estimators.curvature import leading_curvature
-from sgdphases.estimators.exact import exact
-from sgdphases.estimators.sharp_floor import relaxed, sharp_and_floor
-from sgdphases.figures import ALL, FLOOR, SHARP, STYLE, TEST
-from sgdphases.sim.schedule import sample_order
-from sgdphases.sim.settings import make_settings
-from sgdphases.sim.training import prepare
+from sgdphases.estimators.curvature.alignment_reversal import floor_and_curvature
+from sgdphases.estimators.curvature.hessian import leading_curvature
+from sgdphases.estimators.curvature.sharp_floor import relaxed, sharp_and_floor
+from sgdphases.estimators.ensemble.exact import exact
+from sgdphases.faces.run.figures import ALL, FLOOR, SHARP, STYLE, TEST
+from sgdphases.sim.run.schedule import sample_order
+from sgdphases.sim.run.settings import make_settings
+from sgdphases.sim.run.training import prepare
 from sgdphases.theory.alignment_reversal import predicted_alignment, turning_rate
 
 TABLE = Path(__file__).with_name("phase_three.csv")

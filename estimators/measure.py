@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from sgdphases.estimators.alignment import sampled_alignment
 from sgdphases.estimators.backend import Backend, Scores, backend_class, chunks, to_numpy
+from sgdphases.estimators.backends.mlp import MLP
+from sgdphases.estimators.ensemble.alignment import sampled_alignment
+from sgdphases.estimators.ensemble.exact import exact
+from sgdphases.estimators.ensemble.order_parameters import OrderParameters
+from sgdphases.estimators.ensemble.sampled import sampled
+from sgdphases.estimators.ensemble.workers import Workers, torch_workers
 from sgdphases.estimators.errors import UsageError
-from sgdphases.estimators.exact import exact
-from sgdphases.estimators.mlp import MLP
-from sgdphases.estimators.order_parameters import OrderParameters
-from sgdphases.estimators.sampled import sampled
-from sgdphases.estimators.workers import Workers, torch_workers
 
 ESTIMATORS = ("exact", "sampled")
 

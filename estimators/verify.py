@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from sgdphases.estimators.backend import Backend, CurvedBackend, to_numpy
-from sgdphases.estimators.exact import exact
-from sgdphases.estimators.gram import gram_matrix
-from sgdphases.estimators.langevin import mean_gradient, step_prediction
+from sgdphases.estimators.curvature.langevin import mean_gradient, step_prediction
+from sgdphases.estimators.ensemble.exact import exact
+from sgdphases.estimators.ensemble.gram import gram_matrix
+from sgdphases.estimators.ensemble.sampled import sampled
 from sgdphases.estimators.measure import mean_scores
-from sgdphases.estimators.sampled import sampled
-from sgdphases.theory.minibatch_ensemble import activity_from_populations, plain_excess, variance_factor
+from sgdphases.theory.ensemble import activity_from_populations, plain_excess, variance_factor
 
 ROUNDING = {"float32": 2e-4, "float64": 1e-9}
 SIGMAS = 5.0  # of each statistical check: by chance it fails less than once in 100,000 times

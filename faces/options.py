@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from sgdphases.estimators.errors import UsageError
-from sgdphases.sim.settings import RunSettings
+from sgdphases.sim.run.settings import RunSettings
 
 DataName = Annotated[
     str | None,
@@ -157,8 +157,8 @@ def _folder_as_data_set(values: dict[str, Any]) -> dict[str, Any]:
     """Where a folder stands in the place of a data set, the one whose files it holds, and the folder."""
     if not isinstance(values["dataset"], str) or not os.path.isdir(values["dataset"]):
         return values
-    from sgdphases.sim.datasets import DATASETS
-    from sgdphases.sim.datasets.folders import data_set_in
+    from sgdphases.sim.data.datasets.folders import data_set_in
+    from sgdphases.sim.data.datasets.registry import DATASETS
 
     folder = Path(values["dataset"])
     if str(folder) in DATASETS:

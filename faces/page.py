@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from sgdphases.sim.atomic import write_whole
+from sgdphases.sim.storage.atomic import write_whole
 
 DOTS_PER_INCH = 140
 _STYLE = """

@@ -67,7 +67,7 @@ def progress(n_steps: int) -> Iterator[Any]:
 
 
 def _status(state: Any) -> str:
-    from sgdphases.faces.run_report import number
+    from sgdphases.faces.run.page import number
 
     shown = {"L": "loss", "ε_te": "test_error", "A": "activity", "R_cw": "alignment_cw", "σ_λ²": "projection_variance"}
     known = [
@@ -80,7 +80,7 @@ def _status(state: Any) -> str:
 
 def show_report(folder: Any) -> None:
     """Write the report and print the table of phases and where the report is."""
-    from sgdphases.faces.run_report import phase_rows, signature_lines, write_report
+    from sgdphases.faces.run.page import phase_rows, signature_lines, write_report
 
     with console.status("drawing"):
         trajectory, phases, shown = write_report(folder)
@@ -98,7 +98,7 @@ def sweep_progress(folder: Any, plan: Any, job: Any = None) -> Iterator[Any]:
     """A bar that counts members as they end; on a plain stream, a line each. Failures are said at once."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from sgdphases.sim.sweep_member import TRAINING
+    from sgdphases.sim.sweep.member import TRAINING
 
     members = plan.members()
     before = sum((job or TRAINING).is_finished(folder.member(member), member.settings) for member in members)
@@ -139,7 +139,7 @@ def stage_progress() -> Iterator[Any]:
 
 def show_sweep(folder: Any, plan: Any) -> None:
     """Write a sweep's report and print its table and where the report is."""
-    from sgdphases.faces.sweep_report import failed_members, sweep_rows, write_sweep_report
+    from sgdphases.faces.sweep.page import failed_members, sweep_rows, write_sweep_report
 
     with console.status("drawing"):
         sweep = write_sweep_report(folder, plan)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sgdphases.estimators.order_parameters import describe
-from sgdphases.sim.trajectory import OTHER_SCALARS
+from sgdphases.estimators.ensemble.order_parameters import describe
+from sgdphases.sim.run.trajectory import OTHER_SCALARS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]

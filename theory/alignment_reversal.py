@@ -25,8 +25,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq
 
+from sgdphases.theory.ensemble import cosine
 from sgdphases.theory.langevin import shuffled_variance, stability_limit, stationary_variance
-from sgdphases.theory.minibatch_ensemble import cosine
 
 
 @dataclass(frozen=True, eq=False)

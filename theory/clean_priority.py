@@ -20,7 +20,7 @@ where wrong labels begin to be fitted. Mean gradients of finitely many samples a
 ``E|g_w|^2 = |E g_w|^2 + Tr Sigma_w / N_w``, which is all that is left of g_w at the start if wrong labels are drawn
 from all classes; `with_sampling_noise` adds it. A real network does not answer 1/K to everything even at the start:
 what its answers have in common pulls both populations the same way, and lifts R_cw by some 0.1 (measured on Gaussian
-mixtures and digits); `sgdphases.estimators.clean_priority` predicts with its actual answers.
+mixtures and digits); `sgdphases.estimators.ensemble.clean_priority` predicts with its actual answers.
 """
 
 from typing import NamedTuple

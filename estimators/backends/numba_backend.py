@@ -1,0 +1,195 @@
+"""Toy networks at full speed: compiled multilayer perceptrons, float32 or float64."""
+
+from typing import Self
+
+import numpy as np
+
+from sgdphases.estimators.backend import SampleGradients, Scores, chunks
+from sgdphases.estimators.backends import numba_kernels as kernels
+from sgdphases.estimators.backends.mlp import MLP, layer_views, measured_places
+from sgdphases.estimators.backends.mlp_hessian import mlp_hessian_products
+from sgdphases.estimators.backends.numpy_backend import flat_inputs, require_mlp
+from sgdphases.estimators.backends.samples import is_correct, prepare_samples
+from sgdphases.estimators.errors import UsageError
+
+MANY_DIRECTIONS = 8  # from here on products are left to BLAS
+CHUNK_NUMBERS = 2**22  # activations held at once
+_ACTIVATION = {"relu": kernels.RELU, "tanh": kernels.TANH, "erf": kernels.ERF}
+_LOSS = {"cross-entropy": kernels.CROSS_ENTROPY, "squared": kernels.SQUARED}
+
+
+class NumbaBackend:
+    """Multilayer perceptrons of any depth, trained and measured by compiled code on the CPU.
+
+    Per-sample quantities come from layer factors (inputs ``a_i`` and back-propagated ``delta_i``), so memory does not
+    grow with N*P.
+
+    Parameters
+    ----------
+    model : MLP
+    x : ndarray, shape (N, ...)
+        Flattened to (N, inputs).
+    y : ndarray, shape (N,) or (N, outputs)
+        Integer class labels or real targets.
+    loss : {"cross-entropy", "squared"}
+    dtype : None, "float32" or "float64"
+        Of weights and activations; float32 by default. Sums over samples are float64 either way.
+    device : None or "cpu"
+    parameters : str, list of str, or None
+        Parameters to measure, such as "layers.1.weight", ``*`` allowed; None takes all. Training moves all.
+
+    Raises
+    ------
+    UsageError
+        For a setting this backend does not know.
+    InputError
+        If data and network do not fit together.
+    """
+
+    def __init__(
+        self, model: MLP, x, y, *, loss: str = "cross-entropy", dtype=None, device: str | None = None, parameters=None
+    ):
+        model = require_mlp(model, "numba", device)
+        self.dtype = np.dtype(dtype or np.float32)
+        if self.dtype not in (np.float32, np.float64):
+            raise UsageError(f"dtype = {self.dtype}: the numba backend knows float32 and float64.")
+        self.mlp = model
+        self._sizes = np.array(model.layer_sizes)
+        self._flat = np.array(model.weights, dtype=self.dtype)
+        self._measured = measured_places(model.layer_sizes, parameters)
+        self._attach(x, y, loss)
+
+    def _attach(self, x, y, loss: str) -> None:
+        self.samples = prepare_samples(
+            flat_inputs(x, self.mlp), y, n_outputs=self.mlp.layer_sizes[-1], loss=loss, dtype=self.dtype
+        )
+        self.n_samples = self.samples.n_samples
+        self.n_parameters = len(self._measured)
+        chosen = np.zeros(self.mlp.n_parameters)
+        chosen[self._measured] = 1
+        self._share = np.array([[m.flat[0], b[0]] for m, b in layer_views(self.mlp.layer_sizes, chosen)])
+        self.chunk_size = max(1, CHUNK_NUMBERS // int(self._sizes.sum()))
+
+    @property
+    def weights(self) -> np.ndarray:
+        return self._flat.copy()
+
+    def load_weights(self, weights: np.ndarray) -> None:
+        self._flat[:] = self.mlp.with_weights(weights).weights
+
+    def on(self, x, y) -> Self:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._attach(x, y, self.samples.loss)
+        return other
+
+    def scores(self, indices: np.ndarray) -> Scores:
+        values, _, losses = self._forward(indices)
+        return Scores(losses, self._correct(indices, values))
+
+    def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
+        values, deltas, losses = self._factors(indices)
+        norms = np.empty(len(indices))
+        kernels.squared_norms(self._sizes, len(indices), values, deltas, self._share, norms)
+        total = self._gradient_sum(len(indices), values, deltas)
+        return SampleGradients(losses, self._correct(indices, values), norms, total)
+
+    def projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        whole = np.zeros((len(directions), self.mlp.n_parameters), self.dtype)
+        whole[:, self._measured] = directions
+        if len(whole) > MANY_DIRECTIONS:
+            return self._many_projections(indices, whole)
+        values, deltas, _ = self._factors(indices)
+        out = np.empty((len(directions), len(indices)))
+        for row, direction in zip(out, whole, strict=True):
+            kernels.projections(direction, self._sizes, len(indices), values, deltas, row)
+        return out.T
+
+    def _many_projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """One wide matrix product a layer; layers that are not measured cost nothing."""
+        out = np.zeros((len(indices), len(directions)))
+        matrices = layer_views(self.mlp.layer_sizes, directions)
+        for (a, d), (matrix, bias), (of_matrix, of_bias) in zip(
+            self._blocks(indices), matrices, self._share, strict=True
+        ):
+            if of_matrix:
+                for sample in chunks(np.arange(len(indices)), max(1, CHUNK_NUMBERS // bias.size)):
+                    pushed = (a[sample] @ matrix.reshape(-1, a.shape[1]).T).reshape(len(sample), *bias.shape)
+                    out[sample] += np.matmul(pushed, d[sample, :, None])[:, :, 0]
+            if of_bias:
+                out += d @ bias.T
+        return out
+
+    def weighted_sums(self, indices: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+        values, deltas, _ = self._factors(indices)
+        return self._weighted(len(indices), values, deltas, coefficients)
+
+    def gram(self, indices: np.ndarray, others: np.ndarray) -> np.ndarray:
+        own = self._blocks(indices)
+        twins = own if others is indices else self._blocks(others)
+        total = np.zeros((len(indices), len(others)))
+        for (a, d), (b, e), (matrix, bias) in zip(own, twins, self._share, strict=True):
+            total += (matrix * (a @ b.T) + bias) * (d @ e.T)
+        return total
+
+    def hessian_products(self, indices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+        return mlp_hessian_products(self.mlp, self._flat, self.samples, indices, vectors, self._measured)
+
+    def train(self, order: np.ndarray, batch_size: int, learning_rate: float) -> None:
+        rows = min(batch_size, len(order))
+        values, deltas, losses = self._buffers(rows)
+        kernels.train(
+            self._flat, self._sizes, *self._kinds(), self.samples.inputs, self.samples.targets,
+            np.asarray(order, dtype=np.int64), batch_size, learning_rate, values, deltas, losses, self._scratch(),
+        )  # fmt: skip
+
+    def _weighted(self, n: int, values: np.ndarray, deltas: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+        """``sum_i c_ik g_i``, shape (k, P), from the factors of n samples."""
+        starts = n * np.concatenate([[0], np.cumsum(self._sizes)])
+        rows = []
+        for column in np.asarray(coefficients).T:
+            scaled = np.empty_like(deltas)
+            for layer in range(1, len(self._sizes)):
+                piece = slice(starts[layer], starts[layer + 1])
+                scaled[piece] = (deltas[piece].reshape(n, -1) * column[:, None]).ravel()
+            rows.append(self._gradient_sum(n, values, scaled))
+        return np.stack(rows)
+
+    def _gradient_sum(self, n: int, values: np.ndarray, deltas: np.ndarray) -> np.ndarray:
+        total = np.zeros(self.mlp.n_parameters, self.dtype)
+        kernels.add_gradient_sum(total, self._sizes, n, self.dtype.type(1), values, deltas, self._scratch())
+        return total[self._measured].astype(np.float64)
+
+    def _blocks(self, indices: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Inputs and deltas of every layer, float64."""
+        values, deltas, _ = self._factors(indices)
+        n = len(indices)
+        ends = n * np.concatenate([[0], np.cumsum(self._sizes)])
+        cut = [(values[ends[k] : ends[k + 1]], deltas[ends[k + 1] : ends[k + 2]]) for k in range(len(self._sizes) - 1)]
+        return [(a.reshape(n, -1).astype(np.float64), d.reshape(n, -1).astype(np.float64)) for a, d in cut]
+
+    def _kinds(self) -> tuple[int, int]:
+        return _ACTIVATION[self.mlp.activation], _LOSS[self.samples.loss]
+
+    def _buffers(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        width = int(self._sizes.sum())
+        return np.empty(n * width, self.dtype), np.empty(n * width, self.dtype), np.empty(n)
+
+    def _scratch(self) -> np.ndarray:
+        return np.empty(int((self._sizes[1:] * self._sizes[:-1]).max()), self.dtype)
+
+    def _forward(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        values, deltas, losses = self._buffers(len(indices))
+        activation, loss = self._kinds()
+        kernels.forward(self._flat, self._sizes, activation, self.samples.inputs, indices, values, deltas)
+        kernels.output_losses(self._sizes, loss, self.samples.targets, indices, values, deltas, losses)
+        return values, deltas, losses
+
+    def _factors(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        values, deltas, losses = self._forward(indices)
+        kernels.backward(self._flat, self._sizes, len(indices), deltas)
+        return values, deltas, losses
+
+    def _correct(self, indices: np.ndarray, values: np.ndarray) -> np.ndarray:
+        outputs = values[-len(indices) * self.mlp.layer_sizes[-1] :].reshape(len(indices), -1)
+        return is_correct(outputs, self.samples.labels[indices])

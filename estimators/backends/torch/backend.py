@@ -1,0 +1,348 @@
+"""Any PyTorch module, on any device: per-sample quantities from a forward and a backward pass."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import nn
+from torch.func import vmap
+from torch.nn import functional as F
+
+from sgdphases.estimators.backend import SampleGradients, Scores
+from sgdphases.estimators.backends.mlp import MLP
+from sgdphases.estimators.backends.parameters import chosen_parameters
+from sgdphases.estimators.backends.samples import LOSSES, is_correct, prepare_samples
+from sgdphases.estimators.backends.torch.capture import Capture, numbers_held
+from sgdphases.estimators.backends.torch.factors import accumulator
+from sgdphases.estimators.backends.torch.models import float_type, module_from_mlp, moved
+from sgdphases.estimators.backends.torch.modes import Modes, coupling_layers
+from sgdphases.estimators.errors import InputError, UsageError
+
+CHUNK_NUMBERS = 2**23  # factors held at once on a CPU: small enough for its caches
+MOST_NUMBERS = {"cpu": 2**26, "cuda": 2**28, "mps": 2**26}  # held at once, even where few samples fill them
+_HALF = (torch.float16, torch.bfloat16)
+FEW_SAMPLES = 32  # a chunk is no smaller, unless that takes MOST_NUMBERS
+
+
+class TorchBackend:
+    """PyTorch modules by layer factors, without a loop over samples.
+
+    Linear, Conv1d and Conv2d, Embedding, LayerNorm, RMSNorm, GroupNorm, InstanceNorm and frozen BatchNorm have closed
+    forms; layers without parameters need none; layers used twice and shared weights are recognised. All other modules
+    go through `torch.func`, with a line in the log. On construction two samples are held against autograd.
+
+    Parameters
+    ----------
+    model : torch.nn.Module or MLP
+        A module is used as it is, its weights shared with the caller, unless a dtype or device asks for a copy.
+        Parameters that do not require a gradient are left out of every gradient.
+    x : ndarray, shape (N, ...)
+        Integers are handed on as such to a model with an Embedding.
+    y : ndarray, shape (N,) or (N, ...)
+        Integer class labels or real targets.
+    loss : {"cross-entropy", "squared"} or callable
+        A callable takes a batch's outputs and targets and gives their mean loss, as PyTorch's losses do.
+    dtype : None, "float16", "bfloat16", "float32" or "float64"
+        None keeps the module's own (float32 for an MLP). Sums over samples and layers are float64 either way.
+    device : None or str
+        As PyTorch names it: "cpu", "cuda", "cuda:1", "mps". None stays where the module is.
+    parameters : str, list of str, or None
+        Parameters to measure, by name, ``*`` allowed; None takes all that require a gradient. Training moves all.
+    batch_norm : {"batch", "frozen"}
+        Whether BatchNorm layers in training mode use the minibatch's statistics, as in training (then only the sampled
+        ensemble exists), or their running ones.
+    dropout : {"off", "mask"}
+        Without dropout, or with one mask a layer, the same for every sample: a fixed thinned network.
+    autocast : None, "float16" or "bfloat16"
+        Mixed precision: forward passes under `torch.autocast`.
+    keep_activations : bool
+        Keep the factors of the whole training set between the two passes of a measurement: faster, where they fit.
+
+    Raises
+    ------
+    UsageError
+        For a setting this backend does not know, a device that is not there, or a model whose samples cannot be told
+        apart.
+    InputError
+        If data and network do not fit together.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | MLP,
+        x,
+        y,
+        *,
+        loss: str | Callable = "cross-entropy",
+        dtype=None,
+        device: str | None = None,
+        parameters: str | Sequence[str] | None = None,
+        batch_norm: str = "batch",
+        dropout: str = "off",
+        autocast: str | None = None,
+        keep_activations: bool = False,
+    ):
+        if isinstance(model, MLP):
+            model, dtype = module_from_mlp(model), dtype or "float32"
+        elif not isinstance(model, nn.Module):
+            raise UsageError(f"the torch backend takes a torch.nn.Module or an MLP, not {type(model).__name__}.")
+        elif dtype is not None or device is not None:
+            model = copy.deepcopy(model)
+        self.module = moved(model, dtype, device)
+        trained = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        if not trained:
+            raise UsageError("the model has no parameter that requires a gradient: there is nothing to measure.")
+        self._trained = list(trained.values())
+        self._parameters = [trained[name] for name in chosen_parameters(list(trained), parameters)]
+        self.device, self.dtype = self._parameters[0].device, self._parameters[0].dtype
+        ends = np.cumsum([0, *(p.numel() for p in self._parameters)]).tolist()
+        self._slots = {p: slice(*ends[k : k + 2]) for k, p in enumerate(self._parameters)}
+        self.n_parameters = ends[-1]
+        self._modes = Modes(self.module, batch_norm, dropout)
+        self._autocast = float_type(autocast, "autocast") if autocast is not None else None
+        self._keep = keep_activations
+        self._kept: dict[bytes, Any] | None = None
+        self._uploaded: tuple[Any, torch.Tensor] | None = None
+        self._attach(x, y, loss)
+        self.coupled = coupling_layers(self.module) if batch_norm == "batch" else []
+        coarse = self._autocast is not None or any(p.dtype in _HALF for p in self._parameters)
+        self._capture = Capture(self.module, self._parameters, coarse=coarse)
+        if self.coupled:
+            self.chunk_size = self.n_samples
+        else:
+            with self._modes:
+                self._capture.settle(self._losses_of, [0, min(1, self.n_samples - 1)])
+            self.chunk_size = self._fitting_chunk()
+
+    def _attach(self, x, y, loss: str | Callable) -> None:
+        if not (callable(loss) or loss in LOSSES):
+            raise UsageError(f"loss = {loss!r}: choose one of {', '.join(LOSSES)}, or give a callable.")
+        self.loss = loss
+        x, y = np.asarray(x), np.asarray(y)
+        integers = np.issubdtype(x.dtype, np.integer) and any(
+            isinstance(m, nn.Embedding) for m in self.module.modules()
+        )
+        kept = np.dtype(np.int64) if integers else np.dtype(np.float64 if self.dtype == torch.float64 else np.float32)
+        n_outputs = self._try_forward(torch.from_numpy(x[:2].astype(kept)))
+        if callable(loss):
+            samples = prepare_samples(x, np.zeros(len(x)), n_outputs=1, loss="squared", dtype=kept)
+            if len(y) != len(x):
+                raise InputError(f"x has {len(x)} samples and y has {len(y)}: give one target a sample.")
+            self.labels = y if y.ndim == 1 and np.issubdtype(y.dtype, np.integer) else np.full(len(y), -1)
+            targets = torch.from_numpy(np.ascontiguousarray(y))
+            targets = targets.to(self.dtype) if targets.is_floating_point() else targets
+        else:
+            if n_outputs is None:
+                raise InputError("the model must answer with shape (samples, outputs) for this loss.")
+            samples = prepare_samples(x, y, n_outputs=n_outputs, loss=loss, dtype=kept)
+            self.labels, targets = samples.labels, torch.from_numpy(samples.targets.astype(np.float64)).to(self.dtype)
+        self.n_samples = samples.n_samples
+        inputs = torch.from_numpy(samples.inputs)
+        self._inputs = (inputs if integers else inputs.to(self.dtype)).to(self.device)
+        self._targets = targets.to(self.device)
+
+    @property
+    def weights(self) -> np.ndarray:
+        flat = nn.utils.parameters_to_vector(self._trained).detach().cpu()
+        return (flat if flat.dtype == torch.float64 else flat.float()).numpy().copy()
+
+    def load_weights(self, weights: np.ndarray) -> None:
+        n_weights = sum(p.numel() for p in self._trained)
+        if np.shape(weights) != (n_weights,):
+            raise InputError(f"weights of shape {np.shape(weights)} do not fit a model with {n_weights} of them.")
+        flat = torch.from_numpy(np.asarray(weights)).to(self.device)
+        with torch.no_grad():
+            for parameter, part in zip(self._trained, flat.split([p.numel() for p in self._trained]), strict=True):
+                parameter.copy_(part.view_as(parameter))
+
+    def on(self, x, y) -> Self:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._kept = other._uploaded = None
+        other._attach(x, y, self.loss)
+        return other
+
+    def scores(self, indices: np.ndarray) -> Scores:
+        with torch.no_grad(), self._modes:
+            index = self._index(indices)
+            losses, outputs = self._losses_of(index)
+            return Scores(_numpy(losses), self._correct(indices, outputs))
+
+    def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
+        factors, losses, outputs = self._factors(indices)
+        norms = sum((factor.squared_norms() for factor in factors.values()), self._zeros(len(indices)))
+        total = self._gathered(factors, None)[0]
+        return SampleGradients(_numpy(losses), self._correct(indices, outputs), _numpy(norms), total)
+
+    def projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        factors, _, _ = self._factors(indices)
+        rows = self._on_device(directions)
+        out = self._zeros(len(indices), len(rows))
+        for parameter, factor in factors.items():
+            out += factor.projections(rows[:, self._slots[parameter]])
+        return _numpy(out)
+
+    def weighted_sums(self, indices: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+        columns = self._columns(coefficients)
+        if self.coupled:
+            return self._coupled_sums(indices, columns)
+        factors, _, _ = self._factors(indices)
+        return _numpy(self._gathered(factors, columns))
+
+    def gram(self, indices: np.ndarray, others: np.ndarray) -> np.ndarray:
+        factors, _, _ = self._factors(indices)
+        twins = factors if others is indices else self._factors(others)[0]
+        total = self._zeros(len(indices), len(others))
+        for parameter, factor in factors.items():
+            if parameter in twins:
+                total += factor.inner(twins[parameter])
+        return _numpy(total)
+
+    def hessian_products(self, indices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+        rows = self._on_device(vectors).to(self.dtype)
+        with torch.enable_grad(), self._modes:
+            losses, _ = self._losses_of(self._index(indices))
+            gradients = torch.autograd.grad(losses.sum(), self._parameters, create_graph=True, allow_unused=True)
+            used = [(p, g) for p, g in zip(self._parameters, gradients, strict=True) if g is not None]
+            out = self._zeros(len(rows), self.n_parameters)
+            for k, row in enumerate(rows):
+                along = sum((g * row[self._slots[p]].view_as(p)).sum() for p, g in used)
+                if not along.requires_grad:
+                    continue
+                products = torch.autograd.grad(along, self._parameters, retain_graph=True, allow_unused=True)
+                for parameter, product in zip(self._parameters, products, strict=True):
+                    if product is not None:
+                        out[k, self._slots[parameter]] = product.flatten().to(out.dtype)
+        return _numpy(out)
+
+    def train(self, order: np.ndarray, batch_size: int, learning_rate: float) -> None:
+        with self._modes.training():
+            for batch in torch.from_numpy(np.asarray(order, dtype=np.int64)).to(self.device).split(batch_size):
+                losses, _ = self._losses_of(batch)
+                gradients = torch.autograd.grad(losses.mean(), self._trained, allow_unused=True)
+                moved = [(p, g) for p, g in zip(self._trained, gradients, strict=True) if g is not None]
+                with torch.no_grad():
+                    torch._foreach_add_([p for p, _ in moved], [g for _, g in moved], alpha=-learning_rate)
+
+    def raw_losses(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Losses, outputs and targets of some samples, as the measurement sees them."""
+        with torch.no_grad(), self._modes:
+            index = self._index(indices)
+            losses, outputs = self._losses_of(index)
+            targets = rows(self._targets, index)
+            return losses, outputs, targets.argmax(dim=1) if self.loss == "cross-entropy" else targets
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """A stretch in which the weights do not change, so that factors may be kept."""
+        self._kept = {} if self._keep else None
+        try:
+            yield
+        finally:
+            self._kept = self._uploaded = None
+
+    def _index(self, indices) -> torch.Tensor | slice:
+        """Sample numbers on the device; a slice for a run of neighbours, which saves gathering them."""
+        first, n = int(indices[0]), len(indices)
+        if n > 1 and int(indices[-1]) == first + n - 1 and np.array_equal(indices, np.arange(first, first + n)):
+            return slice(first, first + n)
+        return torch.from_numpy(np.asarray(indices, dtype=np.int64)).to(self.device)
+
+    def _losses_of(self, index: torch.Tensor | slice | list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Losses, shape (n,), and outputs of some samples."""
+        targets = rows(self._targets, index)
+        with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
+            outputs = self.module(rows(self._inputs, index))
+        outputs = outputs.float() if outputs.dtype in _HALF else outputs
+        if callable(self.loss):
+            one = self.loss
+            return vmap(lambda out, target: one(out.unsqueeze(0), target.unsqueeze(0)))(outputs, targets), outputs
+        targets = targets.to(outputs.dtype)
+        if self.loss == "squared":
+            return 0.5 * ((outputs - targets) ** 2).sum(dim=1), outputs
+        return F.cross_entropy(outputs, targets, reduction="none"), outputs
+
+    def _factors(self, indices: np.ndarray):
+        if self.coupled:
+            raise UsageError(
+                f"layer {self.coupled[0]} normalises with the statistics of its minibatch, so a sample has no gradient "
+                "of its own: choose batch_norm='frozen' (running statistics), or estimator='sampled', which keeps them."
+            )
+        key = np.asarray(indices).tobytes()
+        if self._kept is not None and key in self._kept:
+            return self._kept[key]
+        with self._modes:
+            index = self._index(indices)
+            found = self._capture.factors(lambda: self._losses_of(index), len(indices))
+        if self._kept is not None:
+            self._kept[key] = found
+        return found
+
+    def _coupled_sums(self, indices: np.ndarray, columns: torch.Tensor) -> np.ndarray:
+        out = self._zeros(len(columns.T), self.n_parameters)
+        with torch.enable_grad(), self._modes:
+            losses, _ = self._losses_of(self._index(indices))
+            for row, column in zip(out, columns.T.to(losses.dtype), strict=True):
+                gradients = torch.autograd.grad(
+                    (losses * column).sum(), self._parameters, retain_graph=True, allow_unused=True
+                )
+                for parameter, gradient in zip(self._parameters, gradients, strict=True):
+                    if gradient is not None:
+                        row[self._slots[parameter]] = gradient.flatten().to(out.dtype)
+        return _numpy(out)
+
+    def _gathered(self, factors, columns: torch.Tensor | None) -> torch.Tensor:
+        """Weighted sums of all parameters side by side, shape (k, P)."""
+        k = 1 if columns is None else columns.shape[1]
+        pieces = [
+            factors[p].weighted_sums(columns) if p in factors else torch.zeros(k, p.numel(), device=self.device)
+            for p in self._parameters
+        ]
+        return torch.cat(pieces, dim=1)
+
+    def _columns(self, coefficients: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(coefficients, dtype=np.float64)).to(self.device, accumulator(self.device))
+
+    def _zeros(self, *shape: int) -> torch.Tensor:
+        return torch.zeros(*shape, dtype=accumulator(self.device), device=self.device)
+
+    def _on_device(self, directions: Any) -> torch.Tensor:
+        """Directions in the dtype of the factors, uploaded once however many chunks ask with them."""
+        if self._uploaded is None or self._uploaded[0] is not directions:
+            kept = torch.float64 if self.dtype == torch.float64 else torch.float32
+            self._uploaded = directions, torch.from_numpy(np.asarray(directions)).to(kept).to(self.device)
+        return self._uploaded[1]
+
+    def _correct(self, indices: np.ndarray, outputs: torch.Tensor) -> np.ndarray:
+        if outputs.ndim != 2:
+            return np.full(len(indices), np.nan)
+        return is_correct(outputs.detach().float().cpu().numpy(), self.labels[indices])
+
+    def _fitting_chunk(self) -> int:
+        few = np.arange(min(2, self.n_samples))
+        numbers = max(1, numbers_held(self.module, lambda: self._factors(few)[0]) // len(few))
+        most = MOST_NUMBERS.get(self.device.type, 2**26)
+        at_once = CHUNK_NUMBERS if self.device.type == "cpu" else most
+        return max(1, at_once // numbers, min(FEW_SAMPLES, most // numbers))
+
+    def _try_forward(self, first: torch.Tensor) -> int | None:
+        """Output width; None where an answer has more than one dimension."""
+        first = first if not first.is_floating_point() else first.to(self.dtype)
+        try:
+            with torch.no_grad(), self._modes.frozen():
+                outputs = self.module(first.to(self.device))
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise InputError(f"the model does not take samples of shape {tuple(first.shape[1:])}: {error}") from error
+        return outputs.shape[1] if outputs.ndim == 2 else None
+
+
+def rows(values: torch.Tensor, index: torch.Tensor | slice | list[int]) -> torch.Tensor:
+    """Some rows; gathered by `index_select`, which takes half the time of indexing."""
+    return values.index_select(0, index) if isinstance(index, torch.Tensor) else values[index]
+
+
+def _numpy(values: torch.Tensor) -> np.ndarray:
+    return values.detach().cpu().double().numpy()

@@ -1,0 +1,1 @@
+"""Wrong labels from the losses along a run."""

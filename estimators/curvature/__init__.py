@@ -1,0 +1,1 @@
+"""What needs second derivatives, or the shape of the loss around the weights."""

@@ -1,0 +1,1 @@
+"""Order parameters of the minibatch ensemble at one point in weight space."""

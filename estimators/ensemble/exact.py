@@ -1,0 +1,72 @@
+"""Every order parameter that has a closed form, over all minibatches at once."""
+
+import numpy as np
+
+from sgdphases.estimators.backend import GradientSource
+from sgdphases.estimators.ensemble.moments import gradient_moments
+from sgdphases.estimators.ensemble.order_parameters import OrderParameters, check_ensemble, from_moments
+from sgdphases.estimators.ensemble.workers import Workers
+from sgdphases.estimators.errors import InputError
+
+
+def exact(
+    backend: GradientSource,
+    *,
+    batch_size: int,
+    wrong: np.ndarray | None = None,
+    replacement: bool = False,
+    ensemble: str = "plain",
+    workers: Workers | None = None,
+) -> OrderParameters:
+    """Order parameters of the ensemble of all minibatches, without sampling (Feng & Tu 2021, eqs 5-15).
+
+    Two passes over the training set in chunks: memory does not grow with N*P.
+
+    Parameters
+    ----------
+    backend : GradientSource
+        A backend, or a part of one.
+    batch_size : int
+        B, 1 to N (any with replacement).
+    wrong : ndarray of bool, shape (N,), or None
+        Samples with wrong labels; None where unknown.
+    replacement : bool
+        False: what SGD does, minibatches without repeats.
+    ensemble : {"plain", "stratified"}
+    workers : Workers or None
+        The others that share in the samples, which then are N together; None where this process has them all.
+
+    Returns
+    -------
+    OrderParameters
+        With NaN for the sampled alignments R, R_c and R_w.
+
+    Raises
+    ------
+    UsageError
+        If no such ensemble exists.
+    InputError
+        If the mask does not fit the data.
+    """
+    total = backend.n_samples if workers is None else workers.total
+    check_ensemble(total, batch_size, replacement, ensemble, known=wrong is not None)
+    moments = gradient_moments(backend, check_mask(wrong, backend.n_samples), workers)
+    return from_moments(moments, batch_size, replacement=replacement, ensemble=ensemble)
+
+
+def check_mask(wrong: np.ndarray | None, n_samples: int) -> np.ndarray | None:
+    """The mask of wrong labels as booleans.
+
+    Raises
+    ------
+    InputError
+        If it is not one boolean a sample.
+    """
+    if wrong is None:
+        return None
+    mask = np.asarray(wrong)
+    if mask.dtype != bool or mask.shape != (n_samples,):
+        raise InputError(
+            f"wrong has dtype {mask.dtype} and shape {mask.shape}: give one boolean a sample, shape ({n_samples},)."
+        )
+    return mask

@@ -1,0 +1,244 @@
+"""Additive statistics of per-sample gradients, and the moments they give.
+
+Two passes over the samples suffice for every scalar of the minibatch ensemble: the first sums losses, squared norms
+and gradients; the second, with the mean gradients known, sums projections on them. Both kinds of sum are additive,
+so chunks, workers and devices can be added up in any order.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+
+from sgdphases.estimators.backend import GradientSource, chunks, own_copy, still, to_numpy
+from sgdphases.estimators.ensemble.workers import Workers
+from sgdphases.theory.ensemble import mixture_variance
+
+Sums = TypeVar("Sums", "GradientSums", "ProjectionSums")
+
+
+@dataclass(frozen=True, eq=False)
+class GradientSums:
+    """First pass: sums over the samples of each of K populations; those of several workers add up, array by array.
+
+    ``count``, ``loss``, ``errors``, ``squared_norm``: shape (K,); ``gradient``: shape (K, P).
+    """
+
+    count: np.ndarray
+    loss: np.ndarray
+    errors: np.ndarray
+    squared_norm: np.ndarray
+    gradient: np.ndarray
+
+    @cached_property
+    def directions(self) -> np.ndarray:
+        """Mean gradients, shape (2 K - 1, P): of one population alone, or of the first, of all samples, of the second.
+
+        So a population's own and that of all samples are neighbours, and nothing as long as P is copied again. Zero
+        where a population is empty.
+        """
+        table = np.empty((2 * len(self.count) - 1, self.gradient.shape[1]))
+        table[len(table) // 2] = self.gradient.sum(axis=0) / self.count.sum()
+        if len(table) > 1:
+            np.divide(self.gradient, np.maximum(self.count, 1)[:, None], out=table[::2])
+        return table
+
+    @property
+    def means(self) -> np.ndarray:
+        """Mean gradient of each population, shape (K, P)."""
+        return self.directions[::2]
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean gradient of all samples, shape (P,)."""
+        return self.directions[len(self.directions) // 2]
+
+
+@dataclass(frozen=True, eq=False)
+class ProjectionSums:
+    """Second pass: sums of deviations and of their squares, shape (K, 2); they add up like those of the first.
+
+    The columns are projections on the mean gradient of all samples and on the population's own, each less the value
+    expected from the first pass, so that nothing is lost where a variance is much smaller than a mean.
+    """
+
+    deviation: np.ndarray
+    squared_deviation: np.ndarray
+
+
+@dataclass(frozen=True)
+class PopulationMoments:
+    """What one population of samples adds to the closed forms; none of it depends on the batch size.
+
+    Attributes
+    ----------
+    count : int
+    loss, error : float
+        Means; ``error`` is NaN for regression.
+    mean_squared_norm : float
+        ``mean |g_i|^2``.
+    squared_mean : float
+        ``|mean g_i|^2``.
+    mean_on_mean, variance_on_mean : float
+        Mean and variance, over the population's samples, of ``g_i . g`` with g the mean gradient of all samples.
+    variance_on_own : float
+        Variance of ``g_i . g_p`` with g_p the population's own mean gradient.
+    """
+
+    count: int
+    loss: float
+    error: float
+    mean_squared_norm: float
+    squared_mean: float
+    mean_on_mean: float
+    variance_on_mean: float
+    variance_on_own: float
+
+    @property
+    def gradient_variance(self) -> float:
+        """``Tr Sigma``, the total variance of per-sample gradients in the population."""
+        return max(0.0, self.mean_squared_norm - self.squared_mean)
+
+
+@dataclass(frozen=True)
+class GradientMoments:
+    """Moments of all samples and, where wrong labels are known, of the two populations.
+
+    ``clean`` and ``wrong`` are None where unknown or empty; ``inner_product_cw`` is ``g_c . g_w`` (NaN then).
+    """
+
+    everything: PopulationMoments
+    clean: PopulationMoments | None
+    wrong: PopulationMoments | None
+    inner_product_cw: float
+    fraction: float
+
+    @property
+    def squared_gap(self) -> float:
+        """``|g_c - g_w|^2``; NaN unless both populations are there."""
+        if self.clean is None or self.wrong is None:
+            return float("nan")
+        return max(0.0, self.clean.squared_mean + self.wrong.squared_mean - 2 * self.inner_product_cw)
+
+
+def gradient_moments(
+    backend: GradientSource, wrong: np.ndarray | None = None, workers: Workers | None = None
+) -> GradientMoments:
+    """Batch-free moments of the per-sample gradients of all, clean and wrong samples (Feng & Tu 2021, eqs 5-15).
+
+    Parameters
+    ----------
+    backend : GradientSource
+        A backend, or a part of one.
+    wrong : ndarray of bool, shape (N,), or None
+        The samples with wrong labels; None where unknown.
+    workers : Workers or None
+        The others that share in the samples; None where this process has them all.
+    """
+    # One population after the other: a chunk of both would need its samples weighted twice, at twice the cost.
+    groups = [np.arange(backend.n_samples)] if wrong is None else [np.flatnonzero(~wrong), np.flatnonzero(wrong)]
+    with still(backend):
+        sums = _merged_over(workers, sum_gradients(backend, groups))
+        projected = _merged_over(workers, sum_projections(backend, groups, sums))
+    populations = _populations(sums, projected)
+    if wrong is None:
+        whole = populations[0]
+        assert whole is not None  # there is at least one sample
+        return GradientMoments(whole, None, None, float("nan"), float("nan"))
+    clean, faulty = populations
+    fraction = float(sums.count[1] / sums.count.sum())
+    if clean is None or faulty is None:
+        only = faulty if clean is None else clean
+        assert only is not None  # there is at least one sample
+        return GradientMoments(only, clean, faulty, float("nan"), fraction)
+    product = inner(*sums.means)
+    return GradientMoments(_merged(clean, faulty, fraction, sums), clean, faulty, product, fraction)
+
+
+def sum_gradients(backend: GradientSource, populations: Sequence[np.ndarray]) -> GradientSums:
+    """First pass, in chunks: sums over each of K populations, given by the numbers of their samples."""
+    sums, gradients = np.zeros((3, len(populations))), np.zeros((len(populations), backend.n_parameters))
+    for k, indices in enumerate(populations):
+        gradient: Any = None
+        for piece in chunks(indices, backend.chunk_size):
+            found = backend.gradient_sums(piece)
+            sums[:, k] += found.loss.sum(), (1.0 - found.correct).sum(), found.squared_norm.sum()
+            if gradient is None:
+                gradient = own_copy(found.gradient_sum)
+            else:
+                gradient += found.gradient_sum
+        if gradient is not None:
+            gradients[k] = to_numpy(gradient)
+    count = np.array([float(len(indices)) for indices in populations])
+    return GradientSums(count, sums[0], sums[1], sums[2], gradients)
+
+
+def sum_projections(backend: GradientSource, populations: Sequence[np.ndarray], sums: GradientSums) -> ProjectionSums:
+    """Second pass, in chunks: with the mean gradients that the first one found for all samples together."""
+    first, second = np.zeros((2, len(populations), 2))
+    for k, indices in enumerate(populations):
+        directions = sums.directions[k : k + 2]
+        centres = np.array([inner(sums.means[k], direction) for direction in directions])
+        columns = [1 - k, k] if len(directions) == 2 else [0, 0]  # of the mean, of the population's own
+        for piece in chunks(indices, backend.chunk_size):
+            deviations = backend.projections(piece, directions) - centres
+            first[k] += deviations.sum(axis=0)[columns]
+            second[k] += (deviations**2).sum(axis=0)[columns]
+    return ProjectionSums(first, second)
+
+
+def inner(one: np.ndarray, other: np.ndarray) -> float:
+    """Inner product of two long vectors; not by BLAS, whose idle threads would hold up those of the backend."""
+    return float(np.einsum("i,i->", one, other))
+
+
+def _merged_over(workers: Workers | None, sums: Sums) -> Sums:
+    return sums if workers is None else type(sums)(*(workers.add(values) for values in _values(sums)))
+
+
+def _values(sums: Any) -> list[np.ndarray]:
+    return [getattr(sums, entry.name) for entry in fields(sums)]
+
+
+def _populations(sums: GradientSums, projected: ProjectionSums) -> list[PopulationMoments | None]:
+    found: list[PopulationMoments | None] = []
+    for k, own in enumerate(sums.means):
+        count = float(sums.count[k])
+        if count == 0:
+            found.append(None)
+            continue
+        drift = projected.deviation[k] / count
+        variance = np.maximum(0.0, projected.squared_deviation[k] / count - drift**2)
+        found.append(
+            PopulationMoments(
+                count=int(count),
+                loss=float(sums.loss[k] / count),
+                error=float(sums.errors[k] / count),
+                mean_squared_norm=float(sums.squared_norm[k] / count),
+                squared_mean=inner(own, own),
+                mean_on_mean=float(inner(own, sums.mean) + drift[0]),
+                variance_on_mean=float(variance[0]),
+                variance_on_own=float(variance[1]),
+            )
+        )
+    return found
+
+
+def _merged(
+    clean: PopulationMoments, wrong: PopulationMoments, fraction: float, sums: GradientSums
+) -> PopulationMoments:
+    gap = (clean.mean_on_mean - wrong.mean_on_mean) ** 2
+    variance = mixture_variance(fraction, clean.variance_on_mean, wrong.variance_on_mean, gap)
+    n_samples = sums.count.sum()
+    return PopulationMoments(
+        count=int(n_samples),
+        loss=float(sums.loss.sum() / n_samples),
+        error=float(sums.errors.sum() / n_samples),
+        mean_squared_norm=float(sums.squared_norm.sum() / n_samples),
+        squared_mean=inner(sums.mean, sums.mean),
+        mean_on_mean=(1 - fraction) * clean.mean_on_mean + fraction * wrong.mean_on_mean,
+        variance_on_mean=variance,
+        variance_on_own=variance,
+    )

@@ -1,0 +1,1 @@
+"""The phases of a trajectory, and what several runs have in common."""

@@ -1,0 +1,1 @@
+"""`sgdphases cleanse`: command, figures and page."""

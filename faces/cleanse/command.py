@@ -1,0 +1,130 @@
+"""`sgdphases cleanse`: wrong labels in a data set. Arguments in, tables and paths out."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sgdphases.estimators.errors import UsageError
+from sgdphases.faces.options import DataOptions, absolute_paths, one_value, option_values, takes_settings
+from sgdphases.faces.terminal import console, interrupts, print_table, stage_progress, stoppable
+
+WITHOUT_EFFECT = (
+    "alignment_batches", "loss", "sample_losses", "sharp_directions", "spectra", "spectrum_parameters", "with_theory",
+    "wrong_labels",
+)  # fmt: skip
+PROBES = 40
+
+
+def _fewer_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """The command without the flags of settings that have no effect on it."""
+
+    def run(**given: Any) -> None:
+        command(**given, **dict.fromkeys(WITHOUT_EFFECT))
+
+    known = inspect.signature(command).parameters.values()
+    kept = [parameter for parameter in known if parameter.name not in WITHOUT_EFFECT]
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in kept}
+    return run
+
+
+@_fewer_flags
+@takes_settings
+def cleanse(
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help="A .npz file with x and y, a folder of MNIST or CIFAR-10 files, or a name from `sgdphases datasets`.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help=r"Folder; an unfinished one is gone on with. \[default: cleansed/DATASET-001, …]", show_default=False
+        ),
+    ] = None,
+    mixture: Annotated[str, typer.Option(help="Fitted to log-odds, log-loss, or loss.")] = "log-odds",
+    per_class: Annotated[bool, typer.Option("--per-class", help="Fit each class by itself.")] = False,
+    known_fraction: Annotated[
+        float | None,
+        typer.Option(help="Share of wrong labels, where it is known: so many are flagged.", show_default=False),
+    ] = None,
+    option: DataOptions = None,
+    *,
+    values: dict[str, Any],
+) -> None:
+    """Find wrong labels by the order in which they are learnt, and write the data without them.
+
+    Trains 100 epochs, and 10,000 steps at least, and looks 40 times, unless --epochs and --checkpoints tell otherwise.
+    Noise flags try it out.
+    """
+    given = {name: one_value(name, text) for name, text in values.items()}
+    options = {name: several[-1] for name, several in option_values(option or []).items()}
+    base = {"checkpoints": PROBES, **given, "dataset": dataset}
+    if options:
+        base["dataset_options"] = options
+
+    from sgdphases.estimators.cleansing.consensus import check_known_fraction
+    from sgdphases.estimators.cleansing.mixture import SCALES
+    from sgdphases.sim.cleansing.data import labelled_data
+    from sgdphases.sim.cleansing.folder import CleansingFolder
+    from sgdphases.sim.cleansing.sample_losses import enough_epochs
+    from sgdphases.sim.run.settings import make_settings
+    from sgdphases.sim.storage.folders import first_free
+
+    kinds = [kind for kind in SCALES if kind != "score"]
+    if mixture not in kinds:
+        raise UsageError(f"--mixture {mixture}: choose one of {', '.join(kinds)}.")
+    settings = make_settings(absolute_paths(base))
+    fitted: dict[str, Any] = {"kind": mixture, "per_class": per_class, "known_fraction": known_fraction}
+    check_known_fraction(**fitted)
+    folder = CleansingFolder(first_free("cleansed", settings.dataset) if out is None else out)
+    with console.status("loading data"):
+        labelled = labelled_data(settings)
+    if "epochs" not in given:
+        epochs = enough_epochs(labelled.data.n_samples, settings.batch_size)
+        settings = settings.model_copy(update={"epochs": epochs})
+    folder.check(settings, fitted)
+    _check_trainable(settings, labelled)
+    folder.start(settings, fitted)
+    _run(folder, settings, labelled, fitted)
+
+
+def _check_trainable(settings: Any, labelled: Any) -> None:
+    """Build the network once before anything is written: what does not fit is refused here."""
+    from sgdphases.sim.cleansing.sample_losses import trainer
+
+    trainer(settings, labelled.data.x_train, labelled.data.y_train, labelled.data.n_classes)
+
+
+def _run(folder: Any, settings: Any, labelled: Any, fitted: dict[str, Any]) -> None:
+    """Find, write and show; Ctrl-C tells how to go on."""
+    from sgdphases.faces.cleanse.page import suspect_rows, verdict_lines, write_cleansing_report
+    from sgdphases.sim.cleansing.cleanse import cleanse as find
+
+    data = labelled.data
+    with stoppable(f"Go on with the same command and --out {folder.path}"):
+        with interrupts() as pressed, stage_progress() as show:
+
+            def told(what: str, step: int, last: int) -> None:
+                show(what, step, last)
+                if pressed:
+                    raise KeyboardInterrupt
+
+            found = find(
+                settings, data.x_train, data.y_train, data.n_classes, checkpoint=folder.watch, show=told, **fitted
+            )
+        folder.write(labelled, found)
+        with console.status("drawing"):
+            write_cleansing_report(folder, labelled, found)
+    for line in verdict_lines(labelled, found):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    heading, rows = suspect_rows(labelled, found)
+    print_table(heading, rows[:10])
+    for name, path in (("labels", folder.labels), ("cleaned", folder.cleaned), ("report", folder.report)):
+        console.print(f"{name}: {path}", markup=False, highlight=False, soft_wrap=True)

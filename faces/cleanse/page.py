@@ -1,0 +1,155 @@
+"""What a cleansing shows a person: figures, and one self-contained page."""
+
+import html
+
+import numpy as np
+from sklearn.metrics import brier_score_loss, roc_auc_score
+
+from sgdphases.estimators.cleansing.mixture import DISBELIEVED
+from sgdphases.faces.cleanse.figures import (
+    SUSPECTS,
+    agreement_figure,
+    are_images,
+    loss_figure,
+    reliability_figure,
+    suspects_figure,
+)
+from sgdphases.faces.page import note, page, saved_picture, table
+from sgdphases.sim.cleansing.cleanse import MOST_UNLEARNT, Cleansing
+from sgdphases.sim.cleansing.data import LabelledData
+from sgdphases.sim.cleansing.folder import CleansingFolder
+from sgdphases.sim.storage.atomic import write_whole
+
+
+def write_cleansing_report(folder: CleansingFolder, labelled: LabelledData, found: Cleansing) -> None:
+    """Draw the figures and write the page; where the right labels are known, with how far they were found.
+
+    Parameters
+    ----------
+    folder : CleansingFolder
+        Written already.
+    labelled : LabelledData
+    found : Cleansing
+    """
+    data, wrong = labelled.data, labelled.data.wrong
+    folder.figures.mkdir(exist_ok=True)
+    probability = found.found.probability
+    pictures = [
+        (
+            "Losses",
+            loss_figure(found.consensus, found.found, wrong),
+            "Loss of the mean prediction over the window, under the given label; beyond the dotted line a label is "
+            "more probably wrong than right.",
+            "losses",
+        ),
+        (
+            "Phase II",
+            agreement_figure(found.consensus),
+            "Only the order that losses have in phase II is shared with the probes before and after: t_c is the probe "
+            "that agrees best with all others.",
+            "agreement",
+        ),
+    ]
+    if wrong is not None and wrong.any() and found.found.has_noise:
+        figure = reliability_figure(probability, wrong)
+        pictures.append(
+            ("Reliability", figure, "From the known right labels, which the method never saw.", "reliability")
+        )
+    if are_images(data.input_shape):
+        order = most_suspect(found)[:SUSPECTS]
+        names = labelled.classes
+        figure = suspects_figure(data.x_train, order, probability, names[data.y_train], names[found.suggested])
+        pictures.append(("Most suspect images", figure, "In the order of their losses.", "suspects"))
+    drawn = "".join(
+        f"<h2>{html.escape(title)}</h2>{saved_picture(figure, folder.figures / f'{name}.png', title)}{note(text)}"
+        for title, figure, text, name in pictures
+    )
+    heading, rows = suspect_rows(labelled, found)
+    verdict = "".join(f"<p>{html.escape(line)}</p>" for line in verdict_lines(labelled, found))
+    config = html.escape(folder.config.read_text(encoding="utf-8"))
+    body = (
+        f"{verdict}{drawn}<h2>Most suspect labels</h2>{table(heading, rows)}"
+        f"{note('All samples are in labels.csv, those kept in cleaned.npz.')}<h2>Settings</h2><pre>{config}</pre>"
+    )
+    text = page(f"Wrong labels: {data.name}", body)
+    write_whole(folder.report, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def most_suspect(found: Cleansing) -> np.ndarray:
+    """All samples: first those not kept, then the others, each by falling loss."""
+    return np.lexsort((-found.consensus.loss, found.keep))
+
+
+def suspect_rows(labelled: LabelledData, found: Cleansing) -> tuple[list[str], list[list[str]]]:
+    """Heading and rows of the table of the twenty most suspect labels."""
+    names = labelled.classes
+    rows = [
+        [
+            str(sample),
+            str(names[labelled.data.y_train[sample]]),
+            str(names[found.suggested[sample]]),
+            f"{found.found.probability[sample]:.3f}",
+            f"{found.consensus.loss[sample]:.2f}",
+        ]
+        for sample in most_suspect(found)[:20]
+    ]
+    return ["sample", "given", "suggested", "probability wrong", "loss (nats)"], rows
+
+
+def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
+    """What was found, in sentences; where the right labels are known, how far that is so."""
+    labels, agreed, wrong = found.found, found.consensus, labelled.data.wrong
+    n, removed = len(found.keep), int((~found.keep).sum())
+    low, high = labels.noise_interval
+    first, last = agreed.window
+    lines = [f"t_c: epoch {agreed.t_clean:.3g}, in a window from {first:.3g} to {last:.3g}."]
+    if labels.has_noise:
+        found_share = (
+            f"{removed} of {n} labels are flagged, those with the highest losses: a share of "
+            f"{labels.noise_fraction:.1%} was told."
+            if labels.is_told
+            else f"{removed} of {n} labels are probably wrong. Estimated share of wrong labels: "
+            f"{labels.noise_fraction:.1%} ({low:.1%} to {high:.1%})."
+        )
+        lines = [found_share, *lines]
+        if np.isfinite(labels.mixture.loss_threshold):
+            lines.append(f"l_c: {labels.mixture.loss_threshold:.2f} nats.")
+    elif not labels.is_learnt:
+        lines = [
+            f"Nothing can be said: {labels.label_share:.0%} of the spread of losses lies between labels, so the "
+            "network has learnt some classes and not others. Train it longer, at a higher learning rate, or take "
+            "another network.",
+            *lines,
+        ]
+    elif labels.mixture.is_two:
+        lines = [
+            "No label noise present, as far as can be told: the losses form two populations, but "
+            f"{labels.label_share:.0%} of their spread lies between labels, so some classes are likely to be hard to "
+            "learn. --per-class judges each class by itself, --known-fraction flags as many as you say.",
+            *lines,
+        ]
+    elif np.median(agreed.loss) > DISBELIEVED:
+        lines = [
+            "Nothing can be said: around t_c the network believes less than half of the labels, and the losses do not "
+            "fall into two populations. Either it has not learnt the task, or nearly all labels are wrong.",
+            *lines,
+        ]
+    else:
+        lines = [
+            "No label noise present: the losses form one population. A few wrong labels (up to about 5 % in a thousand "
+            "samples) can hide in its tail: the most suspect are listed.",
+            *lines,
+        ]
+    if found.memorised < 1 - MOST_UNLEARNT:
+        lines.append(
+            f"At the end of the run only {found.memorised:.0%} of these labels had been learnt: it ended before "
+            "phase III. With more epochs t_c is surer."
+        )
+    if wrong is not None and wrong.any():
+        score = roc_auc_score(wrong, agreed.loss) if not wrong.all() else float("nan")
+        lines.append(
+            f"Known to be wrong: {wrong.mean():.1%}. Area under the ROC curve {score:.4f}; of the wrong labels "
+            f"{(~found.keep[wrong]).mean():.1%} removed, of the right ones {found.keep[~wrong].mean():.1%} kept; Brier "
+            f"score {brier_score_loss(wrong, labels.probability):.4f}."
+        )
+    return lines

@@ -1,0 +1,1 @@
+"""`sgdphases compare`: command, figures and page."""

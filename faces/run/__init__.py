@@ -1,0 +1,1 @@
+"""`sgdphases run`: figures and page."""

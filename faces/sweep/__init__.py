@@ -1,0 +1,1 @@
+"""`sgdphases sweep`: figures and page."""

@@ -1,0 +1,1 @@
+"""`sgdphases theory`: commands and figures."""

@@ -1,0 +1,173 @@
+"""Pictures of predictions alone, with a simulation of the same model where one is asked for."""
+
+from dataclasses import dataclass
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from sgdphases.estimators.errors import UsageError
+from sgdphases.faces.run.figures import ALL, CLEAN, OTHER, STYLE, TEST, WRONG
+from sgdphases.sim.data.datasets.covariance import covariance_spectrum
+from sgdphases.sim.solvable.online_committee import random_committee, simulate_committee
+from sgdphases.theory.clean_priority import balance, end_of_priority
+from sgdphases.theory.committee.flow import CommitteeState, committee_flow
+from sgdphases.theory.linear.limit import flow_limit
+from sgdphases.theory.linear.model import flow, predictions
+
+COLOURS = (ALL, CLEAN, WRONG, TEST, OTHER, "#E69F00", "#56B4E9")
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """A figure, lines of what it says in numbers, and what it assumes."""
+
+    figure: Figure
+    findings: tuple[str, ...]
+    assumes: str
+
+
+def linear_figure(
+    samples: int, dimension: int, noise_fraction: float, exponent: float, time: float, simulate: bool, seed: int
+) -> Prediction:
+    """Losses along gradient flow of a linear student whose teacher's targets have their sign flipped in a share rho.
+
+    Raises
+    ------
+    UsageError, ValueError
+        If a number is out of range.
+    """
+    _positive("--time", time)
+    times = np.geomspace(1e-2, time, 80) if time > 1e-2 else np.array([time])
+    spectrum = covariance_spectrum(dimension, "power-law", exponent) if exponent else np.ones(dimension)
+    found = flow_limit(times, spectrum, np.full(dimension, 1.0 / dimension), samples, noise_fraction)
+    names = {
+        "loss": ("$L$, all", ALL),
+        "loss_c": ("$L_c$, clean", CLEAN),
+        "loss_w": ("$L_w$, wrong", WRONG),
+        "test_loss": ("$L_{te}$, test", TEST),
+    }
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.0, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for name, (label, colour) in names.items():
+            if np.isfinite(found[name]).any():
+                axes.plot(times, found[name], color=colour, label=label)
+        if simulate:
+            drawn = _linear_task(samples, spectrum, noise_fraction, times[::8], seed)
+            for name, (_, colour) in names.items():
+                axes.plot(times[::8], drawn[name], "o", color=colour, markersize=3.5)
+            axes.plot([], [], "o", color="0.4", markersize=3.5, label=f"one data set of {samples}")
+        axes.set(xscale="log", yscale="log", xlabel="time (learning rate × steps)", ylabel="loss")
+        axes.set_title(f"Linear model: N/d = {samples / dimension:.3g}, {noise_fraction:.0%} of targets flipped")
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    best = int(np.argmin(found["test_loss"]))
+    findings = (
+        f"lowest test loss {found['test_loss'][best]:.3g} at time {times[best]:.3g}",
+        f"test loss at the end {found['test_loss'][-1]:.3g}",
+    )
+    return Prediction(
+        figure,
+        findings,
+        "Gaussian inputs, random teacher, many samples and dimensions at this ratio; gradient flow from zero weights.",
+    )
+
+
+def committee_figure(
+    students: int, teachers: int, learning_rate: float, output_noise: float, time: float, simulate: int, seed: int
+) -> Prediction:
+    """Generalisation error and overlaps of a soft committee machine under online SGD (Saad & Solla 1995).
+
+    Raises
+    ------
+    UsageError, ValueError, RuntimeError
+        If a number is out of range, or the learning rate makes the student run away.
+    """
+    _positive("--time", time)
+    dimension = simulate or 1000
+    rng = np.random.default_rng(seed)
+    start, aim = random_committee(students, teachers, dimension, rng)
+    state = CommitteeState(start @ start.T, start @ aim.T, aim @ aim.T)
+    times = np.linspace(0, time, 200)
+    path = committee_flow(state, learning_rate, output_noise, times)
+    drawn = simulate_committee(start, aim, learning_rate, output_noise, times[::10], rng) if simulate else None
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.0, 5.4), layout="constrained")
+        top, bottom = figure.subplots(2, 1, sharex=True)
+        top.plot(times, path.generalisation_errors, color=ALL, label="theory")
+        for i in range(students):
+            for n in range(teachers):
+                colour = COLOURS[(i * teachers + n) % len(COLOURS)]
+                bottom.plot(times, path.overlap[:, i, n], color=colour, label=f"$R_{{{i + 1}{n + 1}}}$")
+                if drawn is not None:
+                    bottom.plot(drawn.times, drawn.overlap[:, i, n], "o", color=colour, markersize=3.5)
+        if drawn is not None:
+            top.plot(drawn.times, drawn.generalisation_errors, "o", color=ALL, markersize=3.5, label=f"d = {simulate}")
+        top.set(yscale="log", ylabel="generalisation error", title=f"{students} students, {teachers} teachers")
+        bottom.set(xlabel="time (steps / input dimension)", ylabel="overlap with the teachers")
+        for axes in (top, bottom):
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1 + students * teachers // 10)
+    errors = path.generalisation_errors
+    findings = (f"generalisation error {errors[0]:.3g} at the start, {errors[-1]:.3g} at time {time:g}",)
+    return Prediction(
+        figure, findings, "every example new, input dimension to infinity: no finite training set, so no memorising."
+    )
+
+
+def clean_priority_figure(classes: int, noise_fractions: tuple[float, ...]) -> Prediction:
+    """How hard wrong samples pull beside clean ones, against the network's confidence in the true class.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+    """
+    kinds = {"from the other classes": (0.0, "-"), "from all classes": (1.0 / classes, "--")}
+    findings = []
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.0, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for number, rho in enumerate(noise_fractions):
+            colour = COLOURS[number % len(COLOURS)]
+            for kind, (tau, line) in kinds.items():
+                q = np.linspace(1 / classes, 0.995, 300)
+                ratios = [balance(rho, classes, confidence=float(each), chance_right=tau).ratio for each in q]
+                axes.plot(q, ratios, line, color=colour)
+                end = end_of_priority(rho, classes, chance_right=tau)
+                if end > 1 / classes:
+                    axes.plot([end], [1.0], "o", color=colour, markersize=5)
+                findings.append(f"ρ = {rho:g}, {kind}: starts at {ratios[0]:.3g}, reaches one at confidence {end:.3g}")
+            axes.plot([], [], color=colour, label=f"$\\rho$ = {rho:g}")
+        for kind, (_, line) in kinds.items():
+            axes.plot([], [], line, color="0.4", label=f"wrong labels {kind}")
+        axes.axhline(1.0, color="0.6", linewidth=0.8, linestyle=":")
+        axes.set(
+            yscale="log", ylim=(1e-2, 1e2), xlim=(1 / classes, 1), xlabel="mean probability given to the true class",
+            ylabel="$\\rho|g_w| \\, / \\, (1-\\rho)|g_c|$", title=f"Clean priority ends at one: {classes} classes",
+        )  # fmt: skip
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return Prediction(
+        figure, tuple(findings), "classes on an equal footing, nothing memorised, no sampling noise of mean gradients."
+    )
+
+
+def _linear_task(samples: int, spectrum: np.ndarray, rho: float, times: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """The same quantities for one finite data set, exactly."""
+    rng = np.random.default_rng(seed)
+    d = len(spectrum)
+    x = rng.normal(size=(samples, d)) * np.sqrt(spectrum)
+    teacher = rng.normal(size=d)
+    teacher /= np.linalg.norm(teacher)
+    wrong = rng.permutation(samples) < round(rho * samples)
+    clean = x @ teacher
+    test = np.sqrt(d) * np.diag(np.sqrt(spectrum))  # its mean loss is that of fresh inputs
+    y = np.where(wrong, -clean, clean)
+    return predictions(x, y, flow(x, y, times), 1, wrong=wrong, test=(test, test @ teacher))
+
+
+def _positive(name: str, value: float) -> None:
+    if not 0 < value < np.inf:
+        raise UsageError(f"{name} {value}: choose a positive number.")

@@ -1,0 +1,153 @@
+"""`sgdphases reproduce`: the paper's figures from runs of one's own, and its claims judged."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sgdphases.estimators.errors import UsageError
+from sgdphases.faces.terminal import console, stoppable, sweep_progress
+
+
+def reproduce(
+    figures: Annotated[
+        list[str] | None, typer.Argument(help="fig1, fig2, fig3, fig4, fig5, fig6, or all.", show_default=False)
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder that holds mnist/ and, for parts of figure 1, cifar10/.", show_default=False),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer samples, epochs and seeds: a minute or two, no proof.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help=r"Folder for runs and figures; goes on where it stopped. \[default: reproduction]", show_default=False
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help=r"Runs of each kind that differ in their seed. \[default: 5]", show_default=False)
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help=r"Runs at a time. \[default: one a core]", show_default=False)
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Compute by PyTorch on this device, such as cuda.", show_default=False)
+    ] = None,
+) -> None:
+    """Repeat the experiments of Feng & Tu 2021, draw its figures, and say which of its claims hold."""
+    from joblib import cpu_count
+
+    from sgdphases.paper.experiments import (
+        FULL,
+        QUICK,
+        SWEEPS,
+        data_folder,
+        finished,
+        job_of,
+        paper_sweeps,
+    )
+    from sgdphases.paper.page import write_reproduction
+    from sgdphases.sim.data.datasets.folders import FOLDER_FILES
+    from sgdphases.sim.sweep.folder import SweepFolder, check_sweep, start_sweep
+    from sgdphases.sim.sweep.run import run_sweep
+
+    wanted = _chosen(figures, tuple(SWEEPS))
+    if data_dir is None:
+        raise UsageError("no data are named: give --data-dir, a folder that holds mnist/ (and cifar10/ for figure 1).")
+    if workers is not None and workers < 1:
+        raise UsageError(f"workers = {workers}: give at least 1.")
+    mnist, cifar = data_folder(data_dir, "mnist"), data_folder(data_dir, "cifar10")
+    if mnist is None:
+        raise UsageError(
+            f"no MNIST files ({FOLDER_FILES['mnist']}) are in {data_dir / 'mnist'} or {data_dir}: see docs/data.md."
+        )
+    place = out or Path("reproduction-quick" if quick else "reproduction")
+    scale = QUICK if quick else FULL
+    plans = paper_sweeps(wanted, scale, mnist=mnist, cifar=cifar, seeds=seeds, device=device)
+    folders = {name: SweepFolder(place / "sweeps" / name) for name in plans}
+    _check_place(place)
+    for name, plan in plans.items():
+        check_sweep(folders[name], plan)
+    if "fig1" in wanted and cifar is None:
+        console.print(
+            f"no CIFAR-10 files ({FOLDER_FILES['cifar10']}) are in {data_dir / 'cifar10'}: figure 1 is drawn without "
+            "its convolutional and residual networks.",
+            soft_wrap=True,
+        )
+    if not quick:
+        _announce(plans, folders, workers or cpu_count())
+    failed = 0
+    with stoppable("Go on with the same command."):
+        for name, plan in plans.items():
+            folders[name].path.parent.mkdir(parents=True, exist_ok=True)
+            start_sweep(folders[name], plan)
+            console.print(f"[bold]{name}[/bold]", highlight=False)
+            with sweep_progress(folders[name], plan, job_of(name)) as show:
+                for outcome in run_sweep(folders[name], plan, workers=workers, job=job_of(name)):
+                    failed += outcome.failure is not None
+                    show(outcome)
+        with console.status("drawing"):
+            runs = {name: finished(folders[name], plan, job_of(name)) for name, plan in plans.items()}
+            claims = write_reproduction(place, {name: SWEEPS[name] for name in wanted}, runs, _about(plans, quick))
+    _show(claims)
+    console.print(f"page: {place / 'reproduction.html'}", markup=False, highlight=False, soft_wrap=True)
+    if failed:
+        console.print(f"{failed} runs failed: the same command tries them again.", style="red")
+        raise typer.Exit(1)
+
+
+def _chosen(figures: list[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of the figures wanted, each once and in order."""
+    given = [part for text in figures or ["all"] for part in text.split(",")]
+    for name in given:
+        if name not in (*known, "all"):
+            raise UsageError(f"{name!r} is no figure to reproduce: choose among {', '.join(known)}, or all.")
+    return tuple(name for name in known if name in given or "all" in given)
+
+
+def _check_place(place: Path) -> None:
+    if place.exists() and (not place.is_dir() or (any(place.iterdir()) and not (place / "sweeps").is_dir())):
+        raise UsageError(f"{place} is there and holds no reproduction: choose another folder with --out.")
+
+
+def _announce(plans: dict[str, Any], folders: dict[str, Any], workers: int) -> None:
+    """How many runs are to be made, and about how long they take here: from timing one of each kind."""
+    from sgdphases.paper.experiments import job_of, seconds_of, waiting
+
+    total = 0.0
+    for name, plan in plans.items():
+        left = waiting(folders[name], plan, job_of(name))
+        if left:
+            with console.status(f"timing {name}"):
+                seconds = seconds_of(name, left) / len(left) * -(-len(left) // workers)
+            total += seconds
+            console.print(f"{name}: {len(left)} runs, about {_duration(seconds)}", highlight=False)
+    if total:
+        console.print(f"about {_duration(total)} in all, {workers} at a time", highlight=False)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def _about(plans: dict[str, Any], quick: bool) -> str:
+    seeds = max((len(plan.axes["seed"]) for plan in plans.values()), default=0)
+    size = "A quick pass, with fewer samples and epochs than the figures need" if quick else "The full runs"
+    return f"{size}; {seeds} seed{'s' if seeds != 1 else ''}. Medians over seeds; verdicts are on the median."
+
+
+def _show(claims: list[Any]) -> None:
+    from rich.table import Table
+
+    from sgdphases.paper.page import claim_row
+
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for title in ("figure", "the paper", "ours", "verdict"):
+        table.add_column(title, no_wrap=title in ("figure", "verdict"))
+    for claim in claims:
+        style = {True: "green", False: "red", None: "yellow"}[claim.holds]
+        *cells, verdict = claim_row(claim)
+        table.add_row(*cells, f"[{style}]{verdict}[/{style}]")
+    console.print(table)

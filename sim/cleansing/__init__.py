@@ -1,0 +1,1 @@
+"""Training that finds wrong labels, and training without them."""

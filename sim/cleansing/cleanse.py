@@ -1,0 +1,276 @@
+"""Cleansing: watch a run, find t_c and the wrong labels, then stop there, go on, or begin again without them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sgdphases.estimators.backend import Backend
+from sgdphases.estimators.cleansing.consensus import (
+    Consensus,
+    WrongLabels,
+    check_known_fraction,
+    consensus,
+    wrong_labels,
+)
+from sgdphases.estimators.cleansing.mixture import DISBELIEVED
+from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.estimators.measure import mean_scores
+from sgdphases.sim.cleansing.sample_losses import (
+    Watched,
+    class_probabilities,
+    probe_steps,
+    revisit,
+    train_to,
+    trainer,
+    watch,
+)
+from sgdphases.sim.data.dataset import Dataset
+from sgdphases.sim.run.schedule import steps_per_epoch
+from sgdphases.sim.run.settings import RunSettings
+
+SUGGESTION_PROBES = 5  # of the window, over which the network's answers are averaged
+MOST_UNLEARNT = 0.6  # of the labels flagged, at the end of a run that has seen enough
+WAYS = ("stop", "continue", "restart")
+Show = Callable[[str, int, int], None]  # told what is done, and the steps done of all
+
+
+@dataclass(frozen=True, eq=False)
+class Cleansing:
+    """All that was found, without having been told anything of which labels are wrong.
+
+    Attributes
+    ----------
+    consensus : Consensus
+        t_c, the window around it, each sample's loss there.
+    found : WrongLabels
+        Probabilities, the mixture, the share of wrong labels.
+    suggested : ndarray of int, shape (N,)
+        The class that the network's answers, averaged over probes of the window, hold for the likeliest.
+    keep : ndarray of bool, shape (N,)
+        Samples that stay: those whose label is not flagged.
+    weights : ndarray, shape (W,)
+        The network's at t_c.
+    clean_step : int
+        The step of t_c.
+    end_weights : ndarray, shape (W,)
+        Those at the end of the run on all labels.
+    memorised : float
+        Share of the labels flagged that the network holds for likelier than not at the end of the run; NaN where none
+        is flagged. If it is low, the run ended before phase III, and t_c may be early.
+    """
+
+    consensus: Consensus
+    found: WrongLabels
+    suggested: np.ndarray
+    keep: np.ndarray
+    weights: np.ndarray
+    clean_step: int
+    end_weights: np.ndarray
+    memorised: float
+
+
+def cleanse(
+    settings: RunSettings,
+    x: np.ndarray,
+    y: np.ndarray,
+    n_classes: int,
+    *,
+    kind: str = "log-odds",
+    per_class: bool = False,
+    known_fraction: float | None = None,
+    checkpoint: Path | None = None,
+    show: Show | None = None,
+) -> Cleansing:
+    """Find the wrong labels of a training set.
+
+    Trains once on all labels, recording every sample's loss at log-spaced probes, and finds the medoid of the probes.
+    Then trains once more, through the same weights, as far as the window around it: there the network is asked what it
+    would call each sample. No weights but two vectors are kept.
+
+    Parameters
+    ----------
+    settings : RunSettings
+        Network, SGD, seed, backend; ``checkpoints`` is the number of probes. Settings of data and noise have no effect.
+    x : ndarray, shape (N, ...)
+    y : ndarray of int, shape (N,)
+        Labels 0..K-1, as given.
+    n_classes : int
+        K.
+    kind, per_class, known_fraction
+        See `sgdphases.estimators.cleansing.consensus.wrong_labels`.
+    checkpoint : Path, optional
+        A file that the first training goes on from, if it is there, and keeps up to date.
+    show : callable, optional
+        Told where things stand.
+
+    Returns
+    -------
+    Cleansing
+
+    Raises
+    ------
+    UsageError
+        For settings that make no sense together.
+    InputError
+        For a checkpoint of other data, or fewer than three probes.
+    TrainingDiverged
+        If a loss is no longer finite.
+    """
+    check_known_fraction(known_fraction, kind, per_class)
+    steps = probe_steps(settings, len(x))
+    if len(steps) < 3:
+        raise UsageError(
+            f"{settings.epochs} epochs and {settings.checkpoints} probes make {len(steps)} different steps to look at: "
+            "choose 3 of both at least."
+        )
+    last: Watched | None = None
+    for last in watch(settings, x, y, n_classes, checkpoint):
+        if show is not None:
+            show("training on all labels", last.step, int(steps[-1]))
+    if last is None:
+        raise InputError(f"{checkpoint} holds no probe: remove it.")
+    agreed = consensus(last.epochs, last.sample_loss)
+    found = wrong_labels(agreed.loss, y, kind=kind, per_class=per_class, known_fraction=known_fraction)
+    suggested, weights = _second_look(settings, x, y, n_classes, steps, agreed.medoid, agreed.in_window, show)
+    keep = ~found.flagged
+    learnt = last.sample_loss[-1][~keep] < DISBELIEVED
+    memorised = float(learnt.mean()) if len(learnt) else float("nan")
+    return Cleansing(agreed, found, suggested, keep, weights, int(steps[agreed.medoid]), last.weights, memorised)
+
+
+def _second_look(
+    settings: RunSettings,
+    x: np.ndarray,
+    y: np.ndarray,
+    n_classes: int,
+    steps: np.ndarray,
+    medoid: int,
+    in_window: np.ndarray,
+    show: Show | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Suggested labels from some probes of the window, and the weights at the medoid."""
+    inside = np.flatnonzero(in_window)
+    places = inside[np.unique(np.rint(np.linspace(0, len(inside) - 1, SUGGESTION_PROBES)).astype(int))]
+    asked, wanted = {int(steps[place]) for place in places}, int(steps[medoid])
+    total, weights = np.zeros((len(x), n_classes)), np.empty(0)
+    stops = sorted(asked | {wanted})
+    for step, backend in revisit(settings, x, y, n_classes, stops):
+        if backend is not None and step == wanted:
+            weights = backend.weights
+        if backend is not None and step in asked:
+            total += class_probabilities(backend, x, n_classes)
+        if show is not None:
+            show("going back to phase II", step, stops[-1])
+    return total.argmax(axis=1), weights
+
+
+def train_cleansed(
+    settings: RunSettings,
+    x: np.ndarray,
+    y: np.ndarray,
+    n_classes: int,
+    found: Cleansing,
+    how: str = "restart",
+    show: Show | None = None,
+) -> Backend:
+    """A network trained with what was found.
+
+    Parameters
+    ----------
+    settings, x, y, n_classes
+        As for `cleanse`.
+    found : Cleansing
+    how : {"stop", "continue", "restart"}
+        "stop": the weights at t_c, early stopping. "continue": from there on the labels kept, to the epochs of the
+        settings. "restart": from the start on the labels kept, as many epochs.
+    show : callable, optional
+
+    Returns
+    -------
+    Backend
+        Holding the samples kept.
+
+    Raises
+    ------
+    UsageError
+        For another way, or where too few labels are kept.
+    """
+    if how not in WAYS:
+        raise UsageError(f"how = {how!r}: choose one of {', '.join(WAYS)}.")
+    keep = found.keep
+    settings = settings.model_copy(update={"batch_size": min(settings.batch_size, max(1, int(keep.sum())))})
+    if not keep.any():
+        raise UsageError("no label is kept: there is nothing to train on.")
+    backend = trainer(settings, x[keep], y[keep], n_classes)
+    if how != "restart":
+        backend.load_weights(found.weights)
+    if how == "stop":
+        return backend
+    per_epoch = steps_per_epoch(int(keep.sum()), settings.batch_size)
+    begun = 0 if how == "restart" else int(np.ceil(found.consensus.t_clean)) * per_epoch
+    for step in train_to(backend, settings, min(begun, settings.epochs * per_epoch), settings.epochs * per_epoch):
+        if show is not None:
+            show(f"training without them ({how})", step, settings.epochs * per_epoch)
+    return backend
+
+
+def cleansing_gain(accuracy_n: float, accuracy_c: float, accuracy_p: float) -> float:
+    """Q = (a_c - a_n) / (a_p - a_n): the share of what wrong labels cost that cleansing wins back (Feng & Tu 2021).
+
+    Parameters
+    ----------
+    accuracy_n, accuracy_c, accuracy_p : float
+        Test accuracy without cleansing, with it, and with the right labels only.
+
+    Returns
+    -------
+    float
+        1 where nothing is left to win; NaN where wrong labels cost nothing.
+    """
+    lost = accuracy_p - accuracy_n
+    return (accuracy_c - accuracy_n) / lost if lost > 0 else float("nan")
+
+
+def measure_gain(settings: RunSettings, data: Dataset, found: Cleansing) -> dict[str, float]:
+    """Test accuracies and Q of every way, where the right labels are known. For evaluation only.
+
+    Parameters
+    ----------
+    settings : RunSettings
+    data : Dataset
+        With ``y_clean`` and a test set.
+    found : Cleansing
+        Of `cleanse` on its training set.
+
+    Returns
+    -------
+    dict of float
+        "accuracy_n", "accuracy_p"; "accuracy_WAY" and "cleansing_gain_WAY" for each of `WAYS`.
+
+    Raises
+    ------
+    UsageError
+        Where the right labels are not known.
+    """
+    if data.wrong is None or data.n_classes is None:
+        raise UsageError("the gain of cleansing can only be measured where the right labels are known.")
+    x, y, classes = data.x_train, data.y_train, data.n_classes
+
+    def accuracy(backend: Backend) -> float:
+        return 1 - mean_scores(backend.on(data.x_test, data.y_test))[1]
+
+    everything = trainer(settings, x, y, classes)
+    everything.load_weights(found.end_weights)
+    right = ~data.wrong
+    perfect = trainer(settings, x[right], y[right], classes)
+    steps = settings.epochs * steps_per_epoch(int(right.sum()), settings.batch_size)
+    for _ in train_to(perfect, settings, 0, steps):
+        pass
+    result = {"accuracy_n": accuracy(everything), "accuracy_p": accuracy(perfect)}
+    for how in WAYS:
+        reached = accuracy(train_cleansed(settings, x, y, classes, found, how))
+        gain = cleansing_gain(result["accuracy_n"], reached, result["accuracy_p"])
+        result |= {f"accuracy_{how}": reached, f"cleansing_gain_{how}": gain}
+    return result

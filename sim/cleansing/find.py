@@ -1,0 +1,292 @@
+"""Wrong labels in arrays of one's own: one function, and an estimator as scikit-learn knows them."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import validate_data
+
+from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.sim.cleansing.cleanse import Cleansing, Show, cleanse
+from sgdphases.sim.cleansing.sample_losses import enough_epochs
+from sgdphases.sim.run.settings import make_settings
+
+SAMPLES_FIELDS = {
+    "dataset",
+    "noise_fraction",
+    "noise_kind",
+    "train_size",
+    "test_size",
+    "data_dir",
+    "checkpoints",
+    "loss",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class FoundLabels:
+    """What `find_wrong_labels` finds. Everything a sample has comes in the order of the samples.
+
+    Attributes
+    ----------
+    wrong_probability : ndarray, shape (N,)
+        That the given label is wrong; all 0 where no label noise is seen.
+    flagged : ndarray of bool, shape (N,)
+        Labels that are more probably wrong than right; where the share of wrong labels was told, so many with the
+        highest score.
+    suggested_labels : ndarray, shape (N,)
+        What the network would call each sample in phase II, in the labels given.
+    score : ndarray, shape (N,)
+        The loss of the mean prediction over the window around t_c, in nats: the higher, the more suspect. It ranks
+        samples even where no label noise is seen.
+    noise_fraction : float
+        Estimated share of wrong labels.
+    noise_interval : tuple of float
+        Its interval at 95 %: the sampling error.
+    has_noise : bool
+    t_clean : float
+        t_c, in epochs.
+    loss_threshold : float
+        l_c, in nats.
+    details : Cleansing
+        The rest: agreement of the probes, the mixture, the weights at t_c; ``details.memorised`` tells whether the run
+        was long enough.
+    """
+
+    wrong_probability: np.ndarray
+    flagged: np.ndarray
+    suggested_labels: np.ndarray
+    score: np.ndarray
+    noise_fraction: float
+    noise_interval: tuple[float, float]
+    has_noise: bool
+    t_clean: float
+    loss_threshold: float
+    details: Cleansing
+
+
+def find_wrong_labels(
+    x: Any,
+    y: Any,
+    *,
+    probes: int = 40,
+    mixture: str = "log-odds",
+    per_class: bool = False,
+    known_fraction: float | None = None,
+    standardize: bool | None = None,
+    show: Show | None = None,
+    **settings: Any,
+) -> FoundLabels:
+    """Find wrong labels by the order in which a network learns them (Feng & Tu 2021, sec. 5).
+
+    Parameters
+    ----------
+    x : array_like, shape (N, features) or (N, channels, height, width)
+        Bytes (uint8) are taken as images and divided by 255.
+    y : array_like, shape (N,)
+        Labels as given: whole numbers or text.
+    probes : int
+        Looks at the losses, log-spaced from the first epoch to the last.
+    mixture, per_class, known_fraction
+        See `sgdphases.estimators.cleansing.consensus.wrong_labels`.
+    standardize : bool or None
+        Whether to give every feature mean 0 and variance 1; None does so where any value lies outside [-1, 1].
+    show : callable, optional
+        Called with what is done, and the steps done of all.
+    **settings
+        Of `sgdphases.sim.run.settings.RunSettings`: hidden, network, learning_rate, batch_size, epochs (here 100, and
+        at least 10,000 steps, if not given), seed, backend, device, … A batch_size beyond N becomes N.
+
+    Returns
+    -------
+    FoundLabels
+
+    Raises
+    ------
+    UsageError
+        For settings that are unknown or make no sense.
+    InputError
+        For samples or labels that cannot be used.
+    TrainingDiverged
+        If the learning rate is too high for these samples.
+    """
+    superfluous = sorted(SAMPLES_FIELDS & settings.keys())
+    if superfluous:
+        raise UsageError(f"{', '.join(superfluous)}: no setting of find_wrong_labels; leave it out.")
+    samples, labels = usable_samples(x), np.asarray(y)
+    if labels.ndim != 1 or len(labels) != len(samples):
+        raise InputError(f"there are {len(samples)} samples and labels of shape {labels.shape}: give one a sample.")
+    if labels.dtype.kind not in "biuUSO":
+        raise InputError(f"labels have the type {labels.dtype}: give classes, as whole numbers or text.")
+    classes, encoded = np.unique(labels, return_inverse=True)
+    if settings.get("epochs", 0) is None:
+        del settings["epochs"]
+    made = make_settings({"dataset": "arrays", "checkpoints": probes, **settings})
+    batch_size = min(made.batch_size, len(samples))
+    epochs = made.epochs if "epochs" in settings else enough_epochs(len(samples), batch_size)
+    made = made.model_copy(update={"batch_size": batch_size, "epochs": epochs})
+    found = cleanse(
+        made,
+        scaled(samples, standardize),
+        encoded,
+        len(classes),
+        kind=mixture,
+        per_class=per_class,
+        known_fraction=known_fraction,
+        show=show,
+    )
+    return FoundLabels(
+        wrong_probability=found.found.probability,
+        flagged=~found.keep,
+        suggested_labels=classes[found.suggested],
+        score=found.consensus.loss,
+        noise_fraction=found.found.noise_fraction,
+        noise_interval=found.found.noise_interval,
+        has_noise=found.found.has_noise,
+        t_clean=found.consensus.t_clean,
+        loss_threshold=found.found.mixture.loss_threshold,
+        details=found,
+    )
+
+
+def usable_samples(x: Any) -> np.ndarray:
+    """Samples as floating-point numbers, shape (N, ...), bytes divided by 255; raises InputError where they are not."""
+    samples = np.asarray(x)
+    if samples.dtype.kind not in "biuf" or samples.ndim < 2 or samples.size == 0:
+        raise InputError(
+            f"samples of type {samples.dtype} and shape {samples.shape} cannot be used: give numbers, (N, features) or "
+            "images."
+        )
+    if samples.dtype == np.uint8:
+        return np.divide(samples, 255, dtype=np.float32)
+    samples = samples.astype(np.float64 if samples.dtype == np.float64 else np.float32, copy=False)
+    if not np.isfinite(samples).all():
+        raise InputError("samples hold NaN or infinity: mend these values, or leave those samples out.")
+    return samples
+
+
+def scaled(samples: np.ndarray, standardize: bool | None) -> np.ndarray:
+    """Samples whose features have mean 0 and variance 1, if asked for or needed; a constant feature becomes 0."""
+    if standardize is None:
+        standardize = bool(np.abs(samples).max() > 1)
+    if not standardize:
+        return samples
+    centred = samples - samples.mean(axis=0)
+    spread = samples.std(axis=0)
+    return np.asarray(centred / np.where(spread > 0, spread, 1))
+
+
+class WrongLabelFinder(BaseEstimator):
+    """`find_wrong_labels` as an estimator of scikit-learn.
+
+    Parameters
+    ----------
+    hidden, activation, network, learning_rate, batch_size, epochs, backend, device
+        See `sgdphases.sim.run.settings.RunSettings`.
+    probes, mixture, per_class, known_fraction, standardize
+        See `find_wrong_labels`.
+    random_state : int, RandomState or None
+        Of weights and minibatches.
+
+    Attributes
+    ----------
+    wrong_probability_, flagged_, suggested_labels_, score_ : ndarray, shape (N,)
+    noise_fraction_, t_clean_, loss_threshold_ : float
+        See `FoundLabels`.
+    classes_ : ndarray, shape (K,)
+    n_features_in_ : int
+    """
+
+    def __init__(
+        self,
+        hidden: tuple[int, ...] = (100, 100),
+        activation: str = "relu",
+        network: str = "mlp",
+        learning_rate: float = 0.1,
+        batch_size: int = 50,
+        epochs: int | None = None,
+        probes: int = 40,
+        mixture: str = "log-odds",
+        per_class: bool = False,
+        known_fraction: float | None = None,
+        standardize: bool | None = None,
+        backend: str | None = None,
+        device: str | None = None,
+        random_state: Any = 0,
+    ):
+        self.hidden = hidden
+        self.activation = activation
+        self.network = network
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.probes = probes
+        self.mixture = mixture
+        self.per_class = per_class
+        self.known_fraction = known_fraction
+        self.standardize = standardize
+        self.backend = backend
+        self.device = device
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Find the wrong labels among ``y``.
+
+        Parameters
+        ----------
+        X : array_like, shape (N, features) or (N, channels, height, width)
+        y : array_like, shape (N,)
+        """
+        X, y = validate_data(
+            self, X, y, allow_nd=True, ensure_min_samples=2, dtype="numeric" if _is_bytes(X) else np.float64
+        )
+        check_classification_targets(y)
+        self.classes_, places = np.unique(y, return_inverse=True)
+        seed = self.random_state
+        if not isinstance(seed, int | np.integer):
+            seed = check_random_state(seed).randint(2**31 - 1)
+        common = {
+            name: getattr(self, name)
+            for name in ("activation", "network", "learning_rate", "batch_size", "epochs", "device")
+        }
+        if self.network == "mlp":
+            common["hidden"] = tuple(self.hidden)
+        if self.backend is not None:
+            common["backend"] = self.backend
+        found = find_wrong_labels(
+            X,
+            places,
+            probes=self.probes,
+            mixture=self.mixture,
+            per_class=self.per_class,
+            known_fraction=self.known_fraction,
+            standardize=self.standardize,
+            seed=int(seed),
+            **common,
+        )
+        self.wrong_probability_ = found.wrong_probability
+        self.flagged_ = found.flagged
+        self.suggested_labels_ = self.classes_[found.suggested_labels]
+        self.score_ = found.score
+        self.noise_fraction_ = found.noise_fraction
+        self.t_clean_ = found.t_clean
+        self.loss_threshold_ = found.loss_threshold
+        return self
+
+    def fit_resample(self, X: Any, y: Any) -> tuple[Any, Any]:
+        """Fit, and give back the samples that are not flagged, with their labels."""
+        keep = ~self.fit(X, y).flagged_
+        return np.asarray(X)[keep], np.asarray(y)[keep]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.input_tags.three_d_array = True
+        return tags
+
+
+def _is_bytes(x: Any) -> bool:
+    return getattr(x, "dtype", None) == np.uint8

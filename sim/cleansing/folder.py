@@ -1,0 +1,144 @@
+"""A cleansing on disk: the settings, what the training has seen so far, and in the end the labels and the data kept."""
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sgdphases.estimators.errors import UsageError
+from sgdphases.sim.cleansing.cleanse import Cleansing
+from sgdphases.sim.cleansing.data import LabelledData
+from sgdphases.sim.run.settings import RunSettings, make_settings, read_settings, settings_toml
+from sgdphases.sim.storage.atomic import write_whole
+from sgdphases.sim.storage.folders import ReportFolder, created
+
+HEADING = ("index", "given", "probability_wrong", "suggested", "loss", "kept")
+
+
+@dataclass(frozen=True)
+class CleansingFolder(ReportFolder):
+    """Where the parts of a cleansing stand.
+
+    ``config.toml`` (settings, versions), ``options.json`` (of the fit), ``watch.npz`` (weights and losses so
+    far), ``labels.csv``, ``cleaned.npz``, ``cleansing.json`` (what was found, in numbers), ``figures/`` and
+    ``report.html``.
+    """
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.toml"
+
+    @property
+    def options(self) -> Path:
+        return self.path / "options.json"
+
+    @property
+    def watch(self) -> Path:
+        return self.path / "watch.npz"
+
+    @property
+    def labels(self) -> Path:
+        return self.path / "labels.csv"
+
+    @property
+    def cleaned(self) -> Path:
+        return self.path / "cleaned.npz"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "cleansing.json"
+
+    def check(self, settings: RunSettings, options: dict[str, Any]) -> None:
+        """Refuse a folder that holds anything but this very cleansing; touches nothing.
+
+        Raises
+        ------
+        UsageError
+            If it holds something else, or a cleansing with other settings.
+        """
+        if not self.path.exists():
+            return
+        if not self.path.is_dir() or (any(self.path.iterdir()) and not self.options.is_file()):
+            raise UsageError(f"{self.path} is there and holds no cleansing: choose another folder with --out.")
+        if not any(self.path.iterdir()):
+            return
+        if not self.config.is_file():
+            return  # killed between its first two files
+        same = make_settings(read_settings(self.config)) == settings
+        if not same or json.loads(self.options.read_text(encoding="utf-8")) != options:
+            raise UsageError(
+                f"{self.path} holds a cleansing with other settings: repeat those of its config.toml, or choose "
+                "another folder with --out."
+            )
+
+    def start(self, settings: RunSettings, options: dict[str, Any]) -> None:
+        """Create the folder, and write the settings; raises InputError where it cannot be written."""
+        with created(self.path):
+            write_whole(self.options, lambda part: part.write_text(json.dumps(options) + "\n", encoding="utf-8"))
+            write_whole(self.config, lambda part: part.write_text(settings_toml(settings), encoding="utf-8"))
+
+    def write(self, labelled: LabelledData, found: Cleansing) -> None:
+        """Write ``labels.csv``, ``cleaned.npz`` and ``cleansing.json``."""
+        data, classes, keep = labelled.data, labelled.classes, found.keep
+        rows = zip(
+            range(data.n_samples),
+            classes[data.y_train],
+            (f"{value:.6f}" for value in found.found.probability),
+            classes[found.suggested],
+            (f"{value:.6g}" for value in found.consensus.loss),
+            keep.astype(int),
+            strict=True,
+        )
+
+        def write_labels(part: Path) -> None:
+            with open(part, "w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(HEADING)
+                writer.writerows(rows)
+
+        write_whole(self.labels, write_labels)
+        kept: dict[str, Any] = _kept(labelled, keep)
+        write_whole(self.cleaned, lambda part: np.savez(part, **kept))
+        text = json.dumps(summary(found), indent=2, allow_nan=False)
+        write_whole(self.summary, lambda part: part.write_text(text + "\n", encoding="utf-8"))
+
+
+def summary(found: Cleansing) -> dict[str, Any]:
+    """What was found, in numbers; None where there is none."""
+    mixture, labels = found.found.mixture, found.found
+    known = labels.has_noise and np.isfinite(mixture.loss_threshold)
+    return {
+        "has_noise": labels.has_noise,
+        "is_told": labels.is_told,
+        "is_learnt": labels.is_learnt,
+        "n_samples": len(found.keep),
+        "n_flagged": int((~found.keep).sum()),
+        "memorised": found.memorised if np.isfinite(found.memorised) else None,
+        "noise_fraction": labels.noise_fraction,
+        "noise_interval": list(labels.noise_interval),
+        "t_clean": found.consensus.t_clean,
+        "window": list(found.consensus.window),
+        "loss_threshold": mixture.loss_threshold if known else None,
+        "mixture": mixture.kind,
+        "separation": mixture.separation,
+        "gain": mixture.gain,
+        "distance": mixture.distance,
+        "label_share": labels.label_share,
+    }
+
+
+def _kept(labelled: LabelledData, keep: np.ndarray) -> dict[str, np.ndarray]:
+    """The samples kept, with their numbers; with the test set, as a data set that can be run, where there is one."""
+    data, index = labelled.data, np.flatnonzero(keep)
+    if not labelled.has_test:
+        return {"x": labelled.given[keep], "y": labelled.classes[data.y_train[keep]], "index": index}
+    return {
+        "x_train": labelled.given[keep],
+        "y_train": data.y_train[keep],
+        "x_test": data.x_test,
+        "y_test": data.y_test,
+        "index": index,
+    }

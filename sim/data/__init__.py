@@ -1,0 +1,1 @@
+"""Labelled data sets, and label noise added to them."""

@@ -1,0 +1,1 @@
+"""Order parameters along any PyTorch training loop."""

@@ -1,0 +1,106 @@
+"""A run on disk: a folder with fixed names, every file whole at any moment."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from sgdphases.estimators.errors import UsageError
+from sgdphases.sim.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sgdphases.sim.run.settings import RunSettings, make_settings, read_settings, settings_toml
+from sgdphases.sim.run.trajectory import read_trajectory, trajectory_dataset
+from sgdphases.sim.storage.atomic import write_whole
+from sgdphases.sim.storage.folders import ReportFolder, created, first_free, refuse_full
+from sgdphases.sim.storage.netcdf import write_netcdf
+
+
+@dataclass(frozen=True)
+class RunFolder(ReportFolder):
+    """Where the parts of a run stand.
+
+    ``config.toml`` (settings, versions), ``checkpoint.npz`` (weights, step, rows measured so far),
+    ``trajectory.nc`` (the same rows, labelled), ``phases.json``, ``figures/`` and ``report.html``.
+    """
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.toml"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.npz"
+
+    @property
+    def trajectory(self) -> Path:
+        return self.path / "trajectory.nc"
+
+    @property
+    def phases(self) -> Path:
+        return self.path / "phases.json"
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint."""
+        save_checkpoint(self.checkpoint, checkpoint)
+
+    def publish(self, rows: dict[str, np.ndarray], steps_per_epoch: int, sizes: dict[str, int]) -> None:
+        """Bring ``trajectory.nc`` up to date; ``sizes`` become attributes of it."""
+        settings = self.config.read_text(encoding="utf-8")
+        trajectory = trajectory_dataset(rows, steps_per_epoch, settings)
+        write_netcdf(self.trajectory, trajectory.assign_attrs(sizes))
+
+    def read_settings(self) -> RunSettings:
+        """The run's settings.
+
+        Raises
+        ------
+        UsageError
+            If the folder holds no run.
+        """
+        if not self.config.is_file():
+            raise UsageError(f"{self.path} holds no run: there is no {self.config.name} in it.")
+        return make_settings(read_settings(self.config))
+
+    def read_checkpoint(self) -> Checkpoint:
+        """The newest checkpoint; raises InputError where there is none or it is damaged."""
+        return load_checkpoint(self.checkpoint)
+
+    def read_trajectory(self) -> xr.Dataset:
+        """The trajectory; raises InputError where there is none or it is damaged."""
+        return read_trajectory(self.trajectory)
+
+
+def free_folder(out: Path | None, dataset: str) -> RunFolder:
+    """The folder a new run may use; nothing is created yet.
+
+    Parameters
+    ----------
+    out : Path or None
+        None takes the first free of ``runs/DATASET-001``, ``-002``, …
+
+    Raises
+    ------
+    UsageError
+        If the folder is there and holds anything.
+    """
+    if out is None:
+        return RunFolder(first_free("runs", dataset))
+    folder = RunFolder(Path(out))
+    if folder.config.exists():
+        raise UsageError(
+            f"{out} already holds a run: go on with `sgdphases resume {out}`, or choose another folder with --out."
+        )
+    refuse_full(folder.path)
+    return folder
+
+
+def start_folder(folder: RunFolder, settings: RunSettings) -> None:
+    """Create the folder and write the settings into it.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written.
+    """
+    with created(folder.path):
+        write_whole(folder.config, lambda part: part.write_text(settings_toml(settings), encoding="utf-8"))

@@ -1,0 +1,193 @@
+"""Everything that fixes a run, as one frozen record, to and from TOML."""
+
+import platform
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sgdphases.estimators.errors import InputError, UsageError
+
+LIBRARIES = ("sgdphases", "numpy", "scipy", "numba", "torch", "xarray")
+
+
+class RunSettings(BaseModel):
+    """Settings of one run. Two runs with equal settings, versions and machine end in the same bits.
+
+    Attributes
+    ----------
+    dataset : str
+        A name from ``sgdphases datasets``, or a path that ends in ``.npz``.
+    dataset_options : dict
+        Keyword arguments of that data set.
+    data_dir : str or None
+        Where the files of mnist or cifar10 are.
+    train_size, test_size : int or None
+        Samples to generate, or to draw from the real ones; None takes the data set's own number.
+    noise_fraction : float
+        The paper's rho, 0 to 1.
+    noise_kind : str
+        How labels are made wrong: see `sgdphases.sim.data.label_noise.add`.
+    transition_matrix, noisy_labels : str or None
+        Files for the noise kinds "transition" and "given".
+    wrong_labels : {"assigned", "actual"}
+        Which samples form the wrong population: all that were assigned a random label, as in the paper, or those
+        whose label is really wrong. They differ only for noise that may hit the right label by chance.
+    network : {"mlp", "cnn", "resnet"}
+        Fully connected, or, for images and the torch backend only, a small convolutional or a small residual network
+        (see `sgdphases.sim.networks.images`).
+    hidden : tuple of int
+        Units of each hidden layer of the network "mlp"; empty for a linear model. The others have layers of their own.
+    activation : {"relu", "tanh", "erf"}
+        Of whichever network.
+    loss : {"auto", "cross-entropy", "squared"}
+        "auto": cross-entropy for classes, squared for regression.
+    learning_rate : float
+        The paper's alpha, above 0.
+    batch_size : int
+        The paper's B.
+    epochs : int
+    seed : int
+    backend, device, dtype : str
+        Which backend trains and measures, and how; None leaves the choice to the backend. Networks that need the
+        torch backend take it unless another is named.
+    checkpoints : int
+        Measurements along the run, log-spaced in steps, the first at the start and the last at the end.
+    alignment_batches : int
+        Minibatches drawn for each sampled alignment; 0 for none, otherwise at least 3.
+    sharp_directions : int
+        Leading Hessian eigenvectors found at each checkpoint, to record the sharpness and to split gradients into
+        their part along them and the rest; 0 for none. One a class is a good number.
+    with_theory : bool
+        Whether to record, beside what is measured, what theory predicts for it: see `sgdphases.sim.run.theory_curves`.
+    spectra : int
+        Checkpoints, the first and the last among them, at which the spectrum of the noise matrix is measured; 0 for
+        none, otherwise at least 2.
+    spectrum_parameters : tuple of str
+        Names or patterns of the parameters whose spectrum it is, such as ``layers.1.weight``; empty takes all.
+    sample_losses : bool
+        Whether to record the loss of every training sample at every checkpoint.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    dataset_options: dict[str, Any] = Field(default_factory=dict)
+    data_dir: str | None = None
+    train_size: int | None = Field(default=None, ge=1)
+    test_size: int | None = Field(default=None, ge=1)
+    noise_fraction: float = Field(default=0.0, ge=0, le=1)
+    noise_kind: str = "uniform"
+    transition_matrix: str | None = None
+    noisy_labels: str | None = None
+    wrong_labels: Literal["assigned", "actual"] = "assigned"
+    network: Literal["mlp", "cnn", "resnet"] = "mlp"
+    hidden: tuple[int, ...] = (100, 100)
+    activation: Literal["relu", "tanh", "erf"] = "relu"
+    loss: Literal["auto", "cross-entropy", "squared"] = "auto"
+    learning_rate: float = Field(default=0.1, gt=0, allow_inf_nan=False)
+    batch_size: int = Field(default=50, ge=1)
+    epochs: int = Field(default=300, ge=1)
+    seed: int = Field(default=0, ge=0)
+    backend: str = "numba"
+    device: str | None = None
+    dtype: Literal["float32", "float64"] | None = None
+    checkpoints: int = Field(default=60, ge=2)
+    alignment_batches: int = Field(default=32, ge=0)
+    sharp_directions: int = Field(default=0, ge=0)
+    with_theory: bool = False
+    spectra: int = Field(default=0, ge=0)
+    spectrum_parameters: tuple[str, ...] = ()
+    sample_losses: bool = False
+
+
+def make_settings(values: dict[str, Any]) -> RunSettings:
+    """Settings from plain values.
+
+    Raises
+    ------
+    UsageError
+        Naming every setting that is unknown, missing or out of range.
+    """
+    try:
+        settings = RunSettings(**values)
+    except ValidationError as error:
+        raise UsageError("\n".join(_explain(problem) for problem in error.errors())) from None
+    if any(units < 1 for units in settings.hidden):
+        raise UsageError(f"hidden = {settings.hidden}: every hidden layer needs at least one unit.")
+    if settings.alignment_batches in (1, 2):
+        raise UsageError(
+            f"alignment_batches = {settings.alignment_batches}: give 0 for none, or at least 3 for a standard error."
+        )
+    if settings.spectra == 1:
+        raise UsageError("spectra = 1: give 0 for none, or at least 2, for the start and the end.")
+    if settings.spectrum_parameters and not settings.spectra:
+        raise UsageError(
+            f"spectrum_parameters = {settings.spectrum_parameters} says whose spectrum to measure, but spectra = 0 "
+            "asks for none: say how many with spectra."
+        )
+    return settings if settings.network == "mlp" else _with_torch(settings)
+
+
+def _with_torch(settings: RunSettings) -> RunSettings:
+    """Settings of a network that only PyTorch knows: its backend, unless another is named."""
+    if "backend" in settings.model_fields_set and settings.backend != "torch":
+        raise UsageError(
+            f"backend = {settings.backend!r} knows fully connected networks only: leave it out, or choose torch, for "
+            f"network = {settings.network!r}."
+        )
+    if settings.hidden != RunSettings.model_fields["hidden"].default:
+        raise UsageError(
+            f"hidden = {settings.hidden} has no effect on network = {settings.network!r}, which has layers of its own: "
+            "leave it out, or choose network = 'mlp'."
+        )
+    return settings.model_copy(update={"backend": "torch"})
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Plain values from a TOML file, without the versions a run has noted in it.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or no TOML.
+    """
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"settings file {path} cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"settings file {path} is not valid TOML: {error}") from None
+    values.pop("versions", None)
+    return values
+
+
+def settings_toml(settings: RunSettings) -> str:
+    """The settings as TOML, with the versions they ran under."""
+    values = {name: value for name, value in settings.model_dump().items() if value is not None}
+    options = values.pop("dataset_options")
+    values |= {name: list(values[name]) for name in ("hidden", "spectrum_parameters")}
+    return tomli_w.dumps({**values, "dataset_options": options, "versions": _versions()})
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _explain(problem: Any) -> str:
+    name = ".".join(str(part) for part in problem["loc"][:1])
+    if problem["type"] == "missing":
+        return f"{name} is not set: give it as an argument or in the settings file."
+    if problem["type"] == "extra_forbidden":
+        return f"{name} is no setting: known are {', '.join(RunSettings.model_fields)}."
+    text = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"{name} = {problem['input']!r}: {text}."

@@ -1,0 +1,305 @@
+"""The main job: from settings to a trajectory on disk."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from sgdphases.estimators.backend import Backend, backend_class
+from sgdphases.estimators.backends.mlp import initial_mlp
+from sgdphases.estimators.curvature.hessian import check_sharp_directions, leading_curvature
+from sgdphases.estimators.curvature.sharp_floor import sharp_and_floor
+from sgdphases.estimators.ensemble.order_parameters import OrderParameters
+from sgdphases.estimators.ensemble.spectrum import noise_spectrum
+from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
+from sgdphases.estimators.measure import all_scores, make_backend, mean_scores, measure_backend
+from sgdphases.sim.data.dataset import Dataset
+from sgdphases.sim.data.datasets.registry import load_dataset
+from sgdphases.sim.data.label_noise.add import add_label_noise, load_labels, load_transition
+from sgdphases.sim.run.checkpoint import Checkpoint, fingerprint
+from sgdphases.sim.run.folder import RunFolder
+from sgdphases.sim.run.schedule import checkpoint_steps, sample_order, steps_per_epoch
+from sgdphases.sim.run.settings import RunSettings
+from sgdphases.sim.run.streams import stream
+from sgdphases.sim.run.theory_curves import Curves, theory_curves
+
+SAVE_SECONDS = 20.0  # at most this much training is lost between two measurements, if a run is killed
+KEEP_SECONDS = 1.0  # at most this much of training and measurements together, if measurements come quickly
+PUBLISH_SECONDS = 5.0  # how old trajectory.nc may grow while a run goes on
+MOST_EIGENVALUES = 1_000  # of a noise spectrum that are kept
+FULL_SPECTRUM = 10_000  # samples up to which so many are affordable whatever the number of parameters
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """Everything a run needs in memory: made from its settings alone, before anything is written.
+
+    In ``settings`` an "auto" loss is replaced by the one chosen. ``spectrum`` is a second backend around the same
+    network, for those parameters whose noise spectrum is to be measured: its weights are loaded before each use.
+    """
+
+    settings: RunSettings
+    data: Dataset
+    train: Backend
+    test: Backend
+    wrong: np.ndarray | None
+    theory: Curves | None = None
+    spectrum: Backend | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return steps_per_epoch(self.data.n_samples, self.settings.batch_size)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """N and d, the training samples and the numbers in one input."""
+        return {"n_samples": self.data.n_samples, "n_inputs": int(np.prod(self.data.input_shape))}
+
+    @property
+    def n_steps(self) -> int:
+        return self.settings.epochs * self.steps_per_epoch
+
+    @property
+    def marks(self) -> np.ndarray:
+        """Steps at which to measure."""
+        return checkpoint_steps(self.n_steps, self.settings.checkpoints)
+
+    @property
+    def spectrum_marks(self) -> np.ndarray:
+        """Those of them at which to measure the noise spectrum, too: evenly among them, the first and the last in."""
+        places = np.linspace(0, len(self.marks) - 1, self.settings.spectra)
+        return self.marks[np.unique(np.rint(places).astype(int))]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is: steps done of all, and the newest measured scalars by name."""
+
+    step: int
+    n_steps: int
+    epoch: float
+    latest: dict[str, float]
+
+
+def prepare(settings: RunSettings) -> Experiment:
+    """Load the data, spoil the labels, build the network.
+
+    Raises
+    ------
+    UsageError
+        For settings that make no sense together.
+    InputError
+        For data that cannot be used.
+    """
+    data = noisy_data(settings)
+    if settings.batch_size > data.n_samples:
+        raise UsageError(
+            f"batch_size = {settings.batch_size} exceeds the {data.n_samples} training samples: choose at most that."
+        )
+    loss = settings.loss if settings.loss != "auto" else ("squared" if data.n_classes is None else "cross-entropy")
+    build = backend_class(settings.backend)
+    model, dtype = initial_network(settings, data)
+    common = dict(loss=loss, dtype=dtype, device=settings.device)
+    train = build(model, data.x_train, data.y_train, **common)
+    spectrum = train if settings.spectra else None
+    if settings.spectrum_parameters:
+        spectrum = make_backend(
+            model, data.x_train, data.y_train, backend=settings.backend,
+            parameters=list(settings.spectrum_parameters), **common,
+        )  # fmt: skip
+    if settings.spectra and data.n_samples < 2:
+        raise UsageError(f"spectra = {settings.spectra}: a spectrum needs at least two training samples.")
+    if settings.sharp_directions:
+        check_sharp_directions(train, settings.sharp_directions)
+    wrong = data.wrong if settings.wrong_labels == "actual" or data.assigned is None else data.assigned
+    settings = settings.model_copy(update={"loss": loss})
+    made = Experiment(settings, data, train, train.on(data.x_test, data.y_test), wrong, spectrum=spectrum)
+    if not settings.with_theory:
+        return made
+    return replace(made, theory=theory_curves(settings, data, train, wrong, made.marks))
+
+
+def initial_network(settings: RunSettings, data: Dataset) -> tuple[Any, str | None]:
+    """The network at its start, and the dtype in which it is to be trained; None leaves that to the backend."""
+    rng = stream(settings.seed, "weights")
+    if settings.network == "mlp":
+        sizes = (int(np.prod(data.input_shape)), *settings.hidden, data.n_outputs)
+        return initial_mlp(sizes, settings.activation, rng), settings.dtype
+    from sgdphases.sim.networks.images import image_network  # PyTorch is not always there
+
+    made = image_network(settings.network, data.input_shape, data.n_outputs, settings.activation, rng)
+    return made, settings.dtype or "float32"
+
+
+def noisy_data(settings: RunSettings) -> Dataset:
+    """The data set of a run, wrong labels in place.
+
+    Raises
+    ------
+    UsageError, InputError
+        As `load_dataset` and `add_label_noise` do.
+    """
+    clean = load_dataset(
+        settings.dataset,
+        options=settings.dataset_options,
+        train_size=settings.train_size,
+        test_size=settings.test_size,
+        data_dir=settings.data_dir,
+        rng=stream(settings.seed, "data"),
+    )
+    return with_label_noise(settings, clean)
+
+
+def with_label_noise(settings: RunSettings, data: Dataset) -> Dataset:
+    """A data set with the wrong labels that these settings ask for.
+
+    Raises
+    ------
+    UsageError, InputError
+        As `add_label_noise` does.
+    """
+    return add_label_noise(
+        data,
+        kind=settings.noise_kind,
+        fraction=settings.noise_fraction,
+        rng=stream(settings.seed, "labels"),
+        transition=None if settings.transition_matrix is None else load_transition(settings.transition_matrix),
+        labels=None if settings.noisy_labels is None else load_labels(settings.noisy_labels),
+    )
+
+
+def advance(experiment: Experiment, folder: RunFolder, start: Checkpoint | None = None) -> Iterator[Progress]:
+    """Train to the end, measuring at the scheduled steps and keeping the folder up to date.
+
+    Stopping anywhere, however roughly, loses only the work since the last checkpoint.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    folder : RunFolder
+        Already holding the run's settings.
+    start : Checkpoint or None
+        Where to go on; None begins at the start.
+
+    Yields
+    ------
+    Progress
+        After every piece of training, at most an epoch long.
+
+    Raises
+    ------
+    InputError
+        If the data are not those the checkpoint was made with.
+    TrainingDiverged
+        If loss or gradient are no longer finite; the folder keeps what was measured before.
+    """
+    settings, per_epoch, n_steps = experiment.settings, experiment.steps_per_epoch, experiment.n_steps
+    marks = experiment.marks
+    data_mark = fingerprint(experiment.data)
+    if start is None:
+        step, rows, measured = 0, {}, 0
+    else:
+        if start.fingerprint != data_mark:
+            raise InputError(
+                f"the data differ from those {folder.path} was started on: restore them, or start a new run."
+            )
+        step, rows, measured = start.step, dict(start.rows), len(start.rows["step"])
+        experiment.train.load_weights(start.weights)
+    saved, published = float("-inf"), time.monotonic()
+    while True:
+        patience = SAVE_SECONDS
+        if measured < len(marks) and step == marks[measured]:
+            rows = _appended(rows, {"step": float(step), **_row(experiment, step)})
+            measured += 1
+            patience = KEEP_SECONDS
+        if step == n_steps or time.monotonic() - saved > patience:
+            folder.save(Checkpoint(step, experiment.train.weights, rows, data_mark))
+            saved = time.monotonic()
+        if step == n_steps or time.monotonic() - published > PUBLISH_SECONDS:
+            folder.publish(rows, per_epoch, experiment.sizes)
+            published = time.monotonic()
+        try:
+            yield Progress(step, n_steps, step / per_epoch, _latest(rows))
+        except GeneratorExit:  # left between two steps: all of it can be kept
+            folder.save(Checkpoint(step, experiment.train.weights, rows, data_mark))
+            raise
+        if step == n_steps:
+            return
+        stop = int(min(marks[measured], step - step % per_epoch + per_epoch))
+        order = sample_order(settings.seed, step, stop, experiment.data.n_samples, settings.batch_size)
+        experiment.train.train(order, settings.batch_size, settings.learning_rate)
+        step = stop
+
+
+def _row(experiment: Experiment, step: int) -> dict[str, Any]:
+    settings = experiment.settings
+    found = measure_backend(
+        experiment.train,
+        batch_size=settings.batch_size,
+        wrong=experiment.wrong,
+        alignment_batches=settings.alignment_batches,
+        rng=stream(settings.seed, "alignment", step),
+    )
+    if not np.isfinite([found.loss, found.activity]).all():
+        raise TrainingDiverged(
+            f"at step {step} the loss is {found.loss} and the activity {found.activity}: training diverged; "
+            f"lower the learning rate (now {settings.learning_rate})."
+        )
+    loss, error = mean_scores(experiment.test)
+    told = {} if experiment.theory is None else experiment.theory(step, found)
+    return {
+        **found.scalars(),
+        "test_loss": loss,
+        "test_error": error,
+        **_parts(experiment, found),
+        **told,
+        **_spectrum(experiment, step),
+        **_sample_losses(experiment),
+    }
+
+
+def _parts(experiment: Experiment, whole: OrderParameters) -> dict[str, float]:
+    """Sharpness, and the scalars of the sharp and floor parts, where the settings ask for them."""
+    settings, train = experiment.settings, experiment.train
+    if not settings.sharp_directions:
+        return {}
+    curvature = leading_curvature(train, settings.sharp_directions, seed=settings.seed)
+    split = sharp_and_floor(train, curvature, batch_size=settings.batch_size, wrong=experiment.wrong, whole=whole)
+    return {"sharpness": float(curvature.eigenvalues[0]), **split.parts()}
+
+
+def _spectrum(experiment: Experiment, step: int) -> dict[str, Any]:
+    """Leading eigenvalues of the noise matrix, NaN between the steps at which they are measured."""
+    settings, backend = experiment.settings, experiment.spectrum
+    if backend is None:
+        return {}
+    values = np.full(min(MOST_EIGENVALUES, backend.n_parameters, backend.n_samples - 1), np.nan)
+    total = dimension = float("nan")
+    if step in experiment.spectrum_marks:
+        if backend is not experiment.train:
+            backend.load_weights(experiment.train.weights)
+        wanted = len(values) if backend.n_samples <= FULL_SPECTRUM else None
+        found = noise_spectrum(backend, batch_size=settings.batch_size, n_values=wanted)
+        known = found.noise_spectrum[: len(values)]
+        values[: len(known)] = known
+        total, dimension = found.total_variance, float(found.effective_dimension() or np.nan)
+    return {"noise_spectrum": values, "spectrum_total_variance": total, "effective_dimension": dimension}
+
+
+def _sample_losses(experiment: Experiment) -> dict[str, Any]:
+    """The loss of every training sample, and which of them are wrong, if that is known."""
+    if not experiment.settings.sample_losses:
+        return {}
+    known = {} if experiment.wrong is None else {"wrong": experiment.wrong}
+    return {"sample_loss": all_scores(experiment.train).loss.astype(np.float32), **known}
+
+
+def _appended(rows: dict[str, np.ndarray], row: dict[str, Any]) -> dict[str, np.ndarray]:
+    new = {name: np.asarray(value)[None] for name, value in row.items()}
+    return {name: np.concatenate([rows[name], value]) if name in rows else value for name, value in new.items()}
+
+
+def _latest(rows: dict[str, np.ndarray]) -> dict[str, float]:
+    return {name: float(values[-1]) for name, values in rows.items() if values.ndim == 1}

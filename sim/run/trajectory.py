@@ -1,0 +1,101 @@
+"""The record of a run: one labelled data set, every order parameter against step and epoch."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import xarray as xr
+
+from sgdphases.estimators.ensemble.order_parameters import describe
+from sgdphases.estimators.errors import InputError
+from sgdphases.sim.storage.netcdf import read_netcdf
+
+OTHER_SCALARS = {
+    "test_loss": ("L_te", "mean loss of the test set"),
+    "test_error": ("ε_te", "fraction of test samples not given their label"),
+    "sharpness": ("h_max", "largest eigenvalue of the Hessian of the training loss"),
+    "spectrum_total_variance": ("D", "trace of the noise matrix, of the parameters whose spectrum is measured"),
+    "effective_dimension": ("D_s", "fewest leading eigenvalues of the noise matrix that hold 90 % of its trace"),
+}
+ARRAYS = {
+    "noise_spectrum": ("e_l", "leading eigenvalues of the noise matrix, in falling order", ("step", "eigenvalue")),
+    "sample_loss": ("l_i", "loss of each training sample", ("step", "sample")),
+    "wrong": ("", "whether a training sample is in the wrong population", ("sample",)),
+}
+PARTS = {"sharp": "along the leading Hessian eigenvectors", "floor": "off the leading Hessian eigenvectors"}
+
+
+def trajectory_dataset(rows: dict[str, np.ndarray], steps_per_epoch: int, settings: str) -> xr.Dataset:
+    """What was measured, as an `xarray.Dataset` with dimension "step" ("eigenvalue" and "sample" where asked for).
+
+    Parameters
+    ----------
+    rows : dict of ndarray, shape (checkpoints,)
+        By name; "step" among them. Those of `ARRAYS` have the shape (checkpoints, k); "wrong" is the same at each.
+    steps_per_epoch : int
+    settings : str
+        The run's settings as TOML, kept as an attribute. Their loss decides the units of losses.
+
+    Returns
+    -------
+    xarray.Dataset
+        Variables carry their symbol and meaning as attributes; coordinates "step" and "epoch".
+    """
+    meaning = {**describe(), **OTHER_SCALARS}
+    meaning |= {
+        f"{name}_{part}": (f"{symbol} ({part})", f"{text}, {where}")
+        for name, (symbol, text) in describe().items()
+        for part, where in PARTS.items()
+    }
+    meaning |= {
+        f"{name}_theory": (f"{symbol} (theory)", f"{text}, predicted") for name, (symbol, text) in meaning.items()
+    }
+    errors = {name: name.removesuffix("_standard_error") for name in rows if name.endswith("_standard_error")}
+    meaning |= {name: (symbol, text) for name, (symbol, text, _) in ARRAYS.items()}
+    meaning |= {name: (f"δ{meaning[of][0]}", f"standard error of {meaning[of][0]}") for name, of in errors.items()}
+    loss_units = "nat" if tomllib.loads(settings).get("loss") == "cross-entropy" else "1"
+    step = rows["step"].astype(np.int64)
+    variables = {
+        name: (
+            ARRAYS[name][2] if name in ARRAYS else "step",
+            values[0] if name == "wrong" else values,
+            {"symbol": meaning[name][0], "long_name": meaning[name][1], "units": loss_units if "loss" in name else "1"},
+        )
+        for name, values in rows.items()
+        if name != "step"
+    }
+    coordinates = {
+        "step": ("step", step, {"long_name": "SGD steps done"}),
+        "epoch": ("step", step / steps_per_epoch, {"long_name": "passes over the training set"}),
+    }
+    return xr.Dataset(variables, coordinates, {"settings": settings, "steps_per_epoch": steps_per_epoch})
+
+
+def read_trajectory(path: Path) -> xr.Dataset:
+    """Read a trajectory into memory.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or no trajectory.
+    """
+    return read_netcdf(path, "trajectory", "the folder of a run that reached a checkpoint")
+
+
+def last_epoch(path: Path) -> tuple[float, dict[str, Any]]:
+    """The last epoch of a trajectory, and its attributes, without reading the rest of it.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or no trajectory.
+    """
+    try:
+        with h5py.File(path, "r") as stored:
+            known = {name: value for name, value in stored.attrs.items() if not name.startswith("_")}
+            attributes = {name: value if isinstance(value, str) else value.item() for name, value in known.items()}
+            return float(stored["epoch"][-1]), attributes
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is no usable trajectory ({error}).") from None

@@ -1,0 +1,1 @@
+"""Simulations of models that theory solves."""

@@ -1,0 +1,106 @@
+"""A sweep on disk: its plan, a run folder for each member, and what was made of them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.sim.run.folder import RunFolder
+from sgdphases.sim.run.settings import RunSettings
+from sgdphases.sim.run.trajectory import last_epoch
+from sgdphases.sim.storage.atomic import write_whole
+from sgdphases.sim.storage.folders import ReportFolder, created, first_free, refuse_full
+from sgdphases.sim.sweep.plan import Member, SweepPlan, plan_toml, read_plan
+
+
+@dataclass(frozen=True)
+class SweepFolder(ReportFolder):
+    """Where the parts of a sweep stand.
+
+    ``sweep.toml`` (the plan), ``members/NAME/`` (a run folder each), ``failures.json`` (member -> why it failed),
+    ``sweep.nc`` (all of it as one labelled data set), ``phases.json`` (those that runs differing in their seed have in
+    common), ``figures/`` and ``report.html``.
+    """
+
+    @property
+    def plan(self) -> Path:
+        return self.path / "sweep.toml"
+
+    @property
+    def failures(self) -> Path:
+        return self.path / "failures.json"
+
+    @property
+    def dataset(self) -> Path:
+        return self.path / "sweep.nc"
+
+    @property
+    def phases(self) -> Path:
+        return self.path / "phases.json"
+
+    def member(self, member: Member) -> RunFolder:
+        return RunFolder(self.path / "members" / member.name)
+
+    def read_plan(self) -> SweepPlan:
+        """The plan; raises UsageError where the folder holds no sweep, InputError where its plan is damaged."""
+        if not self.plan.is_file():
+            raise UsageError(f"{self.path} holds no sweep: there is no {self.plan.name} in it.")
+        return read_plan(self.plan.read_text(encoding="utf-8"))
+
+    def read_failures(self) -> dict[str, str]:
+        """Why members failed, by name; raises InputError where the file is damaged."""
+        try:
+            return dict(json.loads(self.failures.read_text(encoding="utf-8"))) if self.failures.exists() else {}
+        except ValueError as error:
+            raise InputError(f"{self.failures} is damaged ({error}): remove it, its members run again.") from None
+
+    def write_failures(self, failures: dict[str, str]) -> None:
+        """Replace what `read_failures` gives."""
+        text = json.dumps(failures, indent=2, ensure_ascii=False) + "\n"
+        write_whole(self.failures, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def free_sweep_folder(out: Path | None, dataset: str) -> SweepFolder:
+    """The folder a new sweep may use: ``out``, or the first free of ``sweeps/DATASET-001``, ``-002``, …"""
+    return SweepFolder(first_free("sweeps", dataset) if out is None else Path(out))
+
+
+def check_sweep(folder: SweepFolder, plan: SweepPlan) -> None:
+    """Refuse a folder that holds anything but a sweep by this plan; nothing is written.
+
+    Raises
+    ------
+    UsageError
+        If it holds something else.
+    InputError
+        If the plan in it cannot be read.
+    """
+    if not folder.plan.exists():
+        refuse_full(folder.path)
+    elif folder.read_plan() != read_plan(plan_toml(plan)):
+        raise UsageError(
+            f"{folder.path} holds another sweep, begun with other settings or data: repeat those in "
+            f"{folder.plan.name}, or choose another folder with --out."
+        )
+
+
+def start_sweep(folder: SweepFolder, plan: SweepPlan) -> None:
+    """Create the folder and write the plan; a folder that holds the same plan is left as it is.
+
+    Raises
+    ------
+    UsageError, InputError
+        As `check_sweep` does; and if the folder cannot be written.
+    """
+    check_sweep(folder, plan)
+    if not folder.plan.exists():
+        with created(folder.path):
+            write_whole(folder.plan, lambda part: part.write_text(plan_toml(plan), encoding="utf-8"))
+
+
+def is_finished(folder: RunFolder, settings: RunSettings) -> bool:
+    """Whether a run's trajectory reaches its last epoch; one that is damaged does not."""
+    try:
+        return last_epoch(folder.trajectory)[0] >= settings.epochs
+    except InputError:
+        return False

@@ -1,0 +1,99 @@
+"""Many runs from one plan, over processes of this machine or a Dask cluster; every member is a run folder."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+
+from joblib import Parallel, cpu_count, delayed, parallel_config
+
+from sgdphases.estimators.errors import UsageError
+from sgdphases.sim.sweep.cluster import over_cluster
+from sgdphases.sim.sweep.folder import SweepFolder
+from sgdphases.sim.sweep.member import TRAINING, Job, Outcome
+from sgdphases.sim.sweep.plan import Member, SweepPlan
+
+KILLED = "the process that ran it was killed; it may have run out of memory"
+
+
+def run_sweep(
+    folder: SweepFolder, plan: SweepPlan, *, workers: int | None = None, dask: str | None = None, job: Job = TRAINING
+) -> Iterator[Outcome]:
+    """Run the members that have not ended yet, those that failed before included.
+
+    Parameters
+    ----------
+    folder : SweepFolder
+        Of `start_sweep`.
+    plan : SweepPlan
+    workers : int or None
+        Processes on this machine; None takes one a core. The cores are shared out among them, so that BLAS does not
+        run more threads than there are cores. One worker runs in this very process.
+    dask : str or None
+        Address of the scheduler of a Dask cluster that runs them instead. Its workers need this package, and the data
+        where the settings say. A member whose worker dies runs again on another; here nothing is written twice.
+    job : Job
+        What is done with each member; a cluster knows `TRAINING` only.
+
+    Yields
+    ------
+    Outcome
+        As members end, in any order. On this machine an unfinished member goes on from its last checkpoint.
+
+    Raises
+    ------
+    UsageError
+        If there is no cluster at that address, or it lacks this package, or is given another job.
+    """
+    if workers is not None and workers < 1:
+        raise UsageError(f"workers = {workers}: give at least 1.")
+    if dask and job is not TRAINING:
+        raise UsageError(f"dask = {dask!r}: a cluster only trains; run this on processes of this machine.")
+    failures = folder.read_failures()
+    waiting = [member for member in plan.members() if not job.is_finished(folder.member(member), member.settings)]
+    if dask:
+        ended = over_cluster(folder, waiting, dask)
+    else:
+        ended = _over_processes(folder, waiting, workers or cpu_count(), job)
+    for outcome in ended:
+        name = outcome.member.name
+        failures.pop(name, None)
+        if outcome.failure is not None:
+            failures[name] = outcome.failure
+        folder.write_failures(failures)
+        yield outcome
+
+
+def _over_processes(folder: SweepFolder, waiting: Sequence[Member], workers: int, job: Job) -> Iterator[Outcome]:
+    if workers == 1:
+        for member in waiting:
+            yield _outcome(folder, member, job)
+        return
+    crowd: list[Member] = list(waiting)
+    alone: list[Member] = []
+    while crowd or alone:
+        batch = crowd or alone[:1]
+        ended: set[str] = set()
+        try:
+            for outcome in _pool(folder, batch, workers, job):
+                ended.add(outcome.member.name)
+                yield outcome
+        except BrokenProcessPool:
+            pass
+        left = [member for member in batch if member.name not in ended]
+        if crowd:  # whatever was under way when a process died may have killed it: each of them gets a pool of its own
+            suspects = [member for member in left if folder.member(member).config.exists()] or left[:1]
+            alone += suspects
+            crowd = [member for member in left if member not in suspects]
+        else:
+            alone = alone[1:]
+            yield from (Outcome(member, KILLED) for member in left)
+
+
+def _pool(folder: SweepFolder, members: Sequence[Member], workers: int, job: Job) -> Iterator[Outcome]:
+    threads = max(1, cpu_count() // workers)
+    with parallel_config(backend="loky", n_jobs=max(2, workers), inner_max_num_threads=threads):
+        jobs = (delayed(_outcome)(folder, member, job) for member in members)
+        yield from Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")(jobs)
+
+
+def _outcome(folder: SweepFolder, member: Member, job: Job) -> Outcome:
+    return Outcome(member, job.complete(folder.member(member), member.settings))

@@ -1,0 +1,110 @@
+"""Predictions beside measurements along a run, and pictures of predictions alone."""
+
+import numpy as np
+import pytest
+from command_line import call
+from runs import SMALL, assert_same_bits, finish, start, stopped_and_resumed
+
+from sgdphases.estimators.errors import UsageError
+from sgdphases.sim.run.settings import make_settings
+from sgdphases.sim.run.theory_curves import LINEAR_NAMES
+from sgdphases.sim.run.training import prepare
+
+LINEAR = dict(
+    dataset="teacher-student", dataset_options={"task": "regression", "dimension": 12}, noise_kind="sign-flip",
+    hidden=(), learning_rate=0.05, with_theory=True,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("noise_fraction", [0.0, 0.3])
+def test_full_batches_of_a_linear_model_follow_the_theory_to_rounding(tmp_path, noise_fraction):
+    changes = {**LINEAR, "noise_fraction": noise_fraction, "batch_size": 97, "epochs": 200, "dtype": "float64"}
+    trajectory, _ = finish(*start(tmp_path / "run", **changes))
+    for name in LINEAR_NAMES:
+        told, found = trajectory[f"{name}_theory"].values, trajectory[name].values
+        np.testing.assert_allclose(told, found, rtol=1e-6, atol=1e-9, err_msg=name)
+    assert np.isfinite(trajectory["loss_theory"]).all()
+    assert "predicted" in trajectory["loss_theory"].attrs["long_name"]
+
+
+def test_the_minibatches_of_a_linear_model_stay_near_the_expected_loss(tmp_path):
+    """Eight runs, the first half of an epoch: their mean loss within 5 of its standard errors of the theory.
+
+    Later the minibatches of a reshuffled epoch make up for one another; those the theory is for are independent.
+    """
+    gaps = []
+    for seed in range(8):
+        changes = {**LINEAR, "noise_fraction": 0.3, "seed": seed, "epochs": 1, "checkpoints": 10}
+        trajectory, _ = finish(*start(tmp_path / f"run{seed}", **changes))
+        gaps.append(np.log(trajectory["loss"] / trajectory["loss_theory"]).sel(step=slice(0, 5)).values)
+    gaps = np.array(gaps)
+    assert gaps.shape[1] >= 5
+    error = gaps.std(axis=0, ddof=1) / np.sqrt(8)
+    assert (np.abs(gaps.mean(axis=0)) <= 5 * error + 1e-5).all()
+
+
+def test_clean_priority_holds_until_labels_are_memorised(tmp_path):
+    """The predicted R_cw follows the measured one while the loss of wrong samples rises, and then parts from it."""
+    changes = dict(
+        dataset_options={"classes": 10}, train_size=1000, noise_kind="uniform-other", noise_fraction=0.5,
+        hidden=(40, 40), learning_rate=0.2, epochs=40, checkpoints=30, with_theory=True, alignment_batches=0,
+    )  # fmt: skip
+    trajectory, _ = finish(*start(tmp_path / "run", **changes))
+    gap = (trajectory["alignment_cw"] - trajectory["alignment_cw_theory"]).values
+    ratio = trajectory["directed_activity_w_theory"] / trajectory["directed_activity_w"]
+    early = np.arange(len(gap)) < int(np.argmax(trajectory["loss_w"].values))
+    assert early.sum() >= 5 and np.abs(gap[early]).max() < 0.15
+    assert 0.5 < float(ratio[early].median()) < 2  # one draw of the labels
+    assert np.abs(gap[~early]).max() > 0.2
+
+
+def test_a_run_with_theory_resumes_to_the_same_bits(tmp_path):
+    changes = {**LINEAR, "noise_fraction": 0.3, "epochs": 5}
+    whole = finish(*start(tmp_path / "whole", **changes))
+    assert_same_bits(stopped_and_resumed(tmp_path / "cut", 4, **changes), whole)
+
+
+@pytest.mark.parametrize("changes", [{"noise_fraction": 0.0}, {"noise_fraction": 0.4, "loss": "squared", "hidden": ()}])
+def test_where_no_theory_applies_it_says_so_before_anything_is_written(changes):
+    settings = {**SMALL, **changes, "with_theory": True}
+    if changes.get("loss"):
+        settings["dataset"], settings["dataset_options"] = "teacher-student", {"task": "regression"}
+        settings["hidden"], settings["noise_kind"] = (5,), "sign-flip"
+    with pytest.raises(UsageError, match="no theory predicts"):
+        prepare(make_settings(settings))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["linear", "--samples", 60, "--dimension", 30, "--time", 20, "--simulate"], "lowest test loss"),
+        (["linear", "--exponent", 1, "--noise-fraction", 0], "test loss at the end"),
+        (["committee", "--time", 20, "--simulate", 100], "generalisation error"),
+        (["clean-priority", "--classes", 3], "reaches one at confidence 0.5"),
+    ],
+)
+def test_predictions_are_drawn(tmp_path, arguments, told):
+    picture = tmp_path / "picture.png"
+    done = call("theory", *arguments, "--out", picture)
+    assert done.returncode == 0, done.stderr
+    assert told in done.stdout and "assumes: " in done.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    again = call("theory", *arguments, "--out", picture)
+    assert again.returncode == 2 and "exists already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["linear", "--noise-fraction", 2], "noise_fraction = 2"),
+        (["linear", "--time", -1], "--time -1"),
+        (["committee", "--learning-rate", 0], "learning_rate = 0"),
+        (["clean-priority", "--noise-fraction", "much"], "'much'"),
+        (["clean-priority", "--out", "picture.doc"], "end it in .png"),
+        (["weather"], "No such command"),
+    ],
+)
+def test_mistakes_are_named_and_draw_nothing(tmp_path, arguments, named):
+    done = call("theory", *arguments, cwd=tmp_path)
+    assert done.returncode == 2 and named in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,1 @@
+"""The soft committee machine under online SGD (Saad & Solla 1995)."""
