@@ -228,7 +228,7 @@ def presets() -> None:
 @app.command()
 def backends() -> None:
     """List the registered backends."""
-    from sgdphases.estimators.backend import backend_names
+    from sgdphases.estimators.backends.registry import backend_names
 
     console.print("\n".join(backend_names()))
 

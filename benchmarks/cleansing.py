@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
 from sgdphases.estimators.backend import Backend
-from sgdphases.estimators.measure import all_scores, mean_scores
+from sgdphases.estimators.ensemble.scores import all_scores, mean_scores
 from sgdphases.sim.storage.atomic import write_whole
 from sgdphases.sim.cleansing.cleanse import cleanse, train_cleansed
 from sgdphases.sim.run.schedule import steps_per_epoch

@@ -23,7 +23,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
-from sgdphases.estimators.backend import backend_class
+from sgdphases.estimators.backends.registry import backend_class
 from sgdphases.estimators.ensemble.exact import exact
 from sgdphases.estimators.backends.mlp import initial_mlp
 from sgdphases.estimators.ensemble.moments import sum_gradients

@@ -1,18 +1,13 @@
-"""What a backend must answer, and how one is found by its name.
+"""What a backend must answer.
 
-A backend wraps a model at its present weights and one labelled data set. Estimators ask it about sets of
-samples and never see the model; so every estimator works with every backend.
+A backend wraps a model at its present weights and one labelled data set. Estimators ask it about sets of samples and
+never see the model, so every estimator works with every backend.
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from importlib.metadata import entry_points
 from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
-
-from sgdphases.estimators.errors import UsageError
-
-GROUP = "sgdphases.backends"
 
 
 class Scores(NamedTuple):
@@ -27,7 +22,7 @@ class Scores(NamedTuple):
 
 
 class SampleGradients(NamedTuple):
-    """What one forward and backward pass tells of some samples.
+    """Result of one forward and backward pass over some samples.
 
     ``loss`` and ``correct`` as in `Scores`; ``squared_norm``: ``|g_i|^2``, shape (n,), float64;
     ``gradient_sum``: ``sum_i g_i``, shape (P,).
@@ -98,34 +93,12 @@ class CurvedBackend(Backend, Protocol):
         """``sum_i H_i v_k`` with H_i the Hessian of sample i's loss, for the rows of a (k, P) array: shape (k, P)."""
 
 
-def backend_names() -> list[str]:
-    """Names under which backends are registered, in alphabetical order."""
-    return sorted({point.name for point in entry_points(group=GROUP)})
+def frozen_weights(backend: Any) -> AbstractContextManager[None]:
+    """A context in which the weights do not change, so that a backend may reuse what it has computed.
 
-
-def backend_class(name: str) -> Any:
-    """The registered backend of this name: call it with ``(model, x, y, loss=..., dtype=..., device=...)``.
-
-    Raises
-    ------
-    UsageError
-        If no backend of that name is registered, or it needs a package that is not installed.
+    A backend that can takes part by a ``frozen_weights`` method of its own; for others this does nothing.
     """
-    found = [point for point in entry_points(group=GROUP) if point.name == name]
-    if not found:
-        raise UsageError(f"backend = {name!r}: registered are {', '.join(backend_names()) or 'none'}.")
-    try:
-        return found[0].load()
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"backend = {name!r} needs the package {error.name!r}, which is not installed: "
-            f"pip install {error.name!r}, or choose another of {', '.join(backend_names())}."
-        ) from error
-
-
-def still(backend: Any) -> AbstractContextManager[None]:
-    """A stretch in which the weights stay: a backend with a ``still`` of its own may keep what it computed."""
-    return backend.still() if hasattr(backend, "still") else nullcontext()
+    return backend.frozen_weights() if hasattr(backend, "frozen_weights") else nullcontext()
 
 
 def to_numpy(values: Any) -> np.ndarray:
@@ -134,7 +107,7 @@ def to_numpy(values: Any) -> np.ndarray:
 
 
 def own_copy(values: Any) -> Any:
-    """A copy in which sums are kept: float64, on the device the values are on (float32 where it knows no other)."""
+    """A copy to accumulate sums in: float64, on the same device (float32 on devices without float64)."""
     if not hasattr(values, "detach"):
         return np.array(values, dtype=np.float64)
     wide = values if values.device.type == "mps" else values.double()
@@ -142,5 +115,5 @@ def own_copy(values: Any) -> Any:
 
 
 def chunks(indices: np.ndarray, size: int) -> list[np.ndarray]:
-    """Cut sample numbers into as few pieces of at most ``size`` as do, all nearly the same length."""
+    """Cut sample numbers into the fewest pieces of at most ``size``, all of nearly the same length."""
     return np.array_split(indices, -(-len(indices) // size)) if len(indices) else []

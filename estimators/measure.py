@@ -1,14 +1,12 @@
 """The public measurement: order parameters of a model on a labelled data set."""
 
-import sys
 from collections.abc import Sequence
-from inspect import signature
 from typing import Any
 
 import numpy as np
 
-from sgdphases.estimators.backend import Backend, Scores, backend_class, chunks, to_numpy
-from sgdphases.estimators.backends.mlp import MLP
+from sgdphases.estimators.backend import Backend, to_numpy
+from sgdphases.estimators.backends.registry import make_backend
 from sgdphases.estimators.ensemble.alignment import sampled_alignment
 from sgdphases.estimators.ensemble.exact import exact
 from sgdphases.estimators.ensemble.order_parameters import OrderParameters
@@ -121,29 +119,6 @@ def measure(
     raise UsageError(f"estimator = {estimator!r}: choose one of {', '.join(ESTIMATORS)}.")
 
 
-def make_backend(
-    model: Any, x: Any, y: Any, *, backend: str | None = None, parameters: Any = None, **options: Any
-) -> Backend:
-    """A registered backend around a model and data; what is None is left to the backend.
-
-    Raises
-    ------
-    UsageError
-        If no such backend is registered, none suits the model, or it does not know an option.
-    InputError
-        If data and model do not fit together.
-    """
-    name = backend or _default_backend(model)
-    given = {**options, **({} if parameters is None else {"parameters": parameters})}
-    chosen = backend_class(name)
-    known = signature(chosen).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
-        for option in given:
-            if option not in known:
-                raise UsageError(f"{option}: the {name} backend has no such option.")
-    return chosen(model, to_numpy(x), to_numpy(y), **given)
-
-
 def measure_backend(
     backend: Backend,
     *,
@@ -170,24 +145,3 @@ def measure_backend(
         **{name: part.value for name, part in parts.items()},
         standard_errors={name: part.standard_error for name, part in parts.items()},
     )
-
-
-def mean_scores(backend: Backend) -> tuple[float, float]:
-    """Mean loss and error over all samples of a backend: a forward pass; the error is NaN for regression."""
-    found = all_scores(backend)
-    return float(found.loss.mean()), float(1.0 - found.correct.mean())
-
-
-def all_scores(backend: Backend) -> Scores:
-    """Losses and correctness of all samples of a backend, in their order: a forward pass in chunks."""
-    pieces = [backend.scores(piece) for piece in chunks(np.arange(backend.n_samples), backend.chunk_size)]
-    return Scores(*(np.concatenate(part) for part in zip(*pieces, strict=True)))
-
-
-def _default_backend(model: Any) -> str:
-    if isinstance(model, MLP):
-        return "numba"
-    torch = sys.modules.get("torch")  # a module of it can only exist once it has been imported
-    if torch is not None and isinstance(model, torch.nn.Module):
-        return "torch"
-    raise UsageError(f"no backend is known for a {type(model).__name__}: name one with backend=...")

@@ -10,7 +10,7 @@ from sgdphases.estimators.curvature.langevin import mean_gradient, step_predicti
 from sgdphases.estimators.ensemble.exact import exact
 from sgdphases.estimators.ensemble.gram import gram_matrix
 from sgdphases.estimators.ensemble.sampled import sampled
-from sgdphases.estimators.measure import mean_scores
+from sgdphases.estimators.ensemble.scores import mean_scores
 from sgdphases.theory.ensemble import activity_from_populations, plain_excess, variance_factor
 
 ROUNDING = {"float32": 2e-4, "float64": 1e-9}

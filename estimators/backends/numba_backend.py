@@ -1,16 +1,12 @@
 """Toy networks at full speed: compiled multilayer perceptrons, float32 or float64."""
 
-from typing import Self
-
 import numpy as np
 
 from sgdphases.estimators.backend import SampleGradients, Scores, chunks
 from sgdphases.estimators.backends import numba_kernels as kernels
-from sgdphases.estimators.backends.mlp import MLP, layer_views, measured_places
-from sgdphases.estimators.backends.mlp_hessian import mlp_hessian_products
-from sgdphases.estimators.backends.numpy_backend import flat_inputs, require_mlp
-from sgdphases.estimators.backends.samples import is_correct, prepare_samples
-from sgdphases.estimators.errors import UsageError
+from sgdphases.estimators.backends.mlp import MLP, layer_views
+from sgdphases.estimators.backends.perceptron import PerceptronBackend
+from sgdphases.estimators.backends.samples import is_correct
 
 MANY_DIRECTIONS = 8  # from here on products are left to BLAS
 CHUNK_NUMBERS = 2**22  # activations held at once
@@ -18,70 +14,24 @@ _ACTIVATION = {"relu": kernels.RELU, "tanh": kernels.TANH, "erf": kernels.ERF}
 _LOSS = {"cross-entropy": kernels.CROSS_ENTROPY, "squared": kernels.SQUARED}
 
 
-class NumbaBackend:
+class NumbaBackend(PerceptronBackend):
     """Multilayer perceptrons of any depth, trained and measured by compiled code on the CPU.
 
     Per-sample quantities come from layer factors (inputs ``a_i`` and back-propagated ``delta_i``), so memory does not
-    grow with N*P.
-
-    Parameters
-    ----------
-    model : MLP
-    x : ndarray, shape (N, ...)
-        Flattened to (N, inputs).
-    y : ndarray, shape (N,) or (N, outputs)
-        Integer class labels or real targets.
-    loss : {"cross-entropy", "squared"}
-    dtype : None, "float32" or "float64"
-        Of weights and activations; float32 by default. Sums over samples are float64 either way.
-    device : None or "cpu"
-    parameters : str, list of str, or None
-        Parameters to measure, such as "layers.1.weight", ``*`` allowed; None takes all. Training moves all.
-
-    Raises
-    ------
-    UsageError
-        For a setting this backend does not know.
-    InputError
-        If data and network do not fit together.
+    grow with N*P. Parameters as for `PerceptronBackend`.
     """
+
+    name, dtypes = "numba", ("float32", "float64")
 
     def __init__(
         self, model: MLP, x, y, *, loss: str = "cross-entropy", dtype=None, device: str | None = None, parameters=None
     ):
-        model = require_mlp(model, "numba", device)
-        self.dtype = np.dtype(dtype or np.float32)
-        if self.dtype not in (np.float32, np.float64):
-            raise UsageError(f"dtype = {self.dtype}: the numba backend knows float32 and float64.")
-        self.mlp = model
-        self._sizes = np.array(model.layer_sizes)
-        self._flat = np.array(model.weights, dtype=self.dtype)
-        self._measured = measured_places(model.layer_sizes, parameters)
-        self._attach(x, y, loss)
-
-    def _attach(self, x, y, loss: str) -> None:
-        self.samples = prepare_samples(
-            flat_inputs(x, self.mlp), y, n_outputs=self.mlp.layer_sizes[-1], loss=loss, dtype=self.dtype
-        )
-        self.n_samples = self.samples.n_samples
-        self.n_parameters = len(self._measured)
+        super().__init__(model, x, y, loss=loss, dtype=dtype, device=device, parameters=parameters)
+        self._sizes = np.array(self.mlp.layer_sizes)
+        self.chunk_size = max(1, CHUNK_NUMBERS // int(self._sizes.sum()))
         chosen = np.zeros(self.mlp.n_parameters)
         chosen[self._measured] = 1
         self._share = np.array([[m.flat[0], b[0]] for m, b in layer_views(self.mlp.layer_sizes, chosen)])
-        self.chunk_size = max(1, CHUNK_NUMBERS // int(self._sizes.sum()))
-
-    @property
-    def weights(self) -> np.ndarray:
-        return self._flat.copy()
-
-    def load_weights(self, weights: np.ndarray) -> None:
-        self._flat[:] = self.mlp.with_weights(weights).weights
-
-    def on(self, x, y) -> Self:
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        other._attach(x, y, self.samples.loss)
-        return other
 
     def scores(self, indices: np.ndarray) -> Scores:
         values, _, losses = self._forward(indices)
@@ -132,16 +82,12 @@ class NumbaBackend:
             total += (matrix * (a @ b.T) + bias) * (d @ e.T)
         return total
 
-    def hessian_products(self, indices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-        return mlp_hessian_products(self.mlp, self._flat, self.samples, indices, vectors, self._measured)
-
     def train(self, order: np.ndarray, batch_size: int, learning_rate: float) -> None:
-        rows = min(batch_size, len(order))
-        values, deltas, losses = self._buffers(rows)
-        kernels.train(
-            self._flat, self._sizes, *self._kinds(), self.samples.inputs, self.samples.targets,
-            np.asarray(order, dtype=np.int64), batch_size, learning_rate, values, deltas, losses, self._scratch(),
-        )  # fmt: skip
+        buffers = kernels.Buffers(*self._buffers(min(batch_size, len(order))), self._scratch())
+        layers = kernels.Layers(self._sizes, *self._kinds())
+        order = np.asarray(order, dtype=np.int64)
+        inputs, targets = self.samples.inputs, self.samples.targets
+        kernels.train(self._flat, layers, inputs, targets, order, batch_size, learning_rate, buffers)
 
     def _weighted(self, n: int, values: np.ndarray, deltas: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
         """``sum_i c_ik g_i``, shape (k, P), from the factors of n samples."""

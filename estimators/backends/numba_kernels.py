@@ -6,13 +6,14 @@ fan-in, which the compiler turns into vector instructions; larger ones go to BLA
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 RELU, TANH, ERF = 0, 1, 2
 CROSS_ENTROPY, SQUARED = 0, 1
-BLAS_FROM = 30_000
+BLAS_FROM = 30_000  # multiplications, from which a BLAS call beats the loops (benchmarks/toy_training.py)
 # Sums may be reordered and fused, so that dot products vectorise; NaN and infinity keep their meaning.
 FAST = {"reassoc", "contract", "arcp", "nsz"}
 
@@ -216,23 +217,28 @@ def projections(direction, sizes, n, values, deltas, out):
                 out[r] += np.float64(pushed[r, o]) * d[r, o]
 
 
+class Layers(NamedTuple):
+    """Shape and kind of a network: layer sizes, and the codes of its activation and loss."""
+
+    sizes: np.ndarray
+    activation: int
+    loss: int
+
+
+class Buffers(NamedTuple):
+    """Flat working memory for one minibatch: values and deltas of all layers, losses, and one matrix product."""
+
+    values: np.ndarray
+    deltas: np.ndarray
+    losses: np.ndarray
+    scratch: np.ndarray
+
+
 @njit(cache=True)
-def train(
-    weights,
-    sizes,
-    activation,
-    loss_kind,
-    inputs,
-    targets,
-    order,
-    batch_size,
-    learning_rate,
-    values,
-    deltas,
-    losses,
-    scratch,
-):
+def train(weights, layers, inputs, targets, order, batch_size, learning_rate, buffers):
     """SGD over ``order`` in minibatches; the weights move in place."""
+    sizes, activation, loss_kind = layers
+    values, deltas, losses, scratch = buffers
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
         n = len(batch)

@@ -1,6 +1,6 @@
-"""Which labels are wrong, from the losses along a run alone: the order of phase II, and a probability for each sample.
+"""When to look for wrong labels: the order of the losses in phase II, from the losses along a run alone.
 
-Nothing here is told which labels are wrong, nor anything of a test set.
+Nothing here knows which labels are wrong, nor anything of a test set.
 """
 
 from dataclasses import dataclass
@@ -8,16 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from sgdphases.estimators.cleansing.mixture import LEAST_VALUES, SCALES, LossMixture, fit_mixture, fraction_interval
-from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.estimators.errors import InputError
 
 AGREEMENT = 0.8  # rank correlation with the medoid from which on a probe counts as one of phase II
-LATEST = 3.0  # times t_c, where the window ends at the latest
-LEAST_IN_CLASS = 100  # samples that a class needs for a mixture of its own
-MOST_LABEL_SHARE = 0.5  # of the spread of log-odds, between labels, beyond which classes have not been learnt
-HARD_CLASSES = 0.2  # of that spread, beyond which classes that are hard to learn may make a heap of their own
-CLEAR_SEPARATION = 4.0  # Ashman's D, from which on two heaps are taken for two even then
-FIRST_EPOCH = 1.0  # before, the order of losses is that in which samples were seen
+LATEST = 3.0  # times t_c, the latest end of the window: later, few wrong labels are learnt though their rank stays high
+FIRST_EPOCH = 1.0  # before, the order of losses is that in which samples were visited
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,53 +52,6 @@ class Consensus:
         """First and last epoch of the window."""
         inside = self.epochs[self.in_window]
         return float(inside[0]), float(inside[-1])
-
-
-@dataclass(frozen=True, eq=False)
-class WrongLabels:
-    """What is known of the labels.
-
-    Attributes
-    ----------
-    probability : ndarray, shape (N,)
-        That a label is wrong; all 0 where no label noise is seen.
-    mixture : LossMixture
-        Of all losses together.
-    per_class : dict of LossMixture
-        By label; those without one of their own are left out. Empty unless asked for.
-    noise_fraction : float
-        r, the estimated share of wrong labels; 0 where no label noise is seen.
-    noise_interval : tuple of float
-        Interval of it at 95 %, from the Fisher information.
-    label_share : float
-        How much of the variance of the log-odds lies between the given labels; NaN where they were not told. Where
-        it is most, the network has learnt some classes and not others, and nothing is said of wrong labels.
-    is_told : bool
-        Whether the share of wrong labels was told, and not found.
-    """
-
-    probability: np.ndarray
-    mixture: LossMixture
-    per_class: dict[int, LossMixture]
-    noise_fraction: float
-    noise_interval: tuple[float, float]
-    label_share: float
-    is_told: bool = False
-
-    @property
-    def has_noise(self) -> bool:
-        """Whether label noise is seen at all, or told of."""
-        return self.is_told or _is_noise(self.mixture, self.label_share, bool(self.per_class))
-
-    @property
-    def is_learnt(self) -> bool:
-        """Whether the losses tell of samples, and not only of which classes have been learnt; True where unknown."""
-        return not self.label_share > MOST_LABEL_SHARE
-
-    @property
-    def flagged(self) -> np.ndarray:
-        """Labels that are more probably wrong than right, shape (N,), bool."""
-        return self.probability > 0.5
 
 
 def consensus(epochs: np.ndarray, sample_loss: np.ndarray) -> Consensus:
@@ -160,136 +108,6 @@ def consensus(epochs: np.ndarray, sample_loss: np.ndarray) -> Consensus:
         rank=(ranks[window].mean(axis=0) - 1) / (ranks.shape[1] - 1),
         loss=-np.log(np.maximum(predicted, 1e-300)),
     )
-
-
-def wrong_labels(
-    losses: np.ndarray,
-    labels: np.ndarray | None = None,
-    *,
-    kind: str = "log-odds",
-    per_class: bool = False,
-    known_fraction: float | None = None,
-) -> WrongLabels:
-    """The probability of each label to be wrong, and how many are.
-
-    Parameters
-    ----------
-    losses : ndarray, shape (N,)
-        Of `consensus`.
-    labels : ndarray of int, shape (N,), optional
-        The given labels: for ``per_class``, and to see whether all classes have been learnt.
-    kind : {"log-odds", "log-loss", "loss"}
-        What mixture is fitted: see `sgdphases.estimators.cleansing.mixture.SCALES`.
-    per_class : bool
-        Fit one to each label with `LEAST_IN_CLASS` samples at least: for classes that differ in how hard they are, or
-        in how many of their labels are wrong. Where one label's losses show no two components, those of all do.
-    known_fraction : float in (0, 1), optional
-        The share of wrong labels, where it is known, as from some labels looked at again. Then so many are flagged,
-        those with the highest losses, whether two populations are seen or not. For kind "log-odds".
-
-    Returns
-    -------
-    WrongLabels
-
-    Raises
-    ------
-    UsageError
-        If ``per_class`` is asked for without labels, the kind is unknown, or the known fraction is not between 0 and 1,
-        or given with another kind or ``per_class``.
-    InputError
-        If losses are not finite; with a known fraction, if they are all the same, or fewer than 20.
-    """
-    losses = np.asarray(losses, dtype=float)
-    if per_class and (labels is None or len(labels) != len(losses)):
-        raise UsageError("per_class = True needs the labels, one for each loss.")
-    check_known_fraction(known_fraction, kind, per_class)
-    mixture = fit_mixture(losses, kind)
-    share = float("nan") if labels is None else _label_share(losses, np.asarray(labels), kind)
-    if known_fraction is not None:
-        if not mixture.mean_w > mixture.mean_c:
-            raise InputError(
-                f"{len(losses)} samples, fewer than {LEAST_VALUES} or all of the same loss: the most suspect cannot be "
-                "told; give more samples."
-            )
-        told = mixture.crossing_at(_loss_exceeded_by(losses, known_fraction))
-        interval = (known_fraction, known_fraction)
-        return WrongLabels(told.posterior(losses), told, {}, known_fraction, interval, share, is_told=True)
-    known: dict[int, LossMixture] = {}
-    if per_class and _is_noise(mixture, share, per_class):
-        known = _of_each_class(losses, np.asarray(labels), kind)
-    if not _is_noise(mixture, share, bool(known)):
-        return WrongLabels(np.zeros(len(losses)), mixture, {}, 0.0, (0.0, 0.0), share)
-    probability = mixture.wrong_probability(losses)
-    for label, fitted in known.items():
-        own = np.asarray(labels) == label
-        probability[own] = fitted.wrong_probability(losses[own])
-    fraction = float(probability.mean()) if known else mixture.fraction
-    return WrongLabels(probability, mixture, known, fraction, fraction_interval(losses, mixture), share)
-
-
-def reliability(wrong: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How often labels are wrong, and how often they were said to be, by tenths of the probability.
-
-    Parameters
-    ----------
-    wrong : ndarray of bool, shape (N,)
-    probability : ndarray, shape (N,)
-
-    Returns
-    -------
-    counts, said, found : ndarray, shape (10,)
-        Samples in each tenth, their mean probability, and the share of them that is wrong; NaN where there are none.
-    """
-    place = np.minimum((probability * 10).astype(int), 9)
-    counts = np.bincount(place, minlength=10)
-    known = np.where(counts > 0, counts, np.nan)
-    said, found = (np.bincount(place, values, minlength=10) / known for values in (probability, wrong))
-    return counts, said, found
-
-
-def check_known_fraction(known_fraction: float | None, kind: str, per_class: bool) -> None:
-    """Raise UsageError for a share of wrong labels that is none, or does not go with the rest of `wrong_labels`."""
-    if known_fraction is None:
-        return
-    if not 0 < known_fraction < 1:
-        raise UsageError(f"known_fraction = {known_fraction}: give the share of wrong labels, between 0 and 1.")
-    if kind != "log-odds" or per_class:
-        raise UsageError(
-            f"known_fraction = {known_fraction} goes with the mixture of log-odds of all classes: leave mixture and "
-            "per_class out."
-        )
-
-
-def _of_each_class(losses: np.ndarray, labels: np.ndarray, kind: str) -> dict[int, LossMixture]:
-    """The mixture of each label that has enough samples, and two components."""
-    values, counts = np.unique(labels, return_counts=True)
-    fits = {int(label): fit_mixture(losses[labels == label], kind) for label in values[counts >= LEAST_IN_CLASS]}
-    return {label: fitted for label, fitted in fits.items() if fitted.is_two}
-
-
-def _loss_exceeded_by(losses: np.ndarray, fraction: float) -> float:
-    """A loss that this share of the samples exceeds, to the nearest whole number of them."""
-    ordered = np.sort(losses)
-    place = min(max(len(ordered) - round(fraction * len(ordered)), 1), len(ordered) - 1)
-    return float(ordered[place - 1 : place + 1].mean())
-
-
-def _is_noise(mixture: LossMixture, label_share: float, per_class: bool) -> bool:
-    """Whether two populations are wrong and right labels: not unlearnt and learnt classes, nor hard and easy ones.
-
-    The latter do not matter where each class has a mixture of its own.
-    """
-    clear = per_class or mixture.separation > CLEAR_SEPARATION or not label_share > HARD_CLASSES
-    return mixture.is_two and clear and not label_share > MOST_LABEL_SHARE
-
-
-def _label_share(losses: np.ndarray, labels: np.ndarray, kind: str) -> float:
-    """The share of the variance of the losses, on the fitted scale, that lies between labels."""
-    values = SCALES[kind](losses)
-    _, places = np.unique(labels, return_inverse=True)
-    means = np.bincount(places, values) / np.bincount(places)
-    whole = values.var()
-    return float(means[places].var() / whole) if whole > 0 else 0.0
 
 
 def _correlations(ranks: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 
 from sgdphases.estimators.backend import CurvedBackend, chunks
 from sgdphases.estimators.curvature.hessian import Curvature, mean_hessian_products
-from sgdphases.estimators.ensemble.exact import check_mask
+from sgdphases.estimators.ensemble.checks import check_mask
 from sgdphases.estimators.ensemble.moments import inner, sum_gradients
 from sgdphases.estimators.errors import InputError
 from sgdphases.theory.alignment_reversal import FloorAndCurvature

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sgdphases.estimators.backend import Backend, CurvedBackend, chunks, still
+from sgdphases.estimators.backend import Backend, CurvedBackend, chunks, frozen_weights
 from sgdphases.estimators.curvature.hessian import mean_hessian_products
 from sgdphases.estimators.ensemble.exact import exact
 from sgdphases.estimators.ensemble.moments import sum_gradients
@@ -69,7 +69,7 @@ def step_prediction(
     if probes is not None and probes < 2:
         raise ValueError(f"probes = {probes}: give at least 2 for a standard error, or None for the exact trace.")
     n, everyone = backend.n_samples, np.arange(backend.n_samples)
-    with still(backend):
+    with frozen_weights(backend):
         parameters = exact(backend, batch_size=batch_size, replacement=replacement)
         mean = mean_gradient(backend)
         factor = variance_factor(n, batch_size, replacement=replacement)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sgdphases.estimators.backend import Backend, SampleGradients, still, to_numpy
+from sgdphases.estimators.backend import Backend, SampleGradients, frozen_weights, to_numpy
 from sgdphases.estimators.curvature.hessian import Curvature
 from sgdphases.estimators.ensemble.exact import exact
 from sgdphases.estimators.ensemble.order_parameters import OrderParameters
@@ -125,8 +125,8 @@ class _Sharp:
         self._backend, self._directions = backend, directions
         self.n_samples, self.chunk_size, self.n_parameters = backend.n_samples, backend.chunk_size, len(directions)
 
-    def still(self):
-        return still(self._backend)
+    def frozen_weights(self):
+        return frozen_weights(self._backend)
 
     def gradient_sums(self, indices: np.ndarray):
         along = self._backend.projections(indices, self._directions)
@@ -145,8 +145,8 @@ class _Floor:
         self.n_samples, self.chunk_size = backend.n_samples, backend.chunk_size
         self.n_parameters = backend.n_parameters
 
-    def still(self):
-        return still(self._backend)
+    def frozen_weights(self):
+        return frozen_weights(self._backend)
 
     def gradient_sums(self, indices: np.ndarray):
         found = self._backend.gradient_sums(indices)

@@ -13,8 +13,8 @@ from scipy.optimize import brentq
 from scipy.stats import linregress
 
 from sgdphases.estimators.backend import Backend
+from sgdphases.estimators.ensemble.scores import mean_scores
 from sgdphases.estimators.errors import InputError
-from sgdphases.estimators.measure import mean_scores
 
 FURTHEST = 2.0**40  # of a search for the walls of the valley, in units of the first step
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sgdphases.estimators.backend import Backend, chunks
-from sgdphases.estimators.ensemble.exact import check_mask
+from sgdphases.estimators.ensemble.checks import check_mask
 from sgdphases.estimators.ensemble.workers import Workers, alone
 from sgdphases.estimators.errors import UsageError
 

@@ -3,10 +3,10 @@
 import numpy as np
 
 from sgdphases.estimators.backend import GradientSource
+from sgdphases.estimators.ensemble.checks import check_ensemble, check_mask
 from sgdphases.estimators.ensemble.moments import gradient_moments
-from sgdphases.estimators.ensemble.order_parameters import OrderParameters, check_ensemble, from_moments
+from sgdphases.estimators.ensemble.order_parameters import OrderParameters, from_moments
 from sgdphases.estimators.ensemble.workers import Workers
-from sgdphases.estimators.errors import InputError
 
 
 def exact(
@@ -52,21 +52,3 @@ def exact(
     check_ensemble(total, batch_size, replacement, ensemble, known=wrong is not None)
     moments = gradient_moments(backend, check_mask(wrong, backend.n_samples), workers)
     return from_moments(moments, batch_size, replacement=replacement, ensemble=ensemble)
-
-
-def check_mask(wrong: np.ndarray | None, n_samples: int) -> np.ndarray | None:
-    """The mask of wrong labels as booleans.
-
-    Raises
-    ------
-    InputError
-        If it is not one boolean a sample.
-    """
-    if wrong is None:
-        return None
-    mask = np.asarray(wrong)
-    if mask.dtype != bool or mask.shape != (n_samples,):
-        raise InputError(
-            f"wrong has dtype {mask.dtype} and shape {mask.shape}: give one boolean a sample, shape ({n_samples},)."
-        )
-    return mask

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sgdphases.estimators.backend import Backend, still
+from sgdphases.estimators.backend import Backend, frozen_weights
 from sgdphases.estimators.ensemble.alignment import Alignment, mean_cosine
 
 LARGEST = 20_000  # samples whose Gram matrix (3 GB) is still formed
@@ -25,7 +25,7 @@ def gram_matrix(backend: Backend, indices: np.ndarray | None = None) -> np.ndarr
     n = len(chosen)
     gram = np.empty((n, n))
     blocks = [slice(start, min(start + backend.chunk_size, n)) for start in range(0, n, backend.chunk_size)]
-    with still(backend):
+    with frozen_weights(backend):
         for row, first in enumerate(blocks):
             own = chosen[first]
             gram[first, first] = backend.gram(own, own)

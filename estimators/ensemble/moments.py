@@ -1,4 +1,4 @@
-"""Additive statistics of per-sample gradients, and the moments they give.
+"""Moments of per-sample gradients, from additive statistics.
 
 Two passes over the samples suffice for every scalar of the minibatch ensemble: the first sums losses, squared norms
 and gradients; the second, with the mean gradients known, sums projections on them. Both kinds of sum are additive,
@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from sgdphases.estimators.backend import GradientSource, chunks, own_copy, still, to_numpy
+from sgdphases.estimators.backend import GradientSource, chunks, frozen_weights, own_copy, to_numpy
 from sgdphases.estimators.ensemble.workers import Workers
 from sgdphases.theory.ensemble import mixture_variance
+from sgdphases.theory.order_parameters import GradientMoments, PopulationMoments
 
 Sums = TypeVar("Sums", "GradientSums", "ProjectionSums")
 
@@ -68,61 +69,6 @@ class ProjectionSums:
     squared_deviation: np.ndarray
 
 
-@dataclass(frozen=True)
-class PopulationMoments:
-    """What one population of samples adds to the closed forms; none of it depends on the batch size.
-
-    Attributes
-    ----------
-    count : int
-    loss, error : float
-        Means; ``error`` is NaN for regression.
-    mean_squared_norm : float
-        ``mean |g_i|^2``.
-    squared_mean : float
-        ``|mean g_i|^2``.
-    mean_on_mean, variance_on_mean : float
-        Mean and variance, over the population's samples, of ``g_i . g`` with g the mean gradient of all samples.
-    variance_on_own : float
-        Variance of ``g_i . g_p`` with g_p the population's own mean gradient.
-    """
-
-    count: int
-    loss: float
-    error: float
-    mean_squared_norm: float
-    squared_mean: float
-    mean_on_mean: float
-    variance_on_mean: float
-    variance_on_own: float
-
-    @property
-    def gradient_variance(self) -> float:
-        """``Tr Sigma``, the total variance of per-sample gradients in the population."""
-        return max(0.0, self.mean_squared_norm - self.squared_mean)
-
-
-@dataclass(frozen=True)
-class GradientMoments:
-    """Moments of all samples and, where wrong labels are known, of the two populations.
-
-    ``clean`` and ``wrong`` are None where unknown or empty; ``inner_product_cw`` is ``g_c . g_w`` (NaN then).
-    """
-
-    everything: PopulationMoments
-    clean: PopulationMoments | None
-    wrong: PopulationMoments | None
-    inner_product_cw: float
-    fraction: float
-
-    @property
-    def squared_gap(self) -> float:
-        """``|g_c - g_w|^2``; NaN unless both populations are there."""
-        if self.clean is None or self.wrong is None:
-            return float("nan")
-        return max(0.0, self.clean.squared_mean + self.wrong.squared_mean - 2 * self.inner_product_cw)
-
-
 def gradient_moments(
     backend: GradientSource, wrong: np.ndarray | None = None, workers: Workers | None = None
 ) -> GradientMoments:
@@ -139,7 +85,7 @@ def gradient_moments(
     """
     # One population after the other: a chunk of both would need its samples weighted twice, at twice the cost.
     groups = [np.arange(backend.n_samples)] if wrong is None else [np.flatnonzero(~wrong), np.flatnonzero(wrong)]
-    with still(backend):
+    with frozen_weights(backend):
         sums = _merged_over(workers, sum_gradients(backend, groups))
         projected = _merged_over(workers, sum_projections(backend, groups, sums))
     populations = _populations(sums, projected)

@@ -3,18 +3,10 @@
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from sgdphases.estimators.ensemble.moments import GradientMoments, PopulationMoments
+from sgdphases.estimators.ensemble.checks import check_ensemble
 from sgdphases.estimators.errors import UsageError
-from sgdphases.theory.ensemble import (
-    cosine,
-    mixture_variance,
-    ratio,
-    split_activity,
-    stratified_variance,
-    variance_factor,
-)
+from sgdphases.theory.order_parameters import GradientMoments, closed_form
 
-ENSEMBLES = ("plain", "stratified")
 NAN = float("nan")
 
 
@@ -148,85 +140,7 @@ def from_moments(
     UsageError
         If no such ensemble exists for these samples.
     """
-    check_ensemble(
-        moments.everything.count, batch_size, replacement, ensemble, known=moments.fraction == moments.fraction
-    )
-    whole, clean, wrong, rho = moments.everything, moments.clean, moments.wrong, moments.fraction
-    factor_c = _factor(clean, (1 - rho) * batch_size, replacement)
-    factor_w = _factor(wrong, rho * batch_size, replacement)
-    if ensemble == "plain":
-        factor = variance_factor(whole.count, batch_size, replacement=replacement)
-        variance, along = factor * _plain_variance(moments), factor * whole.variance_on_mean
-    else:
-        variance = _strata(moments, "gradient_variance", factor_c, factor_w)
-        along = _strata(moments, "variance_on_mean", factor_c, factor_w)
-    split = split_activity(whole.squared_mean, variance, along)
-    found = dict(
-        noise_fraction=rho,
-        loss=whole.loss,
-        train_error=whole.error,
-        directed_activity=whole.squared_mean,
-        **split._asdict(),
-        mean_projection=ratio(whole.mean_on_mean, whole.squared_mean),
-        gradient_variance=_plain_variance(moments),
-        gradient_noise_scale=ratio(_plain_variance(moments), whole.squared_mean),
-        aligned_fraction=ratio(whole.squared_mean, split.activity),
-    )
-    for suffix, part, share, factor in (("c", clean, 1 - rho, factor_c), ("w", wrong, rho, factor_w)):
-        if part is not None:
-            found |= _population_scalars(suffix, part, share, factor)
-    if clean is not None and wrong is not None:
-        inner = moments.inner_product_cw
-        on_c = (1 - rho) * clean.squared_mean + rho * inner
-        on_w = (1 - rho) * inner + rho * wrong.squared_mean
-        found["alignment_cw"] = cosine(inner, clean.squared_mean, wrong.squared_mean)
-        found["alignment_ac"] = cosine(on_c, whole.squared_mean, clean.squared_mean)
-        found["alignment_aw"] = cosine(on_w, whole.squared_mean, wrong.squared_mean)
-    return OrderParameters(int(batch_size), bool(replacement), ensemble, moments, **found)
-
-
-def check_ensemble(n_samples: int, batch_size: int, replacement: bool, ensemble: str, known: bool) -> None:
-    """Raise a UsageError where no such ensemble of minibatches exists."""
-    if ensemble not in ENSEMBLES:
-        raise UsageError(f"ensemble = {ensemble!r}: choose one of {', '.join(ENSEMBLES)}.")
-    if ensemble == "stratified" and not known:
-        raise UsageError("ensemble = 'stratified' needs to know which labels are wrong: give the mask `wrong`.")
-    if batch_size != batch_size or int(batch_size) != batch_size or batch_size < 1:
-        raise UsageError(f"batch_size = {batch_size}: give a whole number of samples, at least 1.")
-    if not replacement and batch_size > n_samples:
-        raise UsageError(
-            f"batch_size = {batch_size} exceeds the {n_samples} samples: choose at most {n_samples}, "
-            f"or draw with replacement."
-        )
-
-
-def _factor(part: PopulationMoments | None, batch_size: float, replacement: bool) -> float:
-    return 0.0 if part is None else variance_factor(part.count, batch_size, replacement=replacement)
-
-
-def _strata(moments: GradientMoments, name: str, factor_c: float, factor_w: float) -> float:
-    clean = 0.0 if moments.clean is None else factor_c * getattr(moments.clean, name)
-    wrong = 0.0 if moments.wrong is None else factor_w * getattr(moments.wrong, name)
-    return stratified_variance(moments.fraction, clean, wrong)
-
-
-def _plain_variance(moments: GradientMoments) -> float:
-    """Tr Sigma; from the populations where they are known, which keeps small differences."""
-    if moments.clean is None or moments.wrong is None:
-        return moments.everything.gradient_variance
-    return mixture_variance(
-        moments.fraction, moments.clean.gradient_variance, moments.wrong.gradient_variance, moments.squared_gap
-    )
-
-
-def _population_scalars(suffix: str, part: PopulationMoments, share: float, factor: float) -> dict[str, float]:
-    split = split_activity(part.squared_mean, factor * part.gradient_variance, factor * part.variance_on_own)
-    values = {
-        "loss": part.loss,
-        "error": part.error,
-        "activity": split.activity,
-        "directed_activity": share**2 * part.squared_mean,
-        "total_variance": split.total_variance,
-        "projection_variance": split.projection_variance,
-    }
-    return {f"{name}_{suffix}": value for name, value in values.items()}
+    known = moments.fraction == moments.fraction
+    check_ensemble(moments.everything.count, batch_size, replacement, ensemble, known=known)
+    scalars = closed_form(moments, batch_size, replacement=replacement, stratified=ensemble == "stratified")
+    return OrderParameters(int(batch_size), bool(replacement), ensemble, moments, **scalars)

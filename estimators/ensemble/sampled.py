@@ -9,8 +9,8 @@ import numpy as np
 
 from sgdphases.estimators.backend import Backend, chunks
 from sgdphases.estimators.ensemble.alignment import MIN_BATCHES, mean_cosine
-from sgdphases.estimators.ensemble.exact import check_mask
-from sgdphases.estimators.ensemble.order_parameters import OrderParameters, check_ensemble
+from sgdphases.estimators.ensemble.checks import check_ensemble, check_mask
+from sgdphases.estimators.ensemble.order_parameters import OrderParameters
 from sgdphases.estimators.errors import UsageError
 from sgdphases.theory.ensemble import cosine, ratio, split_activity, variance_factor
 

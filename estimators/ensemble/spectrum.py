@@ -1,12 +1,13 @@
 """The spectrum of the noise matrix C: how many directions the noise of SGD moves in, and which."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import eigh, eigvalsh
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from sgdphases.estimators.backend import Backend, chunks, still
+from sgdphases.estimators.backend import Backend, chunks, frozen_weights
 from sgdphases.estimators.ensemble.gram import LARGEST, gram_matrix
 from sgdphases.estimators.ensemble.moments import sum_gradients
 from sgdphases.estimators.errors import UsageError
@@ -15,7 +16,8 @@ from sgdphases.theory.spectrum import centred, effective_dimension
 
 METHODS = ("gram", "dense", "lanczos", "sampled")
 FEW_PARAMETERS = 2_000  # whose P x P covariance is formed
-AXES = 256  # coordinate axes projected on at once
+AXES = 256  # coordinate axes projected on at once, to bound memory
+LANCZOS_VALUES = 100  # eigenvalues that Lanczos finds where no number is asked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,45 +99,71 @@ def noise_spectrum(
         For an unknown method, too many samples for it, or a batch size that does not fit.
     """
     indices = np.arange(backend.n_samples) if members is None else np.flatnonzero(members)
-    n = len(indices)
-    chosen = method or _suited(n, backend.n_parameters)
-    if chosen not in METHODS:
+    chosen = method or _suited(len(indices), backend.n_parameters)
+    _check(chosen, len(indices), batch_size, replacement)
+    factor = variance_factor(len(indices), batch_size, replacement=replacement)
+    wanted = _Wanted(backend, indices, factor, n_values, n_directions)
+    rng = np.random.default_rng(0) if rng is None else rng
+    with frozen_weights(backend):
+        if chosen == "lanczos":
+            return _by_lanczos(wanted, rng)
+        if chosen == "dense":
+            return _by_covariance(wanted)
+        if chosen == "gram":
+            return _by_gram(wanted)
+        batches = [rng.choice(indices, size=batch_size, replace=replacement) for _ in range(n_batches)]
+        return _by_minibatches(wanted, batches)
+
+
+class _Wanted(NamedTuple):
+    """What is asked for, whatever the method: samples, the factor kappa, and how many eigenvalues and -vectors."""
+
+    backend: Backend
+    indices: np.ndarray
+    factor: float
+    n_values: int | None
+    n_directions: int
+
+
+def _check(method: str, n: int, batch_size: int, replacement: bool) -> None:
+    if method not in METHODS:
         raise UsageError(f"method = {method!r}: choose one of {', '.join(METHODS)}.")
     if n < 2:
         raise UsageError(f"a spectrum needs at least two samples, not {n}.")
     if not replacement and batch_size > n:
         raise UsageError(f"batch_size = {batch_size} exceeds the {n} samples: choose at most that.")
-    if chosen == "gram" and n > LARGEST:
+    if method == "gram" and n > LARGEST:
         raise UsageError(f"method = 'gram' with {n} samples: its matrix would not fit; use 'lanczos'.")
-    rng = np.random.default_rng(0) if rng is None else rng
-    factor = variance_factor(n, batch_size, replacement=replacement)
-    with still(backend):
-        if chosen == "lanczos":
-            return _by_lanczos(backend, indices, factor, n_values or 100, n_directions, rng)
-        if chosen == "dense":
-            return _by_covariance(backend, indices, factor, n_values, n_directions)
-        if chosen == "gram":
-            rows, combine, limit = factor / n * centred(gram_matrix(backend, indices)), None, n - 1
-        else:
-            batches = [rng.choice(indices, size=batch_size, replace=replacement) for _ in range(n_batches)]
-            drawn = np.stack(
-                [_combination(backend, batch, np.ones((len(batch), 1)) / batch_size)[0] for batch in batches]
-            )
-            combine = drawn - drawn.mean(axis=0)
-            rows, limit = combine @ combine.T / (n_batches - 1), n_batches - 1
-        return _by_matrix(backend, indices, rows, combine, limit, chosen, n_values, n_directions)
 
 
-def _by_matrix(backend, indices, matrix, combine, limit, method, n_values, n_directions) -> NoiseSpectrum:
-    wanted = min(limit, n_values or limit)
-    values, vectors = _leading(matrix, wanted, n_directions)
+def _by_gram(wanted: _Wanted) -> NoiseSpectrum:
+    n = len(wanted.indices)
+    matrix = wanted.factor / n * centred(gram_matrix(wanted.backend, wanted.indices))
+    limit = n - 1
+    values, vectors = _leading(matrix, min(limit, wanted.n_values or limit), wanted.n_directions)
     directions = None
-    if n_directions:
-        kept = vectors.T
-        kept = kept - kept.mean(axis=0)
-        found = _combination(backend, indices, kept) if combine is None else kept.T @ combine
-        directions = found / np.linalg.norm(found, axis=1, keepdims=True)
-    return NoiseSpectrum(values, float(np.trace(matrix)), directions, limit, method)
+    if wanted.n_directions:
+        directions = _normalised(_combination(wanted.backend, wanted.indices, _without_mean(vectors.T)))
+    return NoiseSpectrum(values, float(np.trace(matrix)), directions, limit, "gram")
+
+
+def _by_minibatches(wanted: _Wanted, batches: list[np.ndarray]) -> NoiseSpectrum:
+    """From the covariance of drawn minibatch gradients, by their inner products."""
+    means = [_combination(wanted.backend, batch, np.ones((len(batch), 1)) / len(batch))[0] for batch in batches]
+    drawn = np.stack(means)
+    deviations, limit = drawn - drawn.mean(axis=0), len(batches) - 1
+    matrix = deviations @ deviations.T / limit
+    values, vectors = _leading(matrix, min(limit, wanted.n_values or limit), wanted.n_directions)
+    directions = _normalised(_without_mean(vectors.T).T @ deviations) if wanted.n_directions else None
+    return NoiseSpectrum(values, float(np.trace(matrix)), directions, limit, "sampled")
+
+
+def _without_mean(columns: np.ndarray) -> np.ndarray:
+    return columns - columns.mean(axis=0)
+
+
+def _normalised(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
 def _leading(matrix: np.ndarray, n_values: int, n_vectors: int) -> tuple[np.ndarray, np.ndarray]:
@@ -156,7 +184,8 @@ def _suited(n_samples: int, n_parameters: int) -> str:
     return "gram" if n_samples <= 10_000 else "lanczos"
 
 
-def _by_covariance(backend, indices, factor, n_values, n_directions) -> NoiseSpectrum:
+def _by_covariance(wanted: _Wanted) -> NoiseSpectrum:
+    backend, indices, factor, n_values, n_directions = wanted
     n, p = len(indices), backend.n_parameters
     axes = [np.eye(p)[start : start + AXES] for start in range(0, p, AXES)]
     second, total = np.zeros((p, p)), np.zeros(p)
@@ -171,7 +200,8 @@ def _by_covariance(backend, indices, factor, n_values, n_directions) -> NoiseSpe
     return NoiseSpectrum(values[: n_values or p], float(np.trace(covariance)), directions, limit, "dense")
 
 
-def _by_lanczos(backend, indices, factor, n_values, n_directions, rng) -> NoiseSpectrum:
+def _by_lanczos(wanted: _Wanted, rng: np.random.Generator) -> NoiseSpectrum:
+    backend, indices, factor, n_values, n_directions = wanted
     n, p = len(indices), backend.n_parameters
     sums = sum_gradients(backend, [indices])
     mean = sums.mean
@@ -185,7 +215,7 @@ def _by_lanczos(backend, indices, factor, n_values, n_directions, rng) -> NoiseS
             out += backend.weighted_sums(piece, along)[0]
         return factor * out / n  # the deviations along sum to zero, so the mean drops out
 
-    k = min(n_values, p - 1, n - 1)
+    k = min(n_values or LANCZOS_VALUES, p - 1, n - 1)
     operator = LinearOperator((p, p), matvec=times_noise_matrix, dtype=np.float64)
     values, vectors = eigsh(operator, k=k, which="LA", v0=rng.normal(size=p), tol=1e-6)
     order = np.argsort(values)[::-1]

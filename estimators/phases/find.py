@@ -102,20 +102,20 @@ def find_phases(trajectory: xr.Dataset, *, use_wrong: bool = True) -> Phases:
             return Phases((), {"any phase": "no test error is recorded, which parts I from II"})
         return _two_phases(epoch, train_error, test_error)
     if known:
-        gap = float((evened(epoch, error_w) - evened(epoch, error_c)).max())
+        gap = float((smoothed(epoch, error_w) - smoothed(epoch, error_c)).max())
         if gap < APART * float(error_w[0]):
             reason = "the labels marked as wrong are learnt along with the others"
             return _with_reasons(_two_phases(epoch, train_error, test_error), dict.fromkeys(("II", "III"), reason))
         return _four_phases(epoch, test_error, error_w, known=True)
-    smooth = evened(epoch, test_error)
+    smooth = smoothed(epoch, test_error)
     lowest = int(smooth.argmin())
     rise = smooth[lowest:].max() - smooth[lowest]
-    if evened(epoch, train_error)[lowest] <= DONE * train_error[0] or rise < RISE * (smooth[0] - smooth[lowest]):
+    if smoothed(epoch, train_error)[lowest] <= DONE * train_error[0] or rise < RISE * (smooth[0] - smooth[lowest]):
         return _two_phases(epoch, train_error, test_error)
     return _four_phases(epoch, test_error, train_error, known=False)
 
 
-def evened(epoch: np.ndarray, values: np.ndarray) -> np.ndarray:
+def smoothed(epoch: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Running median over neighbours and all that lie within `DECADES` of the epoch; ends and epoch 0 stay."""
     with np.errstate(divide="ignore"):
         place = np.log10(np.maximum(epoch, 0.0))
@@ -149,25 +149,25 @@ def _two_phases(epoch: np.ndarray, train_error: np.ndarray, test_error: np.ndarr
 
 def _four_phases(epoch: np.ndarray, test_error: np.ndarray, unlearnt: np.ndarray, *, known: bool) -> Phases:
     """``unlearnt``: the error on wrong labels, if ``known``, else that on all, which is theirs once phase I is over."""
-    smooth, end = evened(epoch, test_error), float(epoch[-1])
+    smooth, end = smoothed(epoch, test_error), float(epoch[-1])
     least = int(smooth.argmin())
     first = _crossing(epoch[: least + 1], test_error[: least + 1], smooth[least] + FAST * (smooth[0] - smooth[least]))
     if first is None or smooth[least] >= smooth[0]:
         return Phases((), dict.fromkeys(("I", "II", "III", "IV"), "the test error never falls"))
     resting = int(np.searchsorted(epoch, first.epoch))  # the first checkpoint of phase II
     if known:  # labels drawn from all classes are right by chance in part, and that part is learnt in phase I
-        top = resting + int(evened(epoch, unlearnt)[resting:].argmax())
-        plateau = evened(epoch, unlearnt)[top]
+        top = resting + int(smoothed(epoch, unlearnt)[resting:].argmax())
+        plateau = smoothed(epoch, unlearnt)[top]
     else:
         top = resting
-        plateau = evened(epoch, unlearnt)[least]
+        plateau = smoothed(epoch, unlearnt)[least]
     begun = _crossing(epoch[top:], unlearnt[top:], (1 - BEGUN) * plateau)
     done = _crossing(epoch[top:], unlearnt[top:], DONE * plateau)
     not_reached, starts = {}, {"I": _start(epoch), "II": first}
     whose = "on wrong labels" if known else "on training labels"
     if begun is None:
         not_reached["III"] = f"the error {whose} stays above {1 - BEGUN:.0%} of its plateau"
-    elif known and plateau < EARLY * evened(epoch, unlearnt)[: top + 1].max():
+    elif known and plateau < EARLY * smoothed(epoch, unlearnt)[: top + 1].max():
         not_reached["II"] = "wrong labels are being learnt before the fast fall of the test error is over"
         del starts["II"]
         starts["III"] = first
@@ -196,13 +196,13 @@ def _start(epoch: np.ndarray) -> _Boundary:
 def _lowest(epoch: np.ndarray, test_error: np.ndarray) -> tuple[float, float]:
     if np.isnan(test_error).any():
         return float("nan"), float("nan")
-    smooth = evened(epoch, test_error)
+    smooth = smoothed(epoch, test_error)
     least = int(smooth.argmin())
     return float(epoch[least]), float(smooth[least])
 
 
 def _value_at(epoch: np.ndarray, values: np.ndarray, moment: float) -> float:
-    return float(np.interp(moment, epoch, evened(epoch, values)))
+    return float(np.interp(moment, epoch, smoothed(epoch, values)))
 
 
 def _crossing(epoch: np.ndarray, values: np.ndarray, level: float) -> _Boundary | None:
@@ -211,7 +211,7 @@ def _crossing(epoch: np.ndarray, values: np.ndarray, level: float) -> _Boundary 
     It may as well lie anywhere from the last checkpoint before the single values first reach the level to the first
     after which they stay below.
     """
-    smooth = evened(epoch, values)
+    smooth = smoothed(epoch, values)
     below = np.flatnonzero(smooth <= level)
     if not len(below):
         return None

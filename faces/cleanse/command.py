@@ -69,8 +69,8 @@ def cleanse(
     if options:
         base["dataset_options"] = options
 
-    from sgdphases.estimators.cleansing.consensus import check_known_fraction
     from sgdphases.estimators.cleansing.mixture import SCALES
+    from sgdphases.estimators.cleansing.wrong_labels import check_known_fraction
     from sgdphases.sim.cleansing.data import labelled_data
     from sgdphases.sim.cleansing.folder import CleansingFolder
     from sgdphases.sim.cleansing.sample_losses import enough_epochs

@@ -5,8 +5,9 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sgdphases.estimators.cleansing.consensus import Consensus, WrongLabels, reliability
+from sgdphases.estimators.cleansing.consensus import Consensus
 from sgdphases.estimators.cleansing.mixture import SCALES
+from sgdphases.estimators.cleansing.wrong_labels import WrongLabels, reliability
 from sgdphases.faces.run.figures import ALL, CLEAN, OTHER, SHADES, STYLE, TEST, WRONG
 
 SUSPECTS = 40

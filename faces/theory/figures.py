@@ -14,9 +14,11 @@ from sgdphases.faces.run.figures import ALL, CLEAN, OTHER, STYLE, TEST, WRONG
 from sgdphases.sim.data.datasets.covariance import covariance_spectrum
 from sgdphases.sim.solvable.online_committee import random_committee, simulate_committee
 from sgdphases.theory.clean_priority import balance, end_of_priority
-from sgdphases.theory.committee.flow import CommitteeState, committee_flow
+from sgdphases.theory.committee.flow import committee_flow
+from sgdphases.theory.committee.state import CommitteeState
+from sgdphases.theory.linear.flow import flow
 from sgdphases.theory.linear.limit import flow_limit
-from sgdphases.theory.linear.model import flow, predictions
+from sgdphases.theory.linear.predictions import predictions
 
 COLOURS = (ALL, CLEAN, WRONG, TEST, OTHER, "#E69F00", "#56B4E9")
 

@@ -7,16 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from sgdphases.estimators.backend import Backend
-from sgdphases.estimators.cleansing.consensus import (
-    Consensus,
-    WrongLabels,
-    check_known_fraction,
-    consensus,
-    wrong_labels,
-)
+from sgdphases.estimators.cleansing.consensus import Consensus, consensus
 from sgdphases.estimators.cleansing.mixture import DISBELIEVED
+from sgdphases.estimators.cleansing.wrong_labels import WrongLabels, check_known_fraction, wrong_labels
+from sgdphases.estimators.ensemble.scores import mean_scores
 from sgdphases.estimators.errors import InputError, UsageError
-from sgdphases.estimators.measure import mean_scores
 from sgdphases.sim.cleansing.sample_losses import (
     Watched,
     class_probabilities,

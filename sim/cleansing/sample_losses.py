@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sgdphases.estimators.backend import Backend, backend_class
+from sgdphases.estimators.backend import Backend
+from sgdphases.estimators.backends.registry import backend_class
+from sgdphases.estimators.ensemble.scores import all_scores
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
-from sgdphases.estimators.measure import all_scores
 from sgdphases.sim.data.dataset import Dataset
 from sgdphases.sim.run.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
 from sgdphases.sim.run.schedule import sample_order, steps_per_epoch

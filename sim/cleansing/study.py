@@ -13,10 +13,10 @@ import xarray as xr
 from pydantic import ValidationError
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from sgdphases.estimators.cleansing.consensus import reliability
 from sgdphases.estimators.cleansing.mixture import fit_mixture
+from sgdphases.estimators.cleansing.wrong_labels import reliability
+from sgdphases.estimators.ensemble.scores import all_scores
 from sgdphases.estimators.errors import InputError, UsageError
-from sgdphases.estimators.measure import all_scores
 from sgdphases.sim.cleansing.cleanse import WAYS, Cleansing, cleanse, measure_gain
 from sgdphases.sim.cleansing.sample_losses import probe_steps, revisit, train_to, trainer
 from sgdphases.sim.data.dataset import Dataset

@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader, default_collate
 
 from sgdphases.estimators.backend import to_numpy
 from sgdphases.estimators.backends.torch.backend import TorchBackend
-from sgdphases.estimators.ensemble.exact import check_mask
+from sgdphases.estimators.ensemble.checks import check_mask
+from sgdphases.estimators.ensemble.scores import mean_scores
 from sgdphases.estimators.errors import UsageError
-from sgdphases.estimators.measure import mean_scores, measure_backend
+from sgdphases.estimators.measure import measure_backend
 from sgdphases.sim.run.streams import stream
 from sgdphases.sim.run.trajectory import trajectory_dataset
 from sgdphases.sim.storage.netcdf import write_netcdf

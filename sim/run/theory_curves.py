@@ -18,7 +18,9 @@ from sgdphases.estimators.errors import UsageError
 from sgdphases.sim.data.dataset import Dataset
 from sgdphases.sim.data.label_noise.transitions import transition_matrix
 from sgdphases.sim.run.settings import RunSettings
-from sgdphases.theory.linear.model import descent, predictions, sgd_moments
+from sgdphases.theory.linear.flow import descent
+from sgdphases.theory.linear.predictions import predictions
+from sgdphases.theory.linear.sgd import WeightMoments, sgd_moments
 
 Curves = Callable[[int, OrderParameters], dict[str, float]]
 LINEAR_NAMES = (
@@ -69,15 +71,14 @@ def _linear(settings: RunSettings, data: Dataset, start: np.ndarray, wrong: np.n
     steps = np.unique(marks)
     rank = min(x.shape)
     start = start.astype(np.float64)
+    weights: np.ndarray | WeightMoments
     noisy = settings.batch_size < len(x)  # a full batch without repeats is plain descent
     if noisy and float(steps[-1]) * len(x) * rank**2 <= MOST_OPERATIONS:
-        moments = sgd_moments(x, y, steps, settings.learning_rate, settings.batch_size, start)
-        mean, covariance, basis = moments.mean, moments.covariance, moments.basis
+        weights = sgd_moments(x, y, steps, settings.learning_rate, settings.batch_size, start)
     else:
-        mean, covariance, basis = descent(x, y, steps, settings.learning_rate, start), None, None
+        weights = descent(x, y, steps, settings.learning_rate, start)
     found = predictions(
-        x, y, mean, settings.batch_size, wrong=wrong, covariance=covariance, basis=basis, replacement=False,
-        test=(x_test, y_test),
+        x, y, weights, settings.batch_size, wrong=wrong, replacement=False, test=(x_test, y_test),
     )  # fmt: skip
     rows = {int(step): k for k, step in enumerate(steps)}
     return lambda step, _: {f"{name}_theory": float(found[name][rows[step]]) for name in LINEAR_NAMES}

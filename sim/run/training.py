@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from sgdphases.estimators.backend import Backend, backend_class
+from sgdphases.estimators.backend import Backend
 from sgdphases.estimators.backends.mlp import initial_mlp
+from sgdphases.estimators.backends.registry import backend_class, make_backend
 from sgdphases.estimators.curvature.hessian import check_sharp_directions, leading_curvature
 from sgdphases.estimators.curvature.sharp_floor import sharp_and_floor
 from sgdphases.estimators.ensemble.order_parameters import OrderParameters
+from sgdphases.estimators.ensemble.scores import all_scores, mean_scores
 from sgdphases.estimators.ensemble.spectrum import noise_spectrum
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
-from sgdphases.estimators.measure import all_scores, make_backend, mean_scores, measure_backend
+from sgdphases.estimators.measure import measure_backend
 from sgdphases.sim.data.dataset import Dataset
 from sgdphases.sim.data.datasets.registry import load_dataset
 from sgdphases.sim.data.label_noise.add import add_label_noise, load_labels, load_transition

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sgdphases.estimators.backend import backend_class, backend_names
 from sgdphases.estimators.backends.mlp import MLP
+from sgdphases.estimators.backends.registry import backend_class, backend_names
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.verify import Check, verify
 from sgdphases.sim.run.folder import RunFolder

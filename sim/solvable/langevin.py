@@ -7,8 +7,8 @@ import xarray as xr
 
 from sgdphases.estimators.backend import Backend
 from sgdphases.estimators.curvature.langevin import mean_gradient, noise_draws
+from sgdphases.estimators.ensemble.scores import mean_scores
 from sgdphases.estimators.errors import UsageError
-from sgdphases.estimators.measure import mean_scores
 
 
 def langevin_steps(

@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numba import njit
 
-from sgdphases.theory.committee.flow import CommitteePath, check_online_settings
+from sgdphases.theory.committee.state import CommitteePath, check_online_settings
 
 FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums may be reordered, so that they vectorise
 

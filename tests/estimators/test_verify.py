@@ -5,8 +5,8 @@ import pytest
 from command_line import QUICK, call
 
 import sgdphases
-from sgdphases.estimators.backend import backend_class
 from sgdphases.estimators.backends.numpy_backend import NumpyBackend
+from sgdphases.estimators.backends.registry import backend_class
 from sgdphases.estimators.verify import verify
 
 RNG = np.random.default_rng(0)

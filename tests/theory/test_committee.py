@@ -9,14 +9,9 @@ from hypothesis import strategies as st
 from scipy.special import erf
 
 from sgdphases.sim.solvable.online_committee import random_committee, simulate_committee
-from sgdphases.theory.committee.flow import (
-    CommitteeState,
-    committee_drift,
-    committee_flow,
-    field_averages,
-    fixed_point,
-    generalisation_error,
-)
+from sgdphases.theory.committee.averages import field_averages
+from sgdphases.theory.committee.flow import committee_drift, committee_flow, fixed_point
+from sgdphases.theory.committee.state import CommitteeState, generalisation_error
 
 NODES = {1: 100, 2: 60, 3: 36, 4: 20}  # per dimension; for norms up to 1 the averages are exact to 1e-6
 TIMES = np.linspace(0, 10, 21)

@@ -8,8 +8,9 @@ from scipy.stats import norm
 from threadpoolctl import threadpool_limits
 
 from sgdphases.estimators.ensemble.order_parameters import describe
+from sgdphases.theory.linear.flow import flow
 from sgdphases.theory.linear.limit import NAMES, effective_ridge, flow_limit
-from sgdphases.theory.linear.model import flow, predictions
+from sgdphases.theory.linear.predictions import predictions
 
 LIMITED = ("loss", "loss_c", "loss_w", "test_loss", "directed_activity")
 

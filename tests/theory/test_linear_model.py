@@ -13,7 +13,9 @@ from scipy.linalg import expm
 from scipy.stats import norm
 
 from sgdphases.estimators.ensemble.order_parameters import describe
-from sgdphases.theory.linear.model import descent, flow, mean_square_radius, predictions, sgd_moments
+from sgdphases.theory.linear.flow import descent, flow
+from sgdphases.theory.linear.predictions import predictions
+from sgdphases.theory.linear.sgd import WeightMoments, mean_square_radius, sgd_moments
 
 NUMBERS = st.floats(-2, 2, width=32)  # zero inputs, repeated samples and tiny numbers are all among them
 QUADRATIC = (
@@ -128,7 +130,7 @@ def test_expectations_over_every_run(batch_size, steps):
     options = dict(batch_size=3, wrong=wrong, test=test)
     each = predictions(x, y, runs, **options)
     moments = sgd_moments(x, y, [steps], 0.4, batch_size, start)
-    found = predictions(x, y, moments.mean, covariance=moments.covariance, basis=moments.basis, **options)
+    found = predictions(x, y, moments, **options)
     for name in QUADRATIC:
         assert found[name][0] == pytest.approx(each[name].mean(), rel=1e-10), name
     residual = runs @ x.T - y
@@ -142,9 +144,8 @@ def test_expectations_over_every_run(batch_size, steps):
     along = np.trace((second - outer) @ outer) / 3
     assert found["projection_variance"][0] == pytest.approx(along / directed**2, rel=1e-9)
     assert found["gradient_noise_scale"][0] == pytest.approx(each["gradient_variance"].mean() / directed, rel=1e-9)
-    # The unit matrix as basis is the default.
     full = moments.basis.T @ moments.covariance @ moments.basis
-    again = predictions(x, y, moments.mean, covariance=full, **options)
+    again = predictions(x, y, WeightMoments(moments.mean, full, np.eye(full.shape[-1])), **options)
     np.testing.assert_allclose([again[name][0] for name in found], [found[name][0] for name in found], rtol=1e-9)
 
 
@@ -251,7 +252,7 @@ def worst_deviation(data, batch_size, moments):
     """Largest distance between predicted and simulated means, in standard errors."""
     x, y, wrong, test, recorded = data
     options = dict(batch_size=batch_size, wrong=wrong, test=test)
-    expected = predictions(x, y, moments.mean, covariance=moments.covariance, basis=moments.basis, **options)
+    expected = predictions(x, y, moments, **options)
     worst = 0.0
     for k, runs in enumerate(recorded):
         found = predictions(x, y, runs, **options)
@@ -337,7 +338,7 @@ def test_the_smallest_problems(n, d):
         np.testing.assert_allclose(moments.covariance, 0, atol=1e-15)  # every minibatch is the same
         np.testing.assert_allclose(moments.mean, descent(x, y, [0, 3], 0.1, start))
         assert mean_square_radius(x, 0.1, 1) == pytest.approx((1 - 0.1 * (x @ x.T).item()) ** 2)
-    found = predictions(x, y, moments.mean, 1, covariance=moments.covariance, basis=moments.basis)
+    found = predictions(x, y, moments, 1)
     assert np.isfinite([found["loss"], found["activity"]]).all()
     assert np.isnan([found["noise_fraction"], found["loss_c"], found["alignment_cw"], found["test_loss"]]).all()
 
@@ -348,9 +349,7 @@ def test_zero_inputs_never_move_and_leave_directions_undefined():
     for weights in (flow(x, y, [0, np.inf], [1.0, 2.0]), descent(x, y, [0, 5], 0.1, [1.0, 2.0]), moments.mean):
         np.testing.assert_array_equal(weights, [[1.0, 2.0]] * 2)
     assert mean_square_radius(x, 0.1, 1) == 0
-    found = predictions(
-        x, y, moments.mean, 2, wrong=np.arange(3) < 1, covariance=moments.covariance, basis=moments.basis
-    )
+    found = predictions(x, y, moments, 2, wrong=np.arange(3) < 1)
     np.testing.assert_allclose(found["loss"], 14 / 6)
     assert not found["activity"].any()
     undefined = ("projection_variance", "gradient_noise_scale", "alignment_cw", "alignment_ac", "alignment_aw")
@@ -379,13 +378,14 @@ def test_records_cannot_be_changed_and_no_times_give_no_rows():
     x, y, _ = random_problem()
     moments = sgd_moments(x, y, [], 0.1, 1)
     assert moments.mean.shape == (0, 3) and flow(x, y, []).shape == (0, 3)
-    found = predictions(x, y, moments.mean, 1, covariance=moments.covariance, basis=moments.basis, wrong=y > 0)
+    found = predictions(x, y, moments, 1, wrong=y > 0)
     assert all(values.shape == (0,) for values in found.values())
     with pytest.raises(dataclasses.FrozenInstanceError):
         moments.mean = 0
 
 
 X, Y, W = random_problem()
+NANS = np.full((3, 3), np.nan)
 
 
 @pytest.mark.parametrize(
@@ -414,9 +414,9 @@ X, Y, W = random_problem()
         (lambda: predictions(X, Y, [W], 6, replacement=False), "batch_size = 6 exceeds"),
         (lambda: predictions(X, Y, [W], 1, wrong=[1, 0, 0, 0, 0]), "wrong has shape .* type int64: give"),
         (lambda: predictions(X, Y, [W], 1, wrong=[True]), r"wrong has shape \(1,\)"),
-        (lambda: predictions(X, Y, [W], 1, covariance=np.eye(3)), r"covariance has shape \(3, 3\)"),
-        (lambda: predictions(X, Y, [W], 1, covariance=[np.eye(2)], basis=np.eye(2)), r"basis \(2, 2\)"),
-        (lambda: predictions(X, Y, [W], 1, covariance=[np.nan * np.eye(3)]), "covariance has shape .* give finite"),
+        (lambda: predictions(X, Y, WeightMoments([W], np.eye(3), np.eye(3)), 1), r"covariance has shape \(3, 3\)"),
+        (lambda: predictions(X, Y, WeightMoments([W], [np.eye(2)], np.eye(2)), 1), r"basis \(2, 2\)"),
+        (lambda: predictions(X, Y, WeightMoments([W], [NANS], np.eye(3)), 1), "covariance has shape .* give finite"),
         (lambda: predictions(X, Y, [W], 1, test=(X[:, :2], Y)), r"x_test has shape \(5, 2\): .* 3 columns"),
         (lambda: predictions(X, Y, [W], 1, test=(X, Y[:1])), r"y_test has shape \(1,\)"),
     ],

@@ -24,54 +24,16 @@ import numpy as np
 from scipy.integrate import solve_ivp
 from scipy.optimize import root
 
-RUNAWAY = 1e4  # squared norm of a unit; some digits more and the averages cancel down to rounding
-
-
-@dataclass(frozen=True, eq=False)
-class CommitteeState:
-    """The order parameters of a student and its teacher.
-
-    Attributes
-    ----------
-    student : ndarray, shape (K, K)
-        Q, products of students.
-    overlap : ndarray, shape (K, M)
-        R, products of students and teachers.
-    teacher : ndarray, shape (M, M)
-        T, products of teachers.
-    """
-
-    student: np.ndarray
-    overlap: np.ndarray
-    teacher: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class CommitteePath:
-    """Order parameters over time.
-
-    Attributes
-    ----------
-    times : ndarray, shape (t,)
-        tau, in steps per input dimension.
-    student : ndarray, shape (t, K, K)
-    overlap : ndarray, shape (t, K, M)
-    teacher : ndarray, shape (M, M)
-    """
-
-    times: np.ndarray
-    student: np.ndarray
-    overlap: np.ndarray
-    teacher: np.ndarray
-
-    @property
-    def generalisation_errors(self) -> np.ndarray:
-        """Shape (t,), as of `generalisation_error`."""
-        return _error(_joint(self.student, self.overlap, self.teacher), len(self.teacher))
-
-    def state(self, index: int) -> CommitteeState:
-        """The state at ``times[index]``."""
-        return CommitteeState(self.student[index], self.overlap[index], self.teacher)
+from sgdphases.theory.committee.averages import field_averages
+from sgdphases.theory.committee.state import (
+    RUNAWAY,
+    CommitteePath,
+    CommitteeState,
+    check_online_settings,
+    checked_covariance,
+    error_signs,
+    joint_covariance,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,71 +54,6 @@ class CommitteeFixedPoint:
     def stable(self) -> bool:
         """Whether every small deviation dies out. A growth rate within 1e-6 of zero is too near to call."""
         return self.growth_rate < 0
-
-
-@dataclass(frozen=True, eq=False)
-class FieldAverages:
-    """Averages over N Gaussian fields ``u``; slopes ``g'(u_i)`` only of the first K (Saad & Solla 1995, appendix).
-
-    Attributes
-    ----------
-    product : ndarray, shape (N, N)
-        ``E[g(u_a) g(u_b)]``
-    slopes : ndarray, shape (K, K)
-        ``E[g'(u_i) g'(u_k)]``
-    slope_field_product : ndarray, shape (K, N, N)
-        ``E[g'(u_i) u_a g(u_b)]``
-    slopes_product : ndarray, shape (K, K, N, N)
-        ``E[g'(u_i) g'(u_k) g(u_a) g(u_b)]``
-    """
-
-    product: np.ndarray
-    slopes: np.ndarray
-    slope_field_product: np.ndarray
-    slopes_product: np.ndarray
-
-
-def field_averages(covariance: np.ndarray, n_students: int) -> FieldAverages:
-    """Averages of ``g(u) = erf(u / sqrt(2))`` and its slope over Gaussian fields of mean 0.
-
-    Parameters
-    ----------
-    covariance : ndarray, shape (N, N)
-        Of the fields, the K students' first.
-    n_students : int
-        K
-    """
-    c, k = covariance, n_students
-    one_plus = 1 + c.diagonal()
-    own, to_all = one_plus[:k], c[:k]
-
-    # Axes (i, a, b): i the unit with the slope.
-    l3 = own[:, None] * one_plus - to_all**2
-    slope_field_product = c * own[:, None, None] - to_all[:, :, None] * to_all[:, None, :]
-    slope_field_product = 2 / np.pi * slope_field_product / (own[:, None] * np.sqrt(l3))[:, None, :]
-
-    # Axes (i, k, a, b): i and k the units with slopes.
-    both = np.outer(own, own) - c[:k, :k] ** 2
-    cross = c[:k, :k, None, None]
-    l4, own1, own2 = both[:, :, None, None], own[:, None, None, None], own[None, :, None, None]
-    c13, c14 = to_all[:, None, :, None], to_all[:, None, None, :]
-    c23, c24 = to_all[None, :, :, None], to_all[None, :, None, :]
-    l0 = l4 * c - c23 * c24 * own1 - c13 * c14 * own2 + cross * (c13 * c24 + c14 * c23)
-    l1 = l4 * one_plus[:, None] - c23**2 * own1 - c13**2 * own2 + 2 * cross * c13 * c23
-    l2 = np.swapaxes(l1, 2, 3)
-    slopes_product = 4 / np.pi**2 * np.arcsin(l0 / np.sqrt(l1 * l2)) / np.sqrt(l4)
-    return FieldAverages(_product(c), 2 / np.pi / np.sqrt(both), slope_field_product, slopes_product)
-
-
-def generalisation_error(state: CommitteeState) -> float:
-    """Half the mean squared difference of student and noiseless teacher on a new input.
-
-    Raises
-    ------
-    ValueError
-        If the state is none: wrong shapes, no covariance, or units of a squared norm above 1e4.
-    """
-    return float(_error(_checked(state), len(state.teacher)))
 
 
 def committee_drift(
@@ -183,7 +80,7 @@ def committee_drift(
         If a number is out of range, or the state is none.
     """
     check_online_settings(learning_rate, noise_variance)
-    return _drift(_checked(state), len(state.teacher), learning_rate, noise_variance)
+    return _drift(checked_covariance(state), len(state.teacher), learning_rate, noise_variance)
 
 
 def committee_flow(
@@ -212,7 +109,7 @@ def committee_flow(
         If a student's squared norm grows past 1e4, or the integration breaks down.
     """
     check_online_settings(learning_rate, noise_variance, times)
-    _checked(state)
+    checked_covariance(state)
     k, m = np.shape(state.overlap)
 
     def room(_: float, entries: np.ndarray) -> float:
@@ -256,7 +153,7 @@ def fixed_point(state: CommitteeState, learning_rate: float, noise_variance: flo
         If the search does not converge, or ends where no students can be: Q, R and T are no covariance.
     """
     check_online_settings(learning_rate, noise_variance)
-    _checked(state)
+    checked_covariance(state)
     rate = _rate(state, learning_rate, noise_variance)
     with np.errstate(all="ignore"):  # a trial step may leave the covariances; what it ends at is checked below
         found = root(lambda entries: rate(0.0, entries), _packed(state.student, state.overlap), tol=1e-10)
@@ -267,7 +164,7 @@ def fixed_point(state: CommitteeState, learning_rate: float, noise_variance: flo
     student, overlap = _unpacked(found.x, *np.shape(state.overlap))
     reached = CommitteeState(student, overlap, np.array(state.teacher, dtype=np.float64))
     try:
-        _checked(reached)
+        checked_covariance(reached)
     except ValueError as error:
         raise RuntimeError(f"the root found is no fixed point of students ({error}): {start}") from error
     steps = 1e-5 * np.eye(len(found.x))
@@ -275,81 +172,10 @@ def fixed_point(state: CommitteeState, learning_rate: float, noise_variance: flo
     return CommitteeFixedPoint(reached, float(np.linalg.eigvals(np.array(jacobian)).real.max()))
 
 
-def check_online_settings(learning_rate: float, noise_variance: float, times: np.ndarray | None = None) -> None:
-    """Refuse settings with which no online run is possible.
-
-    Raises
-    ------
-    ValueError
-        If the learning rate or the noise variance is out of range, or the times do not increase from 0 or later.
-    """
-    if not 0 < learning_rate <= 1e6:
-        raise ValueError(f"learning_rate = {learning_rate}: choose one above 0, of order one (at most 1e6).")
-    if not 0 <= noise_variance <= 1e6:
-        raise ValueError(f"noise_variance = {noise_variance}: choose 0, for no noise, or one above it (at most 1e6).")
-    if times is None:
-        return
-    asked = np.asarray(times, dtype=np.float64)
-    if asked.ndim != 1 or not asked.size:
-        raise ValueError(f"times has the shape {asked.shape}: give a list of one time or more.")
-    if not (np.isfinite(asked).all() and asked[0] >= 0 and (np.diff(asked) > 0).all()):
-        raise ValueError(f"times = {asked}: give finite ones, each later than the one before, none before 0.")
-
-
-def _checked(state: CommitteeState) -> np.ndarray:
-    """The covariance of all fields, shape (K+M, K+M), students first."""
-    student, overlap, teacher = (
-        np.asarray(entries, dtype=np.float64) for entries in (state.student, state.overlap, state.teacher)
-    )
-    squares = tuple((n, n) for n in overlap.shape)
-    if overlap.ndim != 2 or not overlap.size or (student.shape, teacher.shape) != squares:
-        raise ValueError(
-            f"the state has student {student.shape}, overlap {overlap.shape} and teacher {teacher.shape}: "
-            f"give the shapes (K, K), (K, M) and (M, M), K and M at least 1."
-        )
-    joint = _joint(student, overlap, teacher)
-    if not np.isfinite(joint).all() or not np.allclose(joint, joint.T, rtol=1e-8, atol=1e-10):
-        raise ValueError(f"the state is not finite or not symmetric: {joint.tolist()}; mend student and teacher.")
-    if joint.diagonal().max() > RUNAWAY:
-        raise ValueError(
-            f"a unit has the squared norm {joint.diagonal().max():.3g}, above {RUNAWAY:g}: give weights on the scale "
-            f"where the fields of unit-variance inputs are of order one."
-        )
-    eigenvalues = np.linalg.eigvalsh(joint)
-    if eigenvalues[0] < -1e-7 * max(1.0, eigenvalues[-1]):
-        raise ValueError(
-            f"the joint covariance of students and teachers has the eigenvalue {eigenvalues[0]:.3g}: no such units "
-            f"exist; lower the overlap or raise student and teacher until none is negative."
-        )
-    return joint
-
-
-def _joint(student: np.ndarray, overlap: np.ndarray, teacher: np.ndarray) -> np.ndarray:
-    """Shape (..., K+M, K+M), from (..., K, K), (..., K, M) and (M, M)."""
-    teachers = np.broadcast_to(teacher, (*overlap.shape[:-2], *teacher.shape))
-    upper = np.concatenate([student, overlap], axis=-1)
-    return np.concatenate([upper, np.concatenate([np.swapaxes(overlap, -1, -2), teachers], axis=-1)], axis=-2)
-
-
-def _signs(n_units: int, n_teachers: int) -> np.ndarray:
-    """What each unit counts in label minus output, shape (K+M,)."""
-    return np.where(np.arange(n_units) < n_units - n_teachers, -1.0, 1.0)
-
-
-def _product(c: np.ndarray) -> np.ndarray:
-    spread = np.sqrt(1 + np.diagonal(c, axis1=-2, axis2=-1))
-    return 2 / np.pi * np.arcsin(c / (spread[..., :, None] * spread[..., None, :]))
-
-
-def _error(joint: np.ndarray, n_teachers: int) -> np.ndarray:
-    signs = _signs(joint.shape[-1], n_teachers)
-    return 0.5 * signs @ _product(joint) @ signs
-
-
 def _drift(
     joint: np.ndarray, n_teachers: int, learning_rate: float, noise_variance: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    k, signs = len(joint) - n_teachers, _signs(len(joint), n_teachers)
+    k, signs = len(joint) - n_teachers, error_signs(len(joint), n_teachers)
     averages = field_averages(joint, k)
     pull = averages.slope_field_product @ signs
     squared = averages.slopes_product @ signs @ signs + noise_variance * averages.slopes
@@ -378,7 +204,7 @@ def _rate(
     k, m = np.shape(state.overlap)
 
     def rate(_: float, entries: np.ndarray) -> np.ndarray:
-        joint = _joint(*_unpacked(entries, k, m), teacher)
+        joint = joint_covariance(*_unpacked(entries, k, m), teacher)
         return _packed(*_drift(joint, m, learning_rate, noise_variance))
 
     return rate

@@ -236,7 +236,7 @@ class TorchBackend:
             return losses, outputs, targets.argmax(dim=1) if self.loss == "cross-entropy" else targets
 
     @contextmanager
-    def still(self) -> Iterator[None]:
+    def frozen_weights(self) -> Iterator[None]:
         """A stretch in which the weights do not change, so that factors may be kept."""
         self._kept = {} if self._keep else None
         try:

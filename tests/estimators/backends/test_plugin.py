@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import sgdphases
-from sgdphases.estimators.backend import Backend, backend_class, backend_names
+from sgdphases.estimators.backend import Backend
 from sgdphases.estimators.backends.numpy_backend import NumpyBackend
+from sgdphases.estimators.backends.registry import backend_class, backend_names
 
 PAGE = (Path(__file__).parents[3] / "docs" / "backends.md").read_text(encoding="utf-8")
 PROGRAM = [sys.executable, "-c", "from sgdphases.cli import main; main()"]

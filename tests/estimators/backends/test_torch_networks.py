@@ -11,8 +11,9 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 import sgdphases
-from sgdphases.estimators.backend import backend_class, to_numpy
+from sgdphases.estimators.backend import to_numpy
 from sgdphases.estimators.backends.numpy_backend import NumpyBackend
+from sgdphases.estimators.backends.registry import backend_class
 from sgdphases.estimators.backends.torch.backend import TorchBackend
 from sgdphases.estimators.errors import UsageError
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from sgdphases.estimators.backends.mlp import initial_mlp
 from sgdphases.estimators.backends.numpy_backend import NumpyBackend
 from sgdphases.estimators.curvature.langevin import noise_draws, step_prediction
+from sgdphases.estimators.ensemble.scores import mean_scores
 from sgdphases.estimators.errors import UsageError
-from sgdphases.estimators.measure import mean_scores
 from sgdphases.sim.solvable.langevin import langevin_steps, sgd_and_langevin
 from sgdphases.theory.ensemble import variance_factor
 from sgdphases.theory.langevin import (

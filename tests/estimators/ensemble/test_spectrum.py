@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from oracle import TableBackend, plain_ensemble
 
 import sgdphases
-from sgdphases.estimators.backend import backend_class
 from sgdphases.estimators.backends.numpy_backend import NumpyBackend
+from sgdphases.estimators.backends.registry import backend_class
 from sgdphases.estimators.curvature.hessian import leading_curvature
 from sgdphases.estimators.curvature.sharp_floor import GRADIENT_SCALARS, relaxed, sharp_and_floor
 from sgdphases.estimators.ensemble.exact import exact

@@ -10,7 +10,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.utils.estimator_checks import check_estimator
 
 import sgdphases
-from sgdphases.estimators.cleansing.consensus import consensus, wrong_labels
+from sgdphases.estimators.cleansing.consensus import consensus
+from sgdphases.estimators.cleansing.wrong_labels import wrong_labels
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
 from sgdphases.sim.cleansing.cleanse import WAYS, cleanse, cleansing_gain, measure_gain, train_cleansed
 from sgdphases.sim.cleansing.sample_losses import enough_epochs, probe_steps, revisit, trainer, watch

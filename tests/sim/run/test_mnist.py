@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from sgdphases.estimators.backends.mlp import initial_mlp
+from sgdphases.estimators.backends.registry import make_backend
 from sgdphases.estimators.ensemble.spectrum import noise_spectrum
-from sgdphases.estimators.measure import make_backend
 from sgdphases.estimators.phases.find import find_phases
 from sgdphases.sim.run.folder import RunFolder, start_folder
 from sgdphases.sim.run.schedule import sample_order

@@ -5,9 +5,9 @@ import pytest
 from runs import SMALL, finish, start
 
 from sgdphases.estimators.backends.mlp import initial_mlp
+from sgdphases.estimators.backends.registry import make_backend
 from sgdphases.estimators.ensemble.spectrum import noise_spectrum
 from sgdphases.estimators.errors import UsageError
-from sgdphases.estimators.measure import make_backend
 from sgdphases.sim.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sgdphases.sim.run.settings import make_settings, read_settings
 from sgdphases.sim.run.streams import stream

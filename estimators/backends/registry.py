@@ -1,0 +1,69 @@
+"""Backends by name: how one is found, and how one is made around a model and data."""
+
+import sys
+from importlib.metadata import entry_points
+from inspect import signature
+from typing import Any
+
+from sgdphases.estimators.backend import Backend, to_numpy
+from sgdphases.estimators.backends.mlp import MLP
+from sgdphases.estimators.errors import UsageError
+
+GROUP = "sgdphases.backends"
+
+
+def backend_names() -> list[str]:
+    """Names under which backends are registered, in alphabetical order."""
+    return sorted({point.name for point in entry_points(group=GROUP)})
+
+
+def backend_class(name: str) -> Any:
+    """The registered backend of this name: call it with ``(model, x, y, loss=..., dtype=..., device=...)``.
+
+    Raises
+    ------
+    UsageError
+        If no backend of that name is registered, or it needs a package that is not installed.
+    """
+    found = [point for point in entry_points(group=GROUP) if point.name == name]
+    if not found:
+        raise UsageError(f"backend = {name!r}: registered are {', '.join(backend_names()) or 'none'}.")
+    try:
+        return found[0].load()
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"backend = {name!r} needs the package {error.name!r}, which is not installed: "
+            f"pip install {error.name!r}, or choose another of {', '.join(backend_names())}."
+        ) from error
+
+
+def make_backend(
+    model: Any, x: Any, y: Any, *, backend: str | None = None, parameters: Any = None, **options: Any
+) -> Backend:
+    """A registered backend around a model and data; what is None is left to the backend.
+
+    Raises
+    ------
+    UsageError
+        If no such backend is registered, none suits the model, or it does not know an option.
+    InputError
+        If data and model do not fit together.
+    """
+    name = backend or _default_backend(model)
+    given = {**options, **({} if parameters is None else {"parameters": parameters})}
+    chosen = backend_class(name)
+    known = signature(chosen).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        for option in given:
+            if option not in known:
+                raise UsageError(f"{option}: the {name} backend has no such option.")
+    return chosen(model, to_numpy(x), to_numpy(y), **given)
+
+
+def _default_backend(model: Any) -> str:
+    if isinstance(model, MLP):
+        return "numba"
+    torch = sys.modules.get("torch")  # a module of it can only exist once it has been imported
+    if torch is not None and isinstance(model, torch.nn.Module):
+        return "torch"
+    raise UsageError(f"no backend is known for a {type(model).__name__}: name one with backend=...")
