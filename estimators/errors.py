@@ -1,12 +1,12 @@
-"""What goes wrong through the user's input, told so that it can be mended."""
+"""Errors caused by user input; each message names the thing, its value and the remedy."""
 
 
 class InputError(ValueError):
-    """Bad data, labels or weights. The message names the thing, its value and the remedy."""
+    """Bad data, labels or weights."""
 
 
 class UsageError(InputError):
-    """A setting that makes no sense, whatever the data: the command line answers it with exit code 2."""
+    """A setting that is invalid whatever the data. The command line exits with code 2."""
 
 
 class TrainingDiverged(RuntimeError):

@@ -1,4 +1,4 @@
-"""Every identity of the theory, and the agreement of backends, checked at one point in weight space."""
+"""Every identity of the theory, and the agreement of backends, at one point in weight space."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -53,10 +53,10 @@ def verify(
         Around the same model and data; the reference in float64. Weights are as before on return.
     batch_size : int
     wrong : ndarray of bool, shape (N,), or None
-        With both kinds of label present the identities of two populations are checked as well.
+        If both populations are present, their identities are checked as well.
     smooth : bool
         Whether the loss is twice differentiable. Then a step's loss change is checked to second order; in a ReLU
-        network steps cross kinks, whose curvature no Hessian knows.
+        network steps cross kinks, whose curvature is not in the Hessian.
     seed : int
         Of random directions and minibatches.
 
@@ -73,7 +73,7 @@ def verify(
 
 def _identities(backend: Backend, batch_size: int, wrong: np.ndarray | None, rounding: float) -> list[Check]:
     found = exact(backend, batch_size=batch_size, wrong=wrong)
-    gram = gram_matrix(backend)  # the other way to the same numbers: from inner products of samples alone
+    gram = gram_matrix(backend)  # an independent route: inner products of per-sample gradients only
     on_mean, directed = gram.mean(axis=1), float(gram.mean())
     checks = [_equal("⟨λ⟩ = 1", found.mean_projection, 1.0, rounding)]
     if directed > 0:
@@ -175,7 +175,7 @@ def _sampling(backend: Backend, batch_size: int, rng: np.random.Generator) -> Ch
 def _langevin(backend: Backend, batch_size: int, smooth: bool, rng: np.random.Generator) -> list[Check]:
     """Mean, covariance and effect of a step of SGD, over many steps from the same weights (Feng & Tu 2021, eqs 2-5).
 
-    The loss change is checked less its part of first order, ``g . dw``, which is noise: what is left is the curvature.
+    The first-order part of the loss change, ``g . dw``, is noise and is subtracted; the curvature term remains.
     """
     weights, rate = backend.weights, 0.02
     if len(weights) != backend.n_parameters or batch_size == backend.n_samples:

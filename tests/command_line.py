@@ -1,4 +1,4 @@
-"""The command line, called as a person calls it, for several test files."""
+"""The command line, called as a user does, for several test files."""
 
 import subprocess
 import sys

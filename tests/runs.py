@@ -1,4 +1,4 @@
-"""Small runs on disk for several test files: begun, and trained to their end."""
+"""Small runs on disk for several test files: started, and trained to the end."""
 
 from sgdphases.sim.run.folder import RunFolder, start_folder
 from sgdphases.sim.run.settings import make_settings
@@ -32,8 +32,8 @@ def assert_same_bits(one, other):
 def stopped_and_resumed(path, pieces, **changes):
     """A run left after so many pieces of training, and finished by a new process's means."""
     experiment, folder = start(path, **changes)
-    begun = advance(experiment, folder)
+    started = advance(experiment, folder)
     for _ in range(pieces):
-        next(begun)
-    begun.close()
+        next(started)
+    started.close()
     return finish(prepare(folder.read_settings()), folder, folder.read_checkpoint())

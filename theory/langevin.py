@@ -5,8 +5,8 @@ one iteration as the unit of time that is the Langevin equation ``dw = -alpha gr
 
 What is assumed: minibatches drawn independently of one another (reshuffled epochs are not, over times of an epoch and
 longer); for the loss change, a loss that is quadratic over one step; for the stationary covariance, a Hessian and a
-noise matrix that stay the same where the weights wander, and ``alpha < 2 / h_max``. Beyond the edge of stability the
-weights leave the quadratic bowl, and nothing here holds any more.
+noise matrix that are constant over the region the weights visit, and ``alpha < 2 / h_max``. Beyond the edge of
+stability the weights leave the quadratic bowl, and nothing here holds any more.
 """
 
 import numpy as np
@@ -76,7 +76,7 @@ def stationary_covariance(
     curvatures = np.linalg.eigvalsh(h)
     if not curvatures[0] > 0:
         raise ValueError(
-            f"the Hessian's smallest eigenvalue is {curvatures[0]:.3g}: along it the weights diffuse for ever; "
+            f"the Hessian's smallest eigenvalue is {curvatures[0]:.3g}: along it the weights diffuse without bound; "
             "project on directions that curve upwards."
         )
     if not discrete:

@@ -22,16 +22,19 @@ class NumbaBackend(PerceptronBackend):
     """
 
     name, dtypes = "numba", ("float32", "float64")
+    chunk_numbers = CHUNK_NUMBERS
 
     def __init__(
         self, model: MLP, x, y, *, loss: str = "cross-entropy", dtype=None, device: str | None = None, parameters=None
     ):
         super().__init__(model, x, y, loss=loss, dtype=dtype, device=device, parameters=parameters)
         self._sizes = np.array(self.mlp.layer_sizes)
-        self.chunk_size = max(1, CHUNK_NUMBERS // int(self._sizes.sum()))
         chosen = np.zeros(self.mlp.n_parameters)
         chosen[self._measured] = 1
         self._share = np.array([[m.flat[0], b[0]] for m, b in layer_views(self.mlp.layer_sizes, chosen)])
+
+    def numbers_per_sample(self) -> int:
+        return sum(self.mlp.layer_sizes)
 
     def scores(self, indices: np.ndarray) -> Scores:
         values, _, losses = self._forward(indices)
@@ -76,9 +79,9 @@ class NumbaBackend(PerceptronBackend):
 
     def gram(self, indices: np.ndarray, others: np.ndarray) -> np.ndarray:
         own = self._blocks(indices)
-        twins = own if others is indices else self._blocks(others)
+        second = own if others is indices else self._blocks(others)
         total = np.zeros((len(indices), len(others)))
-        for (a, d), (b, e), (matrix, bias) in zip(own, twins, self._share, strict=True):
+        for (a, d), (b, e), (matrix, bias) in zip(own, second, self._share, strict=True):
             total += (matrix * (a @ b.T) + bias) * (d @ e.T)
         return total
 

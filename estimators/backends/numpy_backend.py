@@ -8,17 +8,15 @@ from sgdphases.estimators.backends.mlp import activate, layer_views, slope
 from sgdphases.estimators.backends.perceptron import PerceptronBackend
 from sgdphases.estimators.backends.samples import is_correct
 
-CHUNK_NUMBERS = 2**23  # explicit gradients held at once: 64 MiB
-
 
 class NumpyBackend(PerceptronBackend):
     """Multilayer perceptrons by explicit per-sample gradients, float64; parameters as for `PerceptronBackend`."""
 
     name, dtypes = "numpy", ("float64",)
+    chunk_numbers = 2**23  # explicit gradients: 64 MiB
 
-    @property
-    def chunk_size(self) -> int:
-        return max(1, CHUNK_NUMBERS // self.mlp.n_parameters)
+    def numbers_per_sample(self) -> int:
+        return self.mlp.n_parameters
 
     def scores(self, indices: np.ndarray) -> Scores:
         outputs = self._forward(indices)[-1]

@@ -13,7 +13,8 @@ from sgdphases.estimators.errors import InputError, UsageError
 class PerceptronBackend:
     """A multilayer perceptron on a labelled data set.
 
-    A subclass names itself and its dtypes, gives ``chunk_size``, and answers the rest of the `Backend` protocol.
+    A subclass names itself and its dtypes, says how many numbers it holds at once, and answers the rest of the
+    `Backend` protocol.
 
     Parameters
     ----------
@@ -39,6 +40,7 @@ class PerceptronBackend:
 
     name: ClassVar[str]
     dtypes: ClassVar[tuple[str, ...]]
+    chunk_numbers: ClassVar[int]  # held at once, `numbers_per_sample` of them for each sample of a chunk
 
     def __init__(
         self, model: MLP, x, y, *, loss: str = "cross-entropy", dtype=None, device: str | None = None, parameters=None
@@ -53,7 +55,11 @@ class PerceptronBackend:
         self._flat = np.array(model.weights, dtype=self.dtype)
         self._measured = measured_places(model.layer_sizes, parameters)
         self.n_parameters = len(self._measured)
+        self.chunk_size = max(1, self.chunk_numbers // self.numbers_per_sample())
         self._attach(x, y, loss)
+
+    def numbers_per_sample(self) -> int:
+        raise NotImplementedError
 
     def _attach(self, x, y, loss: str) -> None:
         self.samples = prepare_samples(

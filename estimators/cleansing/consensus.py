@@ -17,7 +17,7 @@ FIRST_EPOCH = 1.0  # before, the order of losses is that in which samples were v
 
 @dataclass(frozen=True, eq=False)
 class Consensus:
-    """What the probes of a run agree on.
+    """What the probes of a run have in common.
 
     Attributes
     ----------
@@ -55,12 +55,13 @@ class Consensus:
 
 
 def consensus(epochs: np.ndarray, sample_loss: np.ndarray) -> Consensus:
-    """The medoid of the probes, the window around it, and how the samples stand there.
+    """The medoid of the probes, the window around it, and each sample's rank and loss there.
 
-    In phase I the order of the losses is that of noise and of the start, in phase III it is a matter of which wrong
-    labels happen to be learnt already. Only that of phase II is shared with both neighbours, so the probe that agrees
-    best with all others on average lies there. Where few labels are wrong the order outlives phase II: those that have
-    been learnt last still have the largest losses. But by then they are believed, so the window ends before.
+    In phase I the order of the losses reflects noise and the initial weights, in phase III which wrong labels happen to
+    be learnt already. Only the order of phase II is shared with both neighbouring phases, so the probe that agrees best
+    with all others on average lies there. Where few labels are wrong the order persists after phase II, because those
+    learnt last keep the largest losses; but by then the network gives them a high probability, so the window ends
+    before.
 
     Parameters
     ----------

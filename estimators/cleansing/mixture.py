@@ -1,4 +1,4 @@
-"""Two populations in one heap of losses: mixtures of two components, and whether there are two at all."""
+"""Mixtures of two components fitted to losses, and whether there are two populations at all."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -10,15 +10,15 @@ from scipy import optimize, special, stats
 
 from sgdphases.estimators.errors import InputError, UsageError
 
-LEAST_LOSS, MOST_LOSS = 1e-7, 50.0  # nats; beyond, float32 knows no more of a probability
+LEAST_LOSS, MOST_LOSS = 1e-7, 50.0  # nats; beyond, float32 cannot resolve the probability
 LEAST_GAIN = 10.0  # BIC by which two components must beat one: "very strong" evidence (Kass & Raftery 1995)
-LEAST_SEPARATION = 2.0  # Ashman's D, from which on two equal heaps of equal width show two tops
+LEAST_SEPARATION = 2.0  # Ashman's D from which two equal components of equal width have two modes
 MOST_FRACTION = 0.9  # 1 - 1/K for ten classes: with more wrong labels, clean ones no longer set the direction
 DISBELIEVED = float(np.log(2))  # mean loss, in nats, of labels the network holds for less likely than not
 LEAST_VALUES = 20
 STEPS, TOLERANCE = 2000, 1e-7  # of the EM iteration
 STARTS = (0.03, 0.2, 0.5, 0.8)  # fractions that EM begins with: the upper part of the values
-NARROWEST = 1e-3  # deviation of a component by the range of the values: below, a heap of ties would be one
+NARROWEST = 1e-3  # least deviation of a component by the range of the values: ties would otherwise form a component
 
 
 def _log_odds(loss: np.ndarray) -> np.ndarray:
@@ -32,10 +32,10 @@ SCALES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "loss": lambda loss: np.asarray(loss, dtype=float),
     "score": lambda score: np.asarray(score, dtype=float),
 }
-"""How losses l, in nats, are laid out before they are fitted: log((1-p)/p) with p = exp(-l) the probability of the
+"""Scale on which losses l, in nats, are fitted: log((1-p)/p) with p = exp(-l) the probability of the
 given label; log l; l itself; any other score as it is. The two Gaussians of log-odds share one variance: in phase II
 both populations have about the same there, and with one the probability of being wrong rises with the loss all the
-way, and a few wrong labels are told from the tail of the right ones."""
+way, and a few wrong labels are distinguished from the tail of the right ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,11 +67,12 @@ class LossMixture:
 
     @property
     def is_two(self) -> bool:
-        """Whether two components are there: else the values are one heap with a long tail.
+        """Whether two components are there: otherwise the values have one mode with a long tail.
 
-        They must be worth their parameters (gain) and apart (separation). But for "score", the upper one's labels must
-        also be disbelieved by the network, for hard samples with right labels form an upper heap, too, but are learnt
-        soon enough; and it must not hold nearly all samples, for then the lower one is but a tail.
+        They must justify their parameters (gain) and be separated (separation). Except for "score", the network must
+        also hold the upper one's labels for less likely than not, because hard samples with right labels form an upper
+        component, too, but are learnt soon; and the upper one must not hold nearly all samples, because then the lower
+        one is only a tail.
         """
         apart = self.gain > LEAST_GAIN and self.separation > LEAST_SEPARATION
         fitting = self.fraction < MOST_FRACTION and self._loss(self.mean_w) > DISBELIEVED
@@ -109,14 +110,14 @@ class LossMixture:
     def wrong_probability(self, losses: np.ndarray) -> np.ndarray:
         """Posterior probability of the upper component, shape (N,); all 0 where there are not two.
 
-        Where the deviations differ it stays, outside the two means, at its value there: the wider component would claim
-        both ends for itself. So it never falls as the loss grows.
+        Where the deviations differ, it is held constant outside the two means, because the wider component dominates
+        both tails. So it never falls as the loss grows.
         """
         losses = np.asarray(losses, dtype=float)
         return self.posterior(losses) if self.is_two else np.zeros(len(losses))
 
     def posterior(self, losses: np.ndarray) -> np.ndarray:
-        """The same whether there are two components or not."""
+        """Posterior of the upper component, whether there are two or not."""
         return self._posterior(SCALES[self.kind](np.asarray(losses, dtype=float)))
 
     def crossing_at(self, loss: float) -> "LossMixture":
@@ -258,7 +259,7 @@ def _fit(values: np.ndarray, kind: str, starts: Sequence[float]) -> LossMixture:
         means = np.array([[part.mean()] for part in parts])
         start = GaussianMixture(2, weights_init=weights, means_init=means, precisions_init=precisions, **options)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # one heap: EM creeps, and the fit is refused anyway
+            warnings.simplefilter("ignore", ConvergenceWarning)  # one mode: EM is slow, and the fit is rejected anyway
             fits.append(start.fit(column))
     best = max(fits, key=lambda fit: fit.lower_bound_)
     deviations = np.sqrt(np.broadcast_to(best.covariances_.ravel(), 2))

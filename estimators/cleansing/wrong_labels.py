@@ -15,7 +15,7 @@ CLEAR_SEPARATION = 4.0  # Ashman's D from which on two components count as noise
 
 @dataclass(frozen=True, eq=False)
 class WrongLabels:
-    """What is known of the labels.
+    """What was found about the labels.
 
     Attributes
     ----------
@@ -30,10 +30,10 @@ class WrongLabels:
     noise_interval : tuple of float
         Interval of it at 95 %, from the Fisher information.
     label_share : float
-        How much of the variance of the log-odds lies between the given labels; NaN where they were not told. Where
-        it is most, the network has learnt some classes and not others, and nothing is said of wrong labels.
-    is_told : bool
-        Whether the share of wrong labels was told, and not found.
+        How much of the variance of the log-odds lies between the given labels; NaN where they were not given. Where
+        most of it does, the network has learnt some classes and not others, and wrong labels cannot be found.
+    is_given : bool
+        Whether the share of wrong labels was given, not estimated.
     """
 
     probability: np.ndarray
@@ -42,16 +42,16 @@ class WrongLabels:
     noise_fraction: float
     noise_interval: tuple[float, float]
     label_share: float
-    is_told: bool = False
+    is_given: bool = False
 
     @property
     def has_noise(self) -> bool:
-        """Whether label noise is seen at all, or told of."""
-        return self.is_told or _is_noise(self.mixture, self.label_share, bool(self.per_class))
+        """Whether label noise is found, or its share was given."""
+        return self.is_given or _is_noise(self.mixture, self.label_share, bool(self.per_class))
 
     @property
     def is_learnt(self) -> bool:
-        """Whether the losses tell of samples, and not only of which classes have been learnt; True where unknown."""
+        """Whether losses differ between samples, not only between learnt and unlearnt classes; True where unknown."""
         return not self.label_share > MOST_LABEL_SHARE
 
     @property
@@ -82,8 +82,8 @@ def wrong_labels(
         Fit one to each label with `LEAST_IN_CLASS` samples at least: for classes that differ in how hard they are, or
         in how many of their labels are wrong. Where one label's losses show no two components, those of all do.
     known_fraction : float in (0, 1), optional
-        The share of wrong labels, where it is known, as from some labels looked at again. Then so many are flagged,
-        those with the highest losses, whether two populations are seen or not. For kind "log-odds".
+        The share of wrong labels, where it is known, for instance from some labels checked again. Then that many are
+        flagged, those with the highest losses, whether two populations are seen or not. For kind "log-odds".
 
     Returns
     -------
@@ -106,12 +106,12 @@ def wrong_labels(
     if known_fraction is not None:
         if not mixture.mean_w > mixture.mean_c:
             raise InputError(
-                f"{len(losses)} samples, fewer than {LEAST_VALUES} or all of the same loss: the most suspect cannot be "
-                "told; give more samples."
+                f"{len(losses)} samples, fewer than {LEAST_VALUES} or all of the same loss: the most suspect cannot "
+                "be found; give more samples."
             )
-        told = mixture.crossing_at(_loss_exceeded_by(losses, known_fraction))
+        weighted = mixture.crossing_at(_loss_exceeded_by(losses, known_fraction))
         interval = (known_fraction, known_fraction)
-        return WrongLabels(told.posterior(losses), told, {}, known_fraction, interval, share, is_told=True)
+        return WrongLabels(weighted.posterior(losses), weighted, {}, known_fraction, interval, share, is_given=True)
     known: dict[int, LossMixture] = {}
     if per_class and _is_noise(mixture, share, per_class):
         known = _of_each_class(losses, np.asarray(labels), kind)
@@ -126,7 +126,7 @@ def wrong_labels(
 
 
 def reliability(wrong: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How often labels are wrong, and how often they were said to be, by tenths of the probability.
+    """Observed share of wrong labels and mean predicted probability, in ten bins of the probability.
 
     Parameters
     ----------
@@ -135,18 +135,18 @@ def reliability(wrong: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray,
 
     Returns
     -------
-    counts, said, found : ndarray, shape (10,)
-        Samples in each tenth, their mean probability, and the share of them that is wrong; NaN where there are none.
+    counts, predicted, observed : ndarray, shape (10,)
+        Samples in each bin, their mean probability, and the share of them that is wrong; NaN for an empty bin.
     """
     place = np.minimum((probability * 10).astype(int), 9)
     counts = np.bincount(place, minlength=10)
     known = np.where(counts > 0, counts, np.nan)
-    said, found = (np.bincount(place, values, minlength=10) / known for values in (probability, wrong))
-    return counts, said, found
+    predicted, observed = (np.bincount(place, values, minlength=10) / known for values in (probability, wrong))
+    return counts, predicted, observed
 
 
 def check_known_fraction(known_fraction: float | None, kind: str, per_class: bool) -> None:
-    """Raise UsageError for a share of wrong labels that is none, or does not go with the rest of `wrong_labels`."""
+    """Raise UsageError for a share outside (0, 1), or one that does not fit the other options of `wrong_labels`."""
     if known_fraction is None:
         return
     if not 0 < known_fraction < 1:
@@ -173,9 +173,9 @@ def _loss_exceeded_by(losses: np.ndarray, fraction: float) -> float:
 
 
 def _is_noise(mixture: LossMixture, label_share: float, per_class: bool) -> bool:
-    """Whether two populations are wrong and right labels: not unlearnt and learnt classes, nor hard and easy ones.
+    """Whether two components are wrong and right labels, rather than unlearnt and learnt, or hard and easy, classes.
 
-    The latter do not matter where each class has a mixture of its own.
+    Hard classes do not matter where each class has a mixture of its own.
     """
     clear = per_class or mixture.separation > CLEAR_SEPARATION or not label_share > HARD_CLASSES
     return mixture.is_two and clear and not label_share > MOST_LABEL_SHARE

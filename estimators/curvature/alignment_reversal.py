@@ -1,4 +1,4 @@
-"""The measured side of the alignment's reversal: what the prediction needs, at weights near the floor of the valley."""
+"""What the prediction of the alignment's reversal needs, measured at weights near the floor of the valley."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ def floor_and_curvature(
 
     The weights need not lie on the floor: a Newton step along each sharp direction, ``-(g . u_l) / h_l``, takes the
     mean gradients of the two populations there, ``g_c - sum_l (g . u_l) / h_l H_c u_l``, without moving the model. On
-    the floor the populations still pull along the sharp directions, but against one another.
+    the floor each population's gradient keeps a part along the sharp directions; the two parts cancel.
 
     Parameters
     ----------

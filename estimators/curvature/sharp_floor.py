@@ -2,7 +2,7 @@
 
 The k leading eigenvectors of the Hessian span the sharp subspace; all else is the floor. Finite steps and noise hold
 the weights above the floor along the sharp directions, where clean and wrong samples pull alike; along the floor their
-gradients may oppose one another all the while. Both parts are ensembles of their own, with every scalar of the whole.
+gradients may oppose one another throughout. Both parts are ensembles of their own, with every scalar of the whole.
 """
 
 from dataclasses import dataclass
@@ -98,7 +98,7 @@ def relaxed(
 ) -> OrderParameters:
     """Exact order parameters after a short full-batch descent; the weights are put back afterwards.
 
-    Small steps let the weights fall onto the valley's floor, which is what the floor parts should agree with.
+    Small steps let the weights relax onto the valley floor; the floor parts should agree with the result.
 
     Parameters
     ----------

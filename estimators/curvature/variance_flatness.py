@@ -1,6 +1,6 @@
-"""The variance-flatness relation: how far SGD spreads along the directions of its motion, and how steep it is there.
+"""The variance-flatness relation: spread of the weights along the directions of their motion, and width of the valley.
 
-In equilibrium a flat direction is one in which the weights wander far. SGD does the opposite (Feng & Tu, PNAS 118,
+In equilibrium the weights spread furthest along flat directions. SGD does the opposite (Feng & Tu, PNAS 118,
 e2015617118, 2021): along the principal directions of the weights' motion in the slow phase of learning the variance
 falls with the flatness, ``sigma_i^2 ~ F_i^(-psi)``.
 """
@@ -16,7 +16,7 @@ from sgdphases.estimators.backend import Backend
 from sgdphases.estimators.ensemble.scores import mean_scores
 from sgdphases.estimators.errors import InputError
 
-FURTHEST = 2.0**40  # of a search for the walls of the valley, in units of the first step
+FURTHEST = 2.0**40  # where the search for the walls of the valley gives up, in units of its first step
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +54,8 @@ def variance_flatness(backend: Backend, path: np.ndarray, numbers: Sequence[int]
     path : ndarray, shape (T, W)
         Weights at T moments of the slow phase.
     numbers : sequence of int
-        Which principal directions of the path to look along, 0 to T - 2. The leading ones are often the slow drift of
-        the whole path, for which the relation is another than for the fluctuations behind them.
+        Which principal directions of the path to measure along, 0 to T - 2. The leading ones are often the slow drift
+        of the whole path, which follows another relation than the fluctuations behind it.
 
     Returns
     -------

@@ -12,17 +12,17 @@ from sgdphases.theory.ensemble import cosine
 def predicted_balance(
     backend: Backend, x: np.ndarray, y: np.ndarray, n_wrong: int, transition: np.ndarray
 ) -> GradientBalance:
-    """Ratio and alignment of the mean gradients of clean and wrong samples, before anything is memorised.
+    """Ratio and alignment of the mean gradients of clean and wrong samples, before any label is memorised.
 
     A wrong sample is like a clean one whose label was redrawn by the transition matrix. So the clean samples, given
-    every other label in turn with its probability, tell the mean and the spread of the wrong samples' gradients at
-    these weights, whatever the network answers. It stops being right when labels are memorised: wrong samples are then
-    answered otherwise than clean ones.
+    every other label in turn with its probability, yield the mean and the variance of the wrong samples' gradients at
+    these weights, for any outputs of the network. The prediction fails once labels are memorised, because the network
+    then answers wrong samples differently from clean ones.
 
     Parameters
     ----------
     backend : Backend
-        The network; its own data are not looked at.
+        The network; its own data are not used.
     x : ndarray, shape (N_c, ...)
         Clean samples.
     y : ndarray of int, shape (N_c,)

@@ -1,11 +1,11 @@
-"""The Gram matrix of per-sample gradients: all minibatches, virtually, without a further backward pass."""
+"""The Gram matrix of per-sample gradients: any minibatch's norm and inner products without a further backward pass."""
 
 import numpy as np
 
 from sgdphases.estimators.backend import Backend, frozen_weights
 from sgdphases.estimators.ensemble.alignment import Alignment, mean_cosine
 
-LARGEST = 20_000  # samples whose Gram matrix (3 GB) is still formed
+LARGEST = 20_000  # samples up to which the Gram matrix is formed: 3.2 GB in float64
 
 
 def gram_matrix(backend: Backend, indices: np.ndarray | None = None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Runs held side by side, phase by phase: which of the paper's signatures they share, and curves on one clock."""
+"""Runs compared phase by phase: which of the paper's signatures they share, and their curves against phase time."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -30,7 +30,7 @@ class Finding:
     ----------
     phase, claim : str
     shown : dict of bool or None
-        By the run's name; None where it cannot be told or the run never reached the phase.
+        By the run's name; None where it cannot be decided or the run never reached the phase.
     agreed : bool or None
         Whether all runs give the same verdict; None where no two differ but one at least gives none.
     """
@@ -167,10 +167,11 @@ def _findings(trajectories: Mapping[str, xr.Dataset], phases: Mapping[str, Phase
         for run, found in phases.items()
     }
     kind = phase_kind(next(iter(phases.values())))
-    keys = sorted(dict.fromkeys(key for told in verdicts.values() for key in told), key=lambda key: kind.index(key[0]))
+    every = dict.fromkeys(key for known in verdicts.values() for key in known)
+    keys = sorted(every, key=lambda key: kind.index(key[0]))
     found = []
     for phase, claim in keys:
-        shown = {run: told.get((phase, claim)) for run, told in verdicts.items()}
+        shown = {run: known.get((phase, claim)) for run, known in verdicts.items()}
         values = set(shown.values())
         agreed = False if {True, False} <= values else None if None in values else True
         found.append(Finding(phase, claim, shown, agreed))

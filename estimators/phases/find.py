@@ -1,8 +1,8 @@
 """The phases of one trajectory.
 
 Phases are defined by what is learnt (errors), never by the sign of an alignment: that is a signature, which may be
-absent while the wrong labels are memorised all the same. With the wrong labels known, their own error tells when they
-are memorised; without, the training error's second fall does, if the test error rises with it.
+absent although the wrong labels are memorised. If the wrong labels are known, their own error shows when they are
+memorised; otherwise the second fall of the training error does, provided the test error rises with it.
 """
 
 from dataclasses import asdict, dataclass
@@ -12,19 +12,19 @@ import numpy as np
 import xarray as xr
 
 FAST = 0.1  # share of the fall of an error that is left when its fast phase counts as over
-BEGUN = 0.1  # share of the wrong labels' error that is gone when they count as being learnt
+ONSET = 0.1  # share of the wrong labels' error that is gone when they count as being learnt
 DONE = 0.05  # share of it that is left when they count as learnt
 APART = 0.25  # how much later than the clean ones wrong labels are learnt: largest gap of the two errors, at least
 EARLY = 0.75  # share of the wrong labels' highest error that is left when phase I ends, unless they are learnt in it
 RISE = 0.05  # share of its fall by which the test error rises again, at least, if wrong labels are memorised
-DECADES = 0.04  # half the width over which single checkpoints are evened out, in decades of the epoch
+DECADES = 0.04  # half the width of the running median over checkpoints, in decades of the epoch
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase: its name and the epochs it spans; ``earliest`` and ``latest`` are where its start may as well lie.
+    """One phase: its name and the epochs it spans; ``earliest`` and ``latest`` bound its start.
 
-    They span the checkpoints between which the single, unsmoothed errors cross back and forth.
+    The bounds span the checkpoints between which the unsmoothed errors cross the threshold back and forth.
     """
 
     name: str
@@ -76,7 +76,7 @@ def find_phases(trajectory: xr.Dataset, *, use_wrong: bool = True) -> Phases:
     for the plateau, and there are wrong labels only if the test error rises again while it falls. Without wrong labels:
     fast learning until 5 % of the first training error are left, and exploration after.
 
-    Single noisy checkpoints are evened out by a running median; boundaries are interpolated in the logarithm of the
+    Single noisy checkpoints are smoothed by a running median; boundaries are interpolated in the logarithm of the
     epoch. Neither the scale of time nor that of the errors matters.
 
     Parameters
@@ -161,18 +161,18 @@ def _four_phases(epoch: np.ndarray, test_error: np.ndarray, unlearnt: np.ndarray
     else:
         top = resting
         plateau = smoothed(epoch, unlearnt)[least]
-    begun = _crossing(epoch[top:], unlearnt[top:], (1 - BEGUN) * plateau)
+    onset = _crossing(epoch[top:], unlearnt[top:], (1 - ONSET) * plateau)
     done = _crossing(epoch[top:], unlearnt[top:], DONE * plateau)
     not_reached, starts = {}, {"I": _start(epoch), "II": first}
     whose = "on wrong labels" if known else "on training labels"
-    if begun is None:
-        not_reached["III"] = f"the error {whose} stays above {1 - BEGUN:.0%} of its plateau"
+    if onset is None:
+        not_reached["III"] = f"the error {whose} stays above {1 - ONSET:.0%} of its plateau"
     elif known and plateau < EARLY * smoothed(epoch, unlearnt)[: top + 1].max():
         not_reached["II"] = "wrong labels are being learnt before the fast fall of the test error is over"
         del starts["II"]
         starts["III"] = first
     else:
-        starts["III"] = begun
+        starts["III"] = onset
     if done is None:
         not_reached["IV"] = f"the error {whose} stays above {DONE:.0%} of its plateau"
     else:
@@ -206,10 +206,10 @@ def _value_at(epoch: np.ndarray, values: np.ndarray, moment: float) -> float:
 
 
 def _crossing(epoch: np.ndarray, values: np.ndarray, level: float) -> _Boundary | None:
-    """Where the values, evened out, first reach ``level`` from above; None if they never do.
+    """Where the smoothed values first reach ``level`` from above; None if they never do.
 
-    It may as well lie anywhere from the last checkpoint before the single values first reach the level to the first
-    after which they stay below.
+    Its bounds are the last checkpoint before the unsmoothed values first reach the level, and the first after which
+    they stay below.
     """
     smooth = smoothed(epoch, values)
     below = np.flatnonzero(smooth <= level)

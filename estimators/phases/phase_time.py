@@ -1,4 +1,4 @@
-"""Phases as a clock: a time in which every run passes its phases at the same moments, and one segmentation for many."""
+"""Phase time: a clock on which all runs pass their phases at the same moments, and one segmentation of many runs."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -29,8 +29,8 @@ def phase_time(epoch: ArrayLike, phases: Phases) -> np.ndarray:
     """Dimensionless time tau, in which phase number k lasts from k to k+1.
 
     Within a phase tau is linear in the logarithm of the epoch, as phases of one run differ tenfold in length. The first
-    phase begins at epoch 0, where the logarithm has no place; there tau is linear in the epoch, which needs no choice
-    of a first epoch and depends on no schedule of checkpoints. A phase that was skipped keeps its number: tau jumps
+    phase begins at epoch 0, where the logarithm diverges; there tau is linear in the epoch, so that it does not
+    depend on a choice of first epoch or on the checkpoints. A phase that was skipped keeps its number: tau jumps
     over it. The last phase found ends where the run does, finished or not.
 
     Parameters
@@ -160,8 +160,8 @@ def _combined(same: list[Phase], start: float, end: float) -> Phase:
 def _why_missing(name: str, found: Sequence[Phases]) -> str:
     number = sum(name in (phase.name for phase in each.found) for each in found)
     reasons = Counter(each.not_reached[name] for each in found if name in each.not_reached)
-    told = [reason for reason, _ in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))]
-    return "; ".join([f"reached in {number} of {len(found)} runs", *told])
+    listed = [reason for reason, _ in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))]
+    return "; ".join([f"reached in {number} of {len(found)} runs", *listed])
 
 
 def _log_quantile(values: Iterable[float], level: float) -> float:

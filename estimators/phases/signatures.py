@@ -1,4 +1,4 @@
-"""What the paper finds in each phase, held against a run (Feng & Tu 2021, figures 1 and 4).
+"""The paper's findings in each phase, compared with a run (Feng & Tu 2021, figures 1 and 4).
 
 Signatures describe phases, they do not define them: R_cw > 0 in phase III, for one, needs a large enough learning rate.
 """
@@ -10,13 +10,13 @@ import xarray as xr
 
 from sgdphases.estimators.phases.find import Phases, phase_medians
 
-FACTOR = 2.0  # from which one activity counts as much larger than another, and up to which as about the same
+FACTOR = 2.0  # ratio from which one activity counts as much larger than another; below it they count as about equal
 Medians = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Signature:
-    """One finding of the paper in one phase, and whether a run shows it; None where that cannot be told."""
+    """One finding of the paper in one phase, and whether a run shows it; None where that cannot be decided."""
 
     phase: str
     claim: str

@@ -61,14 +61,14 @@ def loss_figure(agreed: Consensus, found: WrongLabels, wrong: np.ndarray | None)
                 axes.hist(values[mask], edges.tolist(), weights=weights, histtype="step", color=colour, label=name)
         line = np.linspace(edges[0], edges[-1], 600)
         lower, upper = mixture.densities(line)
-        if found.has_noise and not found.is_told:
+        if found.has_noise and not found.is_given:
             axes.plot(line, lower, "--", color=TEST, label="fitted, right")
             axes.plot(line, upper, "--", color=OTHER, label="fitted, wrong")
         if found.has_noise and np.isfinite(mixture.loss_threshold):
             place = float(SCALES[mixture.kind](np.array([mixture.loss_threshold]))[0])
             name = f"$l_c$ = {mixture.loss_threshold:.2f} nats"
             axes.axvline(place, color=ALL, linestyle=":", linewidth=1.2, label=name)
-        if not found.is_told:
+        if not found.is_given:
             axes.plot(line, lower + upper, color=ALL, linewidth=1, label=f"fit (distance {mixture.distance:.3f})")
         title = "Losses around $t_c$" + ("" if found.has_noise else ": no label noise seen")
         axes.set(title=title, xlabel=SCALE_NAMES[mixture.kind], ylabel="density")

@@ -107,7 +107,7 @@ def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
         found_share = (
             f"{removed} of {n} labels are flagged, those with the highest losses: a share of "
             f"{labels.noise_fraction:.1%} was told."
-            if labels.is_told
+            if labels.is_given
             else f"{removed} of {n} labels are probably wrong. Estimated share of wrong labels: "
             f"{labels.noise_fraction:.1%} ({low:.1%} to {high:.1%})."
         )

@@ -177,8 +177,8 @@ def test_the_flow_follows_the_drift():
     close((onward.student[0], onward.overlap[0]), (path.student[4], path.overlap[4]), atol=1e-6)
     errors = [generalisation_error(path.state(i)) for i in range(5)]
     np.testing.assert_allclose(path.generalisation_errors, errors, rtol=1e-12)
-    still = committee_flow(state, 1.5, 0.2, [0.0])
-    np.testing.assert_allclose(still.overlap, state.overlap[None], rtol=1e-14)
+    fixed = committee_flow(state, 1.5, 0.2, [0.0])
+    np.testing.assert_allclose(fixed.overlap, state.overlap[None], rtol=1e-14)
 
 
 def test_stability_of_the_noiseless_solution_is_exact():

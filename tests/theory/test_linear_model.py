@@ -1,4 +1,4 @@
-"""Linear regression with spoiled targets: closed forms against iteration, enumeration and simulated SGD."""
+"""Linear regression with corrupted targets: closed forms against iteration, enumeration and simulated SGD."""
 
 import dataclasses
 from itertools import product
@@ -34,7 +34,7 @@ def problems(draw, max_samples=5, max_width=6):
 
 
 @st.composite
-def spoiled(draw, **sizes):
+def corrupted(draw, **sizes):
     x, y, w = draw(problems(**sizes))
     return x, y, w, draw(hnp.arrays(np.bool_, len(y)))
 
@@ -149,7 +149,7 @@ def test_expectations_over_every_run(batch_size, steps):
     np.testing.assert_allclose([again[name][0] for name in found], [found[name][0] for name in found], rtol=1e-9)
 
 
-@given(spoiled(max_samples=4), st.integers(1, 4), st.booleans())
+@given(corrupted(max_samples=4), st.integers(1, 4), st.booleans())
 def test_predictions_at_weights_are_the_definitions(case, batch_size, replacement):
     x, y, w, wrong = case
     batch_size = min(batch_size, len(x))

@@ -12,7 +12,7 @@ equations by the order of ``1 / sqrt(d)``, and by more where the flow leaves an 
 units that have not specialised yet.
 
 Too large a learning rate: erf is bounded, so the equations hold and their solution is finite at all times. Beyond the
-threshold (``pi sqrt(5/3) = 4.06`` for K = M = 1 and T = 1) the noiseless solution ``J = B`` is a fixed point still, but
+threshold (``pi sqrt(5/3) = 4.06`` for K = M = 1 and T = 1) the noiseless solution ``J = B`` remains a fixed point, but
 `fixed_point` finds a positive growth rate, and `committee_flow` leaves it for a larger error and longer students. At
 much higher rates Q grows on and on, and `committee_flow` stops with RuntimeError where rounding would tell.
 """

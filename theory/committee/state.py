@@ -101,7 +101,7 @@ def checked_covariance(state: CommitteeState) -> np.ndarray:
         )
     joint = joint_covariance(student, overlap, teacher)
     if not np.isfinite(joint).all() or not np.allclose(joint, joint.T, rtol=1e-8, atol=1e-10):
-        raise ValueError(f"the state is not finite or not symmetric: {joint.tolist()}; mend student and teacher.")
+        raise ValueError(f"the state is not finite or not symmetric: {joint.tolist()}; correct student and teacher.")
     if joint.diagonal().max() > RUNAWAY:
         raise ValueError(
             f"a unit has the squared norm {joint.diagonal().max():.3g}, above {RUNAWAY:g}: give weights on the scale "

@@ -32,7 +32,7 @@ class TorchBackend:
 
     Linear, Conv1d and Conv2d, Embedding, LayerNorm, RMSNorm, GroupNorm, InstanceNorm and frozen BatchNorm have closed
     forms; layers without parameters need none; layers used twice and shared weights are recognised. All other modules
-    go through `torch.func`, with a line in the log. On construction two samples are held against autograd.
+    go through `torch.func`, with a line in the log. On construction two samples are compared with autograd.
 
     Parameters
     ----------
@@ -64,8 +64,8 @@ class TorchBackend:
     Raises
     ------
     UsageError
-        For a setting this backend does not know, a device that is not there, or a model whose samples cannot be told
-        apart.
+        For a setting this backend does not know, a device that is not there, or a model whose samples are
+        coupled.
     InputError
         If data and network do not fit together.
     """
@@ -194,11 +194,11 @@ class TorchBackend:
 
     def gram(self, indices: np.ndarray, others: np.ndarray) -> np.ndarray:
         factors, _, _ = self._factors(indices)
-        twins = factors if others is indices else self._factors(others)[0]
+        second = factors if others is indices else self._factors(others)[0]
         total = self._zeros(len(indices), len(others))
         for parameter, factor in factors.items():
-            if parameter in twins:
-                total += factor.inner(twins[parameter])
+            if parameter in second:
+                total += factor.inner(second[parameter])
         return _numpy(total)
 
     def hessian_products(self, indices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -228,7 +228,7 @@ class TorchBackend:
                     torch._foreach_add_([p for p, _ in moved], [g for _, g in moved], alpha=-learning_rate)
 
     def raw_losses(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Losses, outputs and targets of some samples, as the measurement sees them."""
+        """Losses, outputs and targets of some samples, as the measurement uses them."""
         with torch.no_grad(), self._modes:
             index = self._index(indices)
             losses, outputs = self._losses_of(index)
@@ -237,7 +237,7 @@ class TorchBackend:
 
     @contextmanager
     def frozen_weights(self) -> Iterator[None]:
-        """A stretch in which the weights do not change, so that factors may be kept."""
+        """A context in which the weights do not change, so that factors may be kept."""
         self._kept = {} if self._keep else None
         try:
             yield

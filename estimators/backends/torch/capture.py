@@ -1,6 +1,7 @@
-"""Who answers for which parameter: layers by their rules, all else by the smallest module that `torch.func` can take.
+"""Which module provides the gradients of which parameter: layers by their rules, all else by the smallest module that
+`torch.func` can handle.
 
-Every parameter is first claimed by the modules that own it. The claims are then held against autograd on single
+Every parameter is first claimed by the modules that own it. The claims are then compared with autograd on single
 samples; a parameter whose gradients come out wrong (its weight is used outside its layer, samples do not lie along the
 first axis) is claimed by the enclosing module instead, and so on up to the whole model.
 """
@@ -32,7 +33,7 @@ log = logging.getLogger("sgdphases")
 
 @dataclass
 class Claim:
-    """Parameters a module answers for: measured parameters by their name relative to the module."""
+    """Parameters a module is responsible for: measured parameters by their name relative to the module."""
 
     path: str
     module: nn.Module
@@ -201,7 +202,7 @@ class Capture:
         tolerance = 0.05 if self.coarse else 1e-3
         if float((together - again).abs().max()) > tolerance * scale:
             raise UsageError(
-                "the model gives another loss each time it is asked (random layers): call model.eval() first."
+                "the model gives another loss at each forward pass (random layers): call model.eval() first."
             )
         if gap > tolerance * scale:
             raise UsageError(
@@ -249,7 +250,7 @@ def numbers_held(root: nn.Module, factors: Callable[[], dict[Any, Any]]) -> int:
 
 
 class _Failed(Exception):
-    """A claim that cannot be answered as it stands."""
+    """A claim that cannot be satisfied in its present form."""
 
     def __init__(self, claim: Claim, reason: str):
         super().__init__(reason)

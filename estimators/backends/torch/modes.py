@@ -1,4 +1,4 @@
-"""How BatchNorm and dropout behave while a model is measured, with everything put back afterwards."""
+"""BatchNorm and dropout while a model is measured; everything is restored afterwards."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ DROPOUT = ("off", "mask")
 
 
 class Modes:
-    """A context in which a model stands as it is measured.
+    """A context that puts a model into the modes in which it is measured.
 
     On leaving it train and eval modes, buffers and hooks are what they were. `training` is the same for training steps,
     except that running statistics move.
@@ -57,7 +57,7 @@ class Modes:
         return self._as_chosen(restore_buffers=False, freeze=self._batch_norm == "frozen")
 
     def frozen(self):
-        """With running statistics whatever was chosen: for a look at shapes."""
+        """With running statistics whatever was chosen: for finding output shapes."""
         return self._as_chosen(restore_buffers=True, freeze=True)
 
     @contextmanager

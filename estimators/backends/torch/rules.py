@@ -171,7 +171,7 @@ def floating(output: Any) -> list[torch.Tensor]:
 
 
 def rebuilt(values: Any, tensors: Any) -> Any:
-    """The same nest with other tensors."""
+    """The same nested structure with other tensors."""
     if isinstance(values, torch.Tensor):
         return next(tensors)
     if isinstance(values, dict):

@@ -1,4 +1,4 @@
-"""Mixtures of losses: known ones come back, and one heap is not taken for two."""
+"""Mixtures of losses: known ones come back, and one mode is not taken for two."""
 
 import numpy as np
 import pytest
@@ -94,7 +94,7 @@ def test_hard_samples_that_are_believed_are_no_wrong_labels():
     easy_and_hard = losses_of(np.concatenate([rng.normal(-8, 1, 800), rng.normal(-2, 1, 200)]))
     found = fit_mixture(easy_and_hard)
     assert found.gain > 10 and found.separation > 2 and not found.is_two
-    assert fit_mixture(easy_and_hard + 3).is_two  # the same two heaps where the network disbelieves the upper one
+    assert fit_mixture(easy_and_hard + 3).is_two  # the same two modes where the network disbelieves the upper one
 
 
 @pytest.mark.parametrize("kind", KINDS)

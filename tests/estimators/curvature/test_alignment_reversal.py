@@ -46,11 +46,11 @@ def test_the_prediction_is_what_a_quadratic_valley_does(rate):
         x = x - rate * (curvature * x + np.sqrt(noise) * rng.normal(size=x.shape))
     g_c, g_w = floor_c + x @ pushed_c, floor_w + x @ pushed_w
     simulated = (g_c * g_w).sum(axis=1).mean() / np.sqrt((g_c**2).sum(axis=1).mean() * (g_w**2).sum(axis=1).mean())
-    told = FloorAndCurvature(
+    given_floor = FloorAndCurvature(
         float(floor_c @ floor_w), float(floor_c @ floor_c), float(floor_w @ floor_w), curvature, noise,
         (pushed_c * pushed_w).sum(axis=1), (pushed_c**2).sum(axis=1), (pushed_w**2).sum(axis=1),
     )  # fmt: skip
-    assert predicted_alignment(told, rate) == pytest.approx(simulated, abs=0.03)
+    assert predicted_alignment(given_floor, rate) == pytest.approx(simulated, abs=0.03)
 
 
 def test_the_sign_turns_at_the_turning_rate():

@@ -78,13 +78,13 @@ def test_class_pair_noise_on_a_linear_network(seed):
 
 
 def test_clean_samples_relabelled_foretell_wrong_ones_at_any_weights():
-    """Clean samples have wrong twins with each label they could get, in its frequency: no sampling noise is left."""
+    """Clean samples have wrong copies with each label they could get, in its frequency: no sampling noise is left."""
     rng = np.random.default_rng(0)
     model = MLP((3, 5, 4), "tanh", rng.normal(size=44))
     x, y = rng.normal(size=(20, 3)), rng.integers(0, 4, 20)
     transition = np.array([[0, 0.5, 0.5, 0], [0.25, 0.25, 0.25, 0.25], [0, 0, 0, 1], [0.75, 0.25, 0, 0]])
-    twins = [(i, b) for i in range(20) for b in range(4) for _ in range(round(4 * transition[y[i], b]))]
-    rows, labels = np.array(twins).T
+    copies = [(i, b) for i in range(20) for b in range(4) for _ in range(round(4 * transition[y[i], b]))]
+    rows, labels = np.array(copies).T
     backend = NumpyBackend(model, np.concatenate([x, x[rows]]), np.concatenate([y, labels]))
     found = exact(backend, batch_size=5, wrong=np.arange(100) >= 20).known_moments()
     many = predicted_balance(backend, x, y, 10**12, transition)
@@ -122,11 +122,11 @@ def test_the_start_on_real_and_toy_data(task, kind, request):
         wrong, data = experiment.wrong, experiment.data
         found = exact(experiment.train, batch_size=50, wrong=wrong)
         transition = OTHER if kind == "uniform-other" else ALL
-        told = predicted_balance(
+        predicted = predicted_balance(
             experiment.train, data.x_train[~wrong], data.y_train[~wrong], int(wrong.sum()), transition
         )
         ratio = np.sqrt(found.directed_activity_w / found.directed_activity_c)
-        gaps.append([np.log(ratio / told.ratio), found.alignment_cw - told.alignment_cw])
+        gaps.append([np.log(ratio / predicted.ratio), found.alignment_cw - predicted.alignment_cw])
     gaps = np.array(gaps)
     error = gaps.std(axis=0, ddof=1) / np.sqrt(8)
     assert (np.abs(gaps.mean(axis=0)) < 4.8 * error).all(), (gaps.mean(axis=0), error)

@@ -93,7 +93,7 @@ def test_virtual_minibatches_are_minibatches():
     batches = np.array([table[again.choice(30, 6, replace=False)].mean(axis=0) for _ in range(8)])
     np.testing.assert_allclose(products, batches @ batches.T)
     found = gram_alignment(gram, batch_size=6, n_batches=3000, rng=rng)
-    pairs = plain_ensemble(table[:30], 1)  # the exact R of B = 1 for a second look
+    pairs = plain_ensemble(table[:30], 1)  # the exact R of B = 1 as a cross-check
     unit = pairs / np.linalg.norm(pairs, axis=1, keepdims=True)
     one = gram_alignment(gram, batch_size=1, n_batches=3000, rng=rng)
     assert abs(one.value - (unit.mean(axis=0) ** 2).sum()) < 5 * one.standard_error

@@ -162,8 +162,8 @@ def test_a_skipped_phase_is_not_bridged():
 
 
 def test_28_runs_look_different():
-    looks = {(RUN_COLOURS[k % len(RUN_COLOURS)], RUN_LINES[k % len(RUN_LINES)]) for k in range(28)}
-    assert len(looks) == 28
+    styles = {(RUN_COLOURS[k % len(RUN_COLOURS)], RUN_LINES[k % len(RUN_LINES)]) for k in range(28)}
+    assert len(styles) == 28
 
 
 def test_names_are_as_long_as_they_must_be(tmp_path):
@@ -180,7 +180,7 @@ def test_names_are_as_long_as_they_must_be(tmp_path):
 def test_the_command_writes_a_page_and_replaces_only_its_own(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     one, two = stored(tmp_path / "one <b>", run()), stored(tmp_path / "two", run(third=-0.3))
-    monkeypatch.setattr("sgdphases.faces.page.DOTS_PER_INCH", 30)  # this test looks at files, not at pictures
+    monkeypatch.setattr("sgdphases.faces.page.DOTS_PER_INCH", 30)  # this test reads files, not pictures
     command = typer.Typer()
     command.command()(compare)
     assert CliRunner().invoke(command, [str(one), str(two)]).exit_code == 0
@@ -207,7 +207,7 @@ def test_the_command_writes_a_page_and_replaces_only_its_own(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-    "names, error, told",
+    "names, error, message",
     [
         (["one"], UsageError, "two at least"),
         (["one", "./one"], UsageError, "named twice"),
@@ -215,11 +215,11 @@ def test_the_command_writes_a_page_and_replaces_only_its_own(tmp_path, monkeypat
         (["one", "nowhere"], InputError, "nowhere"),
     ],
 )
-def test_mistakes_are_told_and_nothing_is_written(tmp_path, monkeypatch, names, error, told):
+def test_mistakes_are_reported_and_nothing_is_written(tmp_path, monkeypatch, names, error, message):
     monkeypatch.chdir(tmp_path)
     stored(Path("one"), run())
     stored(Path("quiet"), run(noise=0.0))
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         compare([Path(name) for name in names], Path("comparison"))
     assert not Path("comparison").exists()
 
