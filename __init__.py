@@ -1,40 +1,62 @@
 """sgdphases: measure, predict and use the phases of learning of stochastic gradient descent.
 
-The public face. Everything is loaded when first used, so that importing the package costs nothing.
+The public face: what documentation and other programs import. Everything else may move. Each name is loaded when it is
+first used, so that importing the package costs nothing.
 """
 
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
-_PUBLIC = {
-    "measure": "sgdphases.estimators.measure",
-    "exact": "sgdphases.estimators.ensemble.exact",
-    "OrderParameters": "sgdphases.estimators.ensemble.order_parameters",
-    "MLP": "sgdphases.estimators.backends.mlp",
-    "initial_mlp": "sgdphases.estimators.backends.mlp",
-    "Backend": "sgdphases.estimators.backend",
-    "PhaseMonitor": "sgdphases.sim.monitor.monitor",
-    "WrongLabelFinder": "sgdphases.sim.cleansing.find",
-    "find_wrong_labels": "sgdphases.sim.cleansing.find",
+_HOMES = {
+    # measure a model
+    "estimators.measure": ("measure",),
+    "estimators.ensemble.exact": ("exact",),
+    "estimators.ensemble.order_parameters": ("OrderParameters",),
+    "estimators.ensemble.spectrum": ("noise_spectrum",),
+    "estimators.ensemble.gram": ("gram_alignment", "gram_matrix"),
+    "estimators.curvature.hessian": ("leading_curvature",),
+    "estimators.curvature.sharp_floor": ("relaxed", "sharp_and_floor"),
+    "estimators.curvature.langevin": ("step_prediction",),
+    "estimators.errors": ("InputError", "TrainingDiverged", "UsageError"),
+    # backends
+    "estimators.backend": ("Backend", "SampleGradients", "Scores"),
+    "estimators.backends.mlp": ("MLP", "initial_mlp"),
+    "estimators.backends.numpy_backend": ("NumpyBackend",),
+    "estimators.backends.registry": ("backend_names", "make_backend"),
+    "estimators.backends.samples": ("is_correct", "prepare_samples"),
+    # phases
+    "estimators.phases.find": ("Phase", "Phases", "find_phases"),
+    "estimators.phases.phase_time": ("combine_phases", "epoch_at", "phase_time"),
+    "estimators.phases.signatures": ("signatures",),
+    "estimators.phases.comparison": ("compare",),
+    # data
+    "sim.data.dataset": ("Dataset",),
+    "sim.data.datasets.gaussian_mixture": ("bayes_error",),
+    "sim.data.datasets.registry": ("load_dataset",),
+    "sim.data.label_noise.add": ("add_label_noise",),
+    "sim.data.label_noise.transitions": ("transition_matrix",),
+    # runs and sweeps
+    "sim.settings": ("RunSettings",),
+    "sim.run.presets": ("preset",),
+    "sim.run.run": ("resume", "run"),
+    "sim.run.trajectory": ("read_trajectory",),
+    "sim.sweep.dataset": ("member_trajectory", "read_sweep"),
+    "sim.sweep.run": ("sweep",),
+    "sim.solvable.langevin": ("sgd_and_langevin",),
+    # a training loop of one's own, and wrong labels
+    "sim.monitor.monitor": ("PhaseMonitor",),
+    "sim.cleansing.find": ("find_wrong_labels",),
+    "sim.cleansing.finder": ("WrongLabelFinder",),
 }
-__all__ = [
-    "MLP",
-    "Backend",
-    "OrderParameters",
-    "PhaseMonitor",
-    "WrongLabelFinder",
-    "exact",
-    "find_wrong_labels",
-    "initial_mlp",
-    "measure",
-]
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME)  # type: ignore[reportUnsupportedDunderAll]
 __version__ = version("sgdphases")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
+    if name in _HOME:
+        return getattr(import_module(f"sgdphases.{_HOME[name]}"), name)
     raise AttributeError(f"module 'sgdphases' has no attribute {name!r}")
 
 

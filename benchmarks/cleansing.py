@@ -3,7 +3,7 @@
     python benchmarks/cleansing.py                              # Gaussian mixture and digits
     python benchmarks/cleansing.py --data-dir path/to/folder    # which holds mnist/ and cifar10/: these, too
 
-writes a row for each data set, noise, seed and method as it goes, goes on where it stopped, and prints medians over
+writes a row for each data set, noise, seed and method as it goes, continues where it stopped, and prints medians over
 seeds. Seconds are processor time of one thread, for finding and training together.
 """
 
@@ -121,12 +121,12 @@ def early_stopping(problem: Problem) -> Found:
     return Found(None, None, {"best epoch": best})
 
 
-def ours(problem: Problem, *, told: bool = False) -> Found | None:
+def ours(problem: Problem, *, given: bool = False) -> Found | None:
     samples = (problem.settings, problem.x, problem.y, problem.n_classes)
     share = float(problem.wrong.mean())
-    if told and share == 0:
+    if given and share == 0:
         return None
-    found = cleanse(*samples, known_fraction=share if told else None)
+    found = cleanse(*samples, known_fraction=share if given else None)
     ways = {how: lambda how=how: train_cleansed(*samples, found, how) for how in ("restart", "continue")}
     return Found(~found.keep, found.consensus.loss, ways)
 
@@ -144,7 +144,7 @@ def confident_learning(problem: Problem, epochs: int | None = None) -> Found:
 
 
 def small_loss(problem: Problem) -> Found:
-    """As many of the largest losses after a short training as there are wrong labels, which is told."""
+    """As many of the largest losses after a short training as there are wrong labels, a number that is given."""
     score = all_scores(train(problem, np.ones_like(problem.wrong), SHORT)).loss
     flagged = np.zeros_like(problem.wrong)
     flagged[np.argsort(-score, kind="stable")[: problem.wrong.sum()]] = True
@@ -155,11 +155,11 @@ METHODS: dict[str, Callable[[Problem], Found | None]] = {
     "all labels": lambda problem: Found(None, None, {"end": lambda: train(problem, np.ones_like(problem.wrong))}),
     "right labels only": lambda problem: Found(None, None, {"end": lambda: train(problem, ~problem.wrong)}),
     "sgdphases": ours,
-    "sgdphases, share told": lambda problem: ours(problem, told=True),
+    "sgdphases, share given": lambda problem: ours(problem, given=True),
     "cleanlab, all epochs": confident_learning,
     f"cleanlab, {SHORT} epochs": lambda problem: confident_learning(problem, SHORT),
-    "small loss, share told": small_loss,
-    "early stopping, clean samples told": early_stopping,
+    "small loss, share given": small_loss,
+    "early stopping, clean samples given": early_stopping,
 }
 if find_label_issues is None:
     METHODS = {name: method for name, method in METHODS.items() if not name.startswith("cleanlab")}
@@ -253,7 +253,7 @@ def main() -> None:
         with open(arguments.out, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     done = {tuple(row[key] for key in KEYS) for row in rows}
-    train(make_problem("digits", "none", 0, None), np.arange(100), 1)  # so that nobody's seconds hold compilation
+    train(make_problem("digits", "none", 0, None), np.arange(100), 1)  # so that no method's time includes compilation
     datasets = arguments.datasets or [name for name in DATASETS if arguments.data_dir or name not in ON_DISK]
     for dataset in datasets:
         for seed, noise in ((seed, noise) for seed in arguments.seeds for noise in arguments.noise):

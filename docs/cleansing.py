@@ -2,7 +2,7 @@
 
     python docs/cleansing.py --data-dir path/to/mnist --out studies/cleansing
 
-keeps a file for each noise fraction and seed, goes on where it stopped, and prints the medians. For N = 5,000 it is
+keeps a file for each noise fraction and seed, continues where it stopped, and prints the medians. For N = 5,000 it is
 what `sgdphases reproduce fig6` does; use it for other sizes.
 """
 

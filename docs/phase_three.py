@@ -36,7 +36,7 @@ from sgdphases.theory.alignment_reversal import predicted_alignment, turning_rat
 TABLE = Path(__file__).with_name("phase_three.csv")
 N, N_SHARP, LEVELS, SNAPSHOTS = 1000, 10, (0.7, 0.5, 0.3), 5
 RATES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
-CALM, FEW = 0.005, (0.005, 0.02, 0.1)  # the floor is looked at where steps are small enough to lie on it
+CALM, FEW = 0.005, (0.005, 0.02, 0.1)  # the floor is measured where steps are small enough to lie on it
 FIELDS = (
     "task", "hidden", "activation", "scale", "batch_size", "learning_rate", "seed", "level", "epoch",
     "loss", "train_error",
@@ -175,7 +175,7 @@ MEASURED = (("whole", ALL, "o"), ("sharp", SHARP, "^"), ("floor", FLOOR, "v"), (
 
 
 def panel(axes, rows, title):
-    """All four ways to look, and the prediction."""
+    """All four measurements, and the prediction."""
     for name, colour, marker in MEASURED:
         curve(axes, rows, name, colour, marker)
     predicted(axes, rows)
@@ -207,8 +207,8 @@ def predicted(axes, rows):
     """The dashed curve, mean over seeds, and the band in which the sign should turn, from the smallest steps."""
     calm = [r for r in rows if np.isfinite(r["turning_rate"])]
     calm = [r for r in calm if r["learning_rate"] == min(r["learning_rate"] for r in calm)]
-    told = [np.mean([r[f"predicted_{rate:g}"] for r in calm]) for rate in RATES]
-    axes.plot(RATES, told, "--", color=ALL, linewidth=1.2, label="predicted")
+    predicted = [np.mean([r[f"predicted_{rate:g}"] for r in calm]) for rate in RATES]
+    axes.plot(RATES, predicted, "--", color=ALL, linewidth=1.2, label="predicted")
     turns = [r["turning_rate"] for r in calm]
     if min(turns) < RATES[-1]:
         axes.axvspan(min(turns), max(turns), color="0.85", zorder=-1, label="predicted turn")
