@@ -10,6 +10,7 @@ import ast
 import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from textwrap import fill
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("theory", "estimators", "sim", "faces", "paper", "cli")
@@ -44,7 +45,8 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             if node.level:
                 raise SystemExit(f"{path} imports by a relative name: use the full one.")
-            found |= {f"{node.module}.{name.name}" for name in node.names} if node.module == "sgdphases" else {node.module}
+            names = {f"{node.module}.{name.name}" for name in node.names}
+            found |= names if node.module == "sgdphases" else {str(node.module)}
     return {name.removeprefix("sgdphases.") for name in found if name.split(".")[0] == "sgdphases"}
 
 
@@ -126,7 +128,7 @@ def draw(found: Rooms, path: Path) -> None:
         low, height = heights[floor]
         axes.axhspan(low, low + height, facecolor=("#E8EEF4", "#F6F3EA")[number % 2], edgecolor="none", zorder=-3)
         axes.text(0.08, low + height / 2 + 0.1, floor, fontsize=11, weight="bold", va="center")
-        axes.text(0.08, low + height / 2 - 0.22, ABOUT[floor].replace(", ", ",\n").replace(" at ", "\nat "), fontsize=6.5, va="center", color="0.3")
+        axes.text(0.08, low + height / 2 - 0.22, fill(ABOUT[floor], 24), fontsize=6.5, va="center", color="0.3")
     for room, others in reduced(found).items():
         for other in others:
             axes.annotate(

@@ -47,7 +47,7 @@ class PopulationMoments:
     @property
     def gradient_variance(self) -> float:
         """``Tr Sigma``, the total variance of per-sample gradients in the population."""
-        return max(0.0, self.mean_squared_norm - self.squared_mean)
+        return max(self.mean_squared_norm - self.squared_mean, 0.0)  # in this order NaN stays NaN
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class GradientMoments:
         """``|g_c - g_w|^2``; NaN unless both populations are present."""
         if self.clean is None or self.wrong is None:
             return float("nan")
-        return max(0.0, self.clean.squared_mean + self.wrong.squared_mean - 2 * self.inner_product_cw)
+        return max(self.clean.squared_mean + self.wrong.squared_mean - 2 * self.inner_product_cw, 0.0)
 
     @property
     def gradient_variance(self) -> float:

@@ -58,7 +58,7 @@ def prepare_samples(
     """
     if loss not in LOSSES:
         raise UsageError(f"loss = {loss!r}: choose one of {', '.join(LOSSES)}.")
-    x, y = np.asarray(x), np.asarray(y)
+    x, y = checked_array(x, "x"), np.asarray(y)
     if x.ndim < 2 or len(x) == 0:
         raise InputError(f"x has shape {x.shape}: give one row a sample, at least one sample and two dimensions.")
     if len(y) != len(x):
@@ -79,6 +79,17 @@ def prepare_samples(
         if not np.isfinite(targets).all():
             raise InputError("y holds values that are not finite: remove those samples before measuring.")
     return Samples(inputs, np.ascontiguousarray(targets, dtype=dtype), labels, loss)
+
+
+def checked_array(values, name: str) -> np.ndarray:
+    """Numbers as an array; an InputError for text, objects, ragged lists and complex numbers."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"{name} is no array ({error}): give samples that all have the same shape.") from None
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{name} has dtype {array.dtype}: give real numbers.")
+    return array
 
 
 def _class_targets(labels: np.ndarray, n_outputs: int, loss: str) -> np.ndarray:

@@ -56,7 +56,7 @@ def predicted_balance(
             sums = sum_gradients(backend.on(x, np.full(n, label)), [np.flatnonzero(y == each) for each in classes])
             mean_w += chances[classes] @ sums.gradient / n
             squared_w += float(chances[classes] @ sums.squared_norm) / n
-    noise = max(0.0, squared_w - float(mean_w @ mean_w)) / n_wrong
+    noise = max(squared_w - float(mean_w @ mean_w), 0.0) / n_wrong
     size_c, size_w = float(mean_c @ mean_c), float(mean_w @ mean_w) + noise
     ratio = n_wrong / n * np.sqrt(size_w / size_c) if size_c > 0 else float("nan")
     return GradientBalance(float(ratio), cosine(float(mean_c @ mean_w), size_c, size_w))

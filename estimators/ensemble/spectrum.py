@@ -205,7 +205,7 @@ def _by_lanczos(wanted: _Wanted, rng: np.random.Generator) -> NoiseSpectrum:
     n, p = len(indices), backend.n_parameters
     sums = sum_gradients(backend, [indices])
     mean = sums.mean
-    total = factor * max(0.0, float(sums.squared_norm[0]) / n - float(mean @ mean))
+    total = factor * max(float(sums.squared_norm[0]) / n - float(mean @ mean), 0.0)
 
     def times_noise_matrix(vector: np.ndarray) -> np.ndarray:
         vector = vector.ravel()

@@ -8,16 +8,23 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import nn
-from torch.func import vmap
-from torch.nn import functional as F
 
 from sgdphases.estimators.backend import SampleGradients, Scores
 from sgdphases.estimators.backends.mlp import MLP
 from sgdphases.estimators.backends.parameters import chosen_parameters
-from sgdphases.estimators.backends.samples import LOSSES, is_correct, prepare_samples
+from sgdphases.estimators.backends.samples import checked_array, is_correct, prepare_samples
 from sgdphases.estimators.backends.torch.capture import Capture, numbers_held
+from sgdphases.estimators.backends.torch.check import ALLOWED, COARSE, FEW, MOST, moved_at_random, widened
 from sgdphases.estimators.backends.torch.factors import accumulator
-from sgdphases.estimators.backends.torch.models import float_type, module_from_mlp, moved
+from sgdphases.estimators.backends.torch.loss import (
+    SUBSETS,
+    check_loss,
+    check_mean,
+    check_mean_over_subsets,
+    sample_losses,
+    varied_samples,
+)
+from sgdphases.estimators.backends.torch.models import float_type, module_from_mlp, moved, refuse_unsupported
 from sgdphases.estimators.backends.torch.modes import Modes, coupling_layers
 from sgdphases.estimators.errors import InputError, UsageError
 
@@ -91,6 +98,7 @@ class TorchBackend:
             raise UsageError(f"the torch backend takes a torch.nn.Module or an MLP, not {type(model).__name__}.")
         elif dtype is not None or device is not None:
             model = copy.deepcopy(model)
+        refuse_unsupported(model)
         self.module = moved(model, dtype, device)
         trained = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         if not trained:
@@ -106,26 +114,67 @@ class TorchBackend:
         self._keep = keep_activations
         self._kept: dict[bytes, Any] | None = None
         self._uploaded: tuple[Any, torch.Tensor] | None = None
+        self._built = self._description()
         self._attach(x, y, loss)
         self.coupled = coupling_layers(self.module) if batch_norm == "batch" else []
-        coarse = self._autocast is not None or any(p.dtype in _HALF for p in self._parameters)
-        self._capture = Capture(self.module, self._parameters, coarse=coarse)
+        self._capture = Capture(self.module, self._parameters)
+        self._checked = 0
         if self.coupled:
             self.chunk_size = self.n_samples
         else:
-            with self._modes:
-                self._capture.settle(self._losses_of, [0, min(1, self.n_samples - 1)])
+            self._settle()
             self.chunk_size = self._fitting_chunk()
 
+    @property
+    def _is_coarse(self) -> bool:
+        """Whether the model computes in half precision."""
+        return self._autocast is not None or any(p.dtype in _HALF for p in self._parameters)
+
+    def _settle(self) -> None:
+        """Decide how each parameter's gradients are captured, and check the loss, at weights moved a little."""
+        candidates = varied_samples(self.labels, max(MOST, 2 * sum(SUBSETS)), np.random.default_rng(0))
+        wide = widened(self.module) if self._is_coarse else None
+        if wide is None:
+            with moved_at_random(self.module), self._modes:
+                self._check_mean(candidates)
+                self._capture.settle(self._losses_of, candidates, COARSE if self._is_coarse else ALLOWED)
+            return
+        names = {id(p): name for name, p in self.module.named_parameters()}
+        own = dict(wide.named_parameters())
+        capture = Capture(wide, [own[names[id(p)]] for p in self._parameters])
+        modes = Modes(wide, self._modes.batch_norm, self._modes.dropout)
+        with moved_at_random(wide), modes:
+            capture.settle(lambda index: self._losses_of(index, wide), candidates, ALLOWED)
+        with moved_at_random(self.module), self._modes:
+            self._check_mean(candidates)
+        self._capture.adopt(capture)
+
+    def _check_mean(self, candidates: np.ndarray) -> None:
+        if callable(self.loss):
+            with torch.no_grad():
+                index = torch.from_numpy(candidates[: sum(SUBSETS)]).to(self.device)
+                losses, outputs = self._losses_of(index)
+                check_mean_over_subsets(self.loss, losses, outputs, rows(self._targets, index))
+
+    def _description(self) -> list[tuple]:
+        return [(name, id(p), p.requires_grad, tuple(p.shape)) for name, p in self.module.named_parameters()]
+
+    def check_unchanged(self) -> None:
+        """Raise a UsageError if parameters were added, removed, replaced, frozen or unfrozen since construction."""
+        now = self._description()
+        if now != self._built:
+            names = sorted({entry[0] for entry in set(now) ^ set(self._built)})
+            raise UsageError(
+                f"the model has changed since this backend was made ({', '.join(names[:5])}): make a new one around it."
+            )
+
     def _attach(self, x, y, loss: str | Callable) -> None:
-        if not (callable(loss) or loss in LOSSES):
-            raise UsageError(f"loss = {loss!r}: choose one of {', '.join(LOSSES)}, or give a callable.")
+        check_loss(loss)
         self.loss = loss
-        x, y = np.asarray(x), np.asarray(y)
-        integers = np.issubdtype(x.dtype, np.integer) and any(
-            isinstance(m, nn.Embedding) for m in self.module.modules()
-        )
-        kept = np.dtype(np.int64) if integers else np.dtype(np.float64 if self.dtype == torch.float64 else np.float32)
+        x, y = checked_array(x, "x"), np.asarray(y)
+        floats = np.dtype(np.float64 if self.dtype == torch.float64 else np.float32)
+        integers = np.issubdtype(x.dtype, np.integer) and self._takes(torch.from_numpy(x[:2].astype(np.int64)))
+        kept = np.dtype(np.int64) if integers else floats
         n_outputs = self._try_forward(torch.from_numpy(x[:2].astype(kept)))
         if callable(loss):
             samples = prepare_samples(x, np.zeros(len(x)), n_outputs=1, loss="squared", dtype=kept)
@@ -173,6 +222,8 @@ class TorchBackend:
 
     def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
         factors, losses, outputs = self._factors(indices)
+        if callable(self.loss):
+            check_mean(self.loss, losses, outputs, rows(self._targets, self._index(indices)))
         norms = sum((factor.squared_norms() for factor in factors.values()), self._zeros(len(indices)))
         total = self._gathered(factors, None)[0]
         return SampleGradients(_numpy(losses), self._correct(indices, outputs), _numpy(norms), total)
@@ -238,11 +289,34 @@ class TorchBackend:
     @contextmanager
     def frozen_weights(self) -> Iterator[None]:
         """A context in which the weights do not change, so that factors may be kept."""
+        self.check_unchanged()
+        if not self.coupled:
+            self._check_again()
         self._kept = {} if self._keep else None
         try:
             yield
         finally:
             self._kept = self._uploaded = None
+
+    def _check_again(self) -> None:
+        """Compare captured gradients with autograd at the present weights, on other samples each time.
+
+        Where they differ, the claims are settled anew on these samples; what cannot be settled is refused.
+        """
+        self._checked += 1
+        samples = varied_samples(self.labels, FEW, np.random.default_rng([1, self._checked]))
+        allowed = COARSE if self._is_coarse else ALLOWED
+        with self._modes:
+            if not self._capture.agrees(self._losses_of, samples.tolist(), allowed):
+                self._capture.settle(self._losses_of, samples, allowed)
+
+    def _takes(self, first: torch.Tensor) -> bool:
+        """Whether the model takes such samples."""
+        try:
+            self._try_forward(first)
+        except InputError:
+            return False
+        return True
 
     def _index(self, indices) -> torch.Tensor | slice:
         """Sample numbers on the device; a slice for a run of neighbours, which saves gathering them."""
@@ -251,19 +325,20 @@ class TorchBackend:
             return slice(first, first + n)
         return torch.from_numpy(np.asarray(indices, dtype=np.int64)).to(self.device)
 
-    def _losses_of(self, index: torch.Tensor | slice | list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Losses, shape (n,), and outputs of some samples."""
-        targets = rows(self._targets, index)
-        with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
-            outputs = self.module(rows(self._inputs, index))
+    def _losses_of(
+        self, index: torch.Tensor | slice | list[int], wide: nn.Module | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Losses, shape (n,), and outputs of some samples; by a float32 copy of the module if one is given."""
+        targets, inputs = rows(self._targets, index), rows(self._inputs, index)
+        if isinstance(index, slice):
+            inputs = inputs.clone()  # a module may work on its input in place
+        if wide is not None:
+            outputs = wide(inputs.float() if inputs.is_floating_point() else inputs)
+        else:
+            with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
+                outputs = self.module(inputs)
         outputs = outputs.float() if outputs.dtype in _HALF else outputs
-        if callable(self.loss):
-            one = self.loss
-            return vmap(lambda out, target: one(out.unsqueeze(0), target.unsqueeze(0)))(outputs, targets), outputs
-        targets = targets.to(outputs.dtype)
-        if self.loss == "squared":
-            return 0.5 * ((outputs - targets) ** 2).sum(dim=1), outputs
-        return F.cross_entropy(outputs, targets, reduction="none"), outputs
+        return sample_losses(self.loss, outputs, targets), outputs
 
     def _factors(self, indices: np.ndarray):
         if self.coupled:

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.autograd.graph import get_gradient_edge
 
+from sgdphases.estimators.backends.torch.check import COUPLED, Expected, Run, dense, differing, refuse_coupling
 from sgdphases.estimators.backends.torch.factors import joined
 from sgdphases.estimators.backends.torch.rules import (
     NotSampleWise,
@@ -59,13 +61,10 @@ class Capture:
     root : Module
     parameters : list of Parameter
         The measured ones.
-    coarse : bool
-        Whether the model rounds to half precision, so that less agreement can be asked for.
     """
 
-    def __init__(self, root: nn.Module, parameters: list[nn.Parameter], *, coarse: bool):
+    def __init__(self, root: nn.Module, parameters: list[nn.Parameter]):
         self.root = root
-        self.coarse = coarse
         self.parameters = parameters
         self.claims: dict[str, Claim] = {}
         measured = set(parameters)
@@ -99,30 +98,64 @@ class Capture:
                 factors[parameter] = joined(factors[parameter], factor) if parameter in factors else factor
         return factors, losses.detach(), outputs.detach()
 
-    def settle(self, run: Callable[[list[int]], tuple[torch.Tensor, torch.Tensor]], samples: list[int]) -> None:
+    def settle(self, run: Run, candidates: np.ndarray, allowed: float) -> None:
         """Move claims up until the gradient of each of a few samples is what autograd gives for it alone.
+
+        Parameters
+        ----------
+        run : callable
+            Takes sample numbers and gives their losses and outputs.
+        candidates : ndarray of int
+            Samples to compare, in the order in which they are taken.
+        allowed : float
+            Difference allowed, relative to the largest gradient of a parameter.
 
         Raises
         ------
         UsageError
             If the loss of a sample depends on the others, or not even the whole model can be differentiated by sample.
         """
-        losses, expected = [], []
-        for sample in samples:
-            loss, _ = run([sample])
-            losses.append(float(loss.detach()[0]))
-            expected.append(torch.autograd.grad(loss.sum(), self.parameters, allow_unused=True))
-        self._refuse_coupling(run, samples, losses)
-        while True:
-            wrong = self._wrong(lambda: run(samples), len(samples), expected)
-            if not wrong:
-                break
-            for parameter, reason in wrong.items():
-                self._raise_claim(parameter, reason)
+        with torch.enable_grad():
+            expected = Expected(run, self.parameters, candidates)
+            refuse_coupling(run, expected, self.parameters, max(COUPLED, 0.5 * allowed))
+            while wrong := self._wrong(lambda: run(expected.samples), expected, allowed):
+                for parameter, reason in wrong.items():
+                    self._raise_claim(parameter, reason)
         slow = [claim for claim in self.claims.values() if claim.rule is None]
         if slow:
             names = ", ".join(f"{claim.path or 'the model'} ({type(claim.module).__name__})" for claim in slow)
             log.warning("per-sample gradients by torch.func, which is slower: %s", names)
+
+    def agrees(self, run: Run, samples: list[int], allowed: float) -> bool:
+        """Whether captured gradients are those of autograd: of the first two samples alone, and summed over all."""
+        with torch.enable_grad():
+            expected = Expected(run, self.parameters, np.array(samples[:2]))
+            losses, _ = run(samples)
+            total = torch.autograd.grad(losses.sum(), self.parameters, allow_unused=True)
+        try:
+            if differing(self._factors(lambda: run(expected.samples), len(expected.samples))[0], self.parameters,
+                         expected, allowed):  # fmt: skip
+                return False
+            factors, _, _ = self._factors(lambda: run(samples), len(samples))
+        except _Failed:
+            return False
+        for parameter, gradient in zip(self.parameters, total, strict=True):
+            ought = torch.zeros_like(parameter).flatten() if gradient is None else dense(gradient).flatten()
+            found = factors[parameter].weighted_sums(None)[0] if parameter in factors else torch.zeros_like(ought)
+            size = float(factors[parameter].squared_norms().sum().sqrt()) if parameter in factors else 0.0
+            scale = max(size, float(ought.abs().max()))
+            if np.isfinite(scale) and float((found.float() - ought.float()).abs().max()) > allowed * max(scale, 1e-30):
+                return False
+        return True
+
+    def adopt(self, other: "Capture") -> None:
+        """Take over the claims of a capture around a copy of the same module."""
+        own = dict(self.root.named_parameters(remove_duplicate=False))
+        self.claims = {}
+        for path, claim in other.claims.items():
+            module = self.root.get_submodule(path)
+            names = {name: own[f"{path}.{name}" if path else name] for name in claim.parameters}
+            self.claims[path] = Claim(path, module, claim.rule, names)
 
     def _run(self, run: Callable[[], tuple[torch.Tensor, torch.Tensor]]):
         calls: list[_Call] = []
@@ -178,37 +211,13 @@ class Capture:
             raise _Failed(claim, str(error).splitlines()[0]) from error
         return [(parameter, found[name]) for name, parameter in claim.parameters.items()]
 
-    def _wrong(self, run, n: int, expected: list[tuple]) -> dict[nn.Parameter, str]:
+    def _wrong(self, run, expected: Expected, allowed: float) -> dict[nn.Parameter, str]:
         try:
-            factors, _, _ = self._factors(run, n)
+            factors, _, _ = self._factors(run, len(expected.samples))
         except _Failed as failed:
             return dict.fromkeys(failed.claim.parameters.values(), failed.reason)
-        wrong = {}
-        for k, parameter in enumerate(self.parameters):
-            own = [torch.zeros_like(parameter) if row[k] is None else row[k] for row in expected]
-            rows = torch.stack([values.flatten() for values in own]).float()
-            found = factors[parameter].dense().float() if parameter in factors else torch.zeros_like(rows)
-            scale = max(float(rows.abs().max()), 1e-30)
-            if float((found - rows).abs().max()) > (0.1 if self.coarse else 2e-3) * scale:
-                wrong[parameter] = "its gradients differ from those of autograd"
-        return wrong
-
-    def _refuse_coupling(self, run, samples: list[int], alone: list[float]) -> None:
-        with torch.no_grad():
-            together = run(samples)[0].double().cpu()
-            again = run(samples)[0].double().cpu()
-        gap = float((together - torch.tensor(alone).double()).abs().max())
-        scale = max(1.0, float(together.abs().max()))
-        tolerance = 0.05 if self.coarse else 1e-3
-        if float((together - again).abs().max()) > tolerance * scale:
-            raise UsageError(
-                "the model gives another loss at each forward pass (random layers): call model.eval() first."
-            )
-        if gap > tolerance * scale:
-            raise UsageError(
-                "the loss of a sample changes with the others in its batch, so it has no gradient of its own: "
-                "use estimator='sampled', which only needs minibatch gradients."
-            )
+        wrong = differing(factors, self.parameters, expected, allowed)
+        return dict.fromkeys(wrong, "its gradients differ from those of autograd")
 
     def _claim(self, path: str, name: str, parameter: nn.Parameter, rule: Rule | None) -> None:
         claim = self.claims.setdefault(path, Claim(path, self.root.get_submodule(path), rule))

@@ -216,4 +216,7 @@ def double(values: torch.Tensor) -> torch.Tensor:
 
 def row_squares(values: torch.Tensor) -> torch.Tensor:
     """Squared norms of the last axis; float32 within a row (relative error some 1e-7), float64 from there on."""
-    return double(torch.linalg.vector_norm(values, dim=-1)).square_()
+    squares = double(torch.linalg.vector_norm(values, dim=-1)).square_()
+    if not bool(torch.isfinite(squares).all()):  # float32 may overflow where float64 does not; true infinities stay
+        squares = double(torch.linalg.vector_norm(values, dim=-1, dtype=accumulator(values.device))).square_()
+    return squares

@@ -31,6 +31,23 @@ class _Perceptron(nn.Module):
         return self.layers[-1](x)
 
 
+def refuse_unsupported(model: nn.Module) -> None:
+    """Raise a UsageError for a model whose gradients cannot be taken by sample, naming what is in the way."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UsageError("the model is scripted (torch.jit): give the module it was made from.")
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise UsageError(f"parameter {name!r} is lazy and has no shape yet: run one forward pass first.")
+        if parameter.is_complex():
+            raise UsageError(f"parameter {name!r} is complex: only real ones have the squared gradients needed here.")
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.scale_grad_by_freq:
+            raise UsageError(
+                f"layer {name or 'the model'}: scale_grad_by_freq=True scales a sample's gradient by the others in its "
+                "minibatch, so it has no gradient of its own; set it to False."
+            )
+
+
 def moved(model: nn.Module, dtype: Any, device: str | None) -> nn.Module:
     """The module in this dtype and on this device, where they are given; a UsageError where there are none such."""
     if dtype is not None:

@@ -37,7 +37,7 @@ class Modes:
             raise UsageError(f"batch_norm = {batch_norm!r}: choose one of {', '.join(BATCH_NORM)}.")
         if dropout not in DROPOUT:
             raise UsageError(f"dropout = {dropout!r}: choose one of {', '.join(DROPOUT)}.")
-        self._module, self._batch_norm, self._dropout = module, batch_norm, dropout
+        self._module, self.batch_norm, self.dropout = module, batch_norm, dropout
         self._masks: dict[tuple[nn.Module, tuple[int, ...]], torch.Tensor] = {}
         self._open: list = []
         drops = [m for m in module.modules() if isinstance(m, _DropoutNd)]
@@ -45,7 +45,7 @@ class Modes:
             raise UsageError("dropout = 'mask': AlphaDropout has no fixed mask here; choose dropout='off'.")
 
     def __enter__(self) -> None:
-        context = self._as_chosen(restore_buffers=True, freeze=self._batch_norm == "frozen")
+        context = self._as_chosen(restore_buffers=True, freeze=self.batch_norm == "frozen")
         context.__enter__()
         self._open.append(context)
 
@@ -54,7 +54,7 @@ class Modes:
 
     def training(self):
         """The same, but running statistics move as in training."""
-        return self._as_chosen(restore_buffers=False, freeze=self._batch_norm == "frozen")
+        return self._as_chosen(restore_buffers=False, freeze=self.batch_norm == "frozen")
 
     def frozen(self):
         """With running statistics whatever was chosen: for finding output shapes."""
@@ -68,10 +68,13 @@ class Modes:
         ]
         moving = any(m.training and m not in switched and getattr(m, "running_mean", None) is not None for m in modules)
         buffers = [(b, b.clone()) for b in self._module.buffers()] if restore_buffers and moving else []
+        if restore_buffers:  # a forward pass of these renormalises weights in place
+            renormalised = [m.weight for m in modules if getattr(m, "max_norm", None) is not None]
+            buffers += [(weight, weight.detach().clone()) for weight in renormalised]
         for module in switched:
             module.training = False
         hooks = []
-        if self._dropout == "mask":
+        if self.dropout == "mask":
             drops = [(k, m) for k, m in enumerate(modules) if isinstance(m, _DropoutNd)]
             hooks = [m.register_forward_hook(self._masked(k)) for k, m in drops]
         try:
