@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 
+from sgdphases.estimators.errors import InputError
+
 
 class Scores(NamedTuple):
     """How the model does on some samples.
@@ -102,8 +104,20 @@ def frozen_weights(backend: Any) -> AbstractContextManager[None]:
 
 
 def to_numpy(values: Any) -> np.ndarray:
-    """A numpy array from an array, a list or a tensor on any device."""
-    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+    """A numpy array from an array, a list or a tensor on any device.
+
+    Raises
+    ------
+    InputError
+        For what is no array, such as lists of different lengths, and for sparse and quantized tensors.
+    """
+    try:
+        if hasattr(values, "detach"):
+            values = values.detach().cpu()
+            return (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
+        return np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"this is no array ({error}): give samples that all have the same shape.") from None
 
 
 def own_copy(values: Any) -> Any:

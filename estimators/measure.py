@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from sgdphases.estimators.backend import Backend, to_numpy
-from sgdphases.estimators.backends.registry import make_backend
+from sgdphases.estimators.backends.registry import make_backend, takes_option
 from sgdphases.estimators.ensemble.alignment import sampled_alignment
 from sgdphases.estimators.ensemble.exact import exact
 from sgdphases.estimators.ensemble.order_parameters import OrderParameters
@@ -103,6 +103,8 @@ def measure(
     >>> bool(abs(found.mean_projection - 1) < 1e-5)
     True
     """
+    if estimator == "sampled" and takes_option(model, backend, "per_sample"):
+        options = {"per_sample": False, **options}  # it needs no gradient of a single sample
     made = make_backend(
         model, x, y, backend=backend, loss=loss, dtype=dtype, device=device, parameters=parameters, **options
     )

@@ -60,6 +60,11 @@ def make_backend(
     return chosen(model, to_numpy(x), to_numpy(y), **given)
 
 
+def takes_option(model: Any, backend: str | None, option: str) -> bool:
+    """Whether the backend that `make_backend` takes knows this option."""
+    return option in signature(backend_class(backend or _default_backend(model))).parameters
+
+
 def _default_backend(model: Any) -> str:
     if isinstance(model, MLP):
         return "numba"

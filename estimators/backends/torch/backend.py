@@ -12,25 +12,26 @@ from torch import nn
 from sgdphases.estimators.backend import SampleGradients, Scores
 from sgdphases.estimators.backends.mlp import MLP
 from sgdphases.estimators.backends.parameters import chosen_parameters
-from sgdphases.estimators.backends.samples import checked_array, is_correct, prepare_samples
 from sgdphases.estimators.backends.torch.capture import Capture, numbers_held
-from sgdphases.estimators.backends.torch.check import ALLOWED, COARSE, FEW, MOST, moved_at_random, widened
-from sgdphases.estimators.backends.torch.factors import accumulator
-from sgdphases.estimators.backends.torch.loss import (
-    SUBSETS,
-    check_loss,
-    check_mean,
-    check_mean_over_subsets,
-    sample_losses,
-    varied_samples,
+from sgdphases.estimators.backends.torch.check import (
+    ALLOWED,
+    COARSE,
+    FEW,
+    MOST,
+    TOTAL,
+    dense,
+    moved_at_random,
+    widened,
 )
+from sgdphases.estimators.backends.torch.factors import accumulator
+from sgdphases.estimators.backends.torch.forward import HALF, Forward
+from sgdphases.estimators.backends.torch.loss import SUBSETS, check_mean_over_subsets, varied_samples
 from sgdphases.estimators.backends.torch.models import float_type, module_from_mlp, moved, refuse_unsupported
 from sgdphases.estimators.backends.torch.modes import Modes, coupling_layers
 from sgdphases.estimators.errors import InputError, UsageError
 
 CHUNK_NUMBERS = 2**23  # factors held at once on a CPU: small enough for its caches
 MOST_NUMBERS = {"cpu": 2**26, "cuda": 2**28, "mps": 2**26}  # held at once, even where few samples fill them
-_HALF = (torch.float16, torch.bfloat16)
 FEW_SAMPLES = 32  # a chunk is no smaller, unless that takes MOST_NUMBERS
 
 
@@ -39,7 +40,8 @@ class TorchBackend:
 
     Linear, Conv1d and Conv2d, Embedding, LayerNorm, RMSNorm, GroupNorm, InstanceNorm and frozen BatchNorm have closed
     forms; layers without parameters need none; layers used twice and shared weights are recognised. All other modules
-    go through `torch.func`, with a line in the log. On construction two samples are compared with autograd.
+    go through `torch.func`, with a line in the log. Gradients are compared with autograd on construction, at weights
+    moved a little so that none of them vanish, and on other samples at every measurement.
 
     Parameters
     ----------
@@ -47,7 +49,7 @@ class TorchBackend:
         A module is used as it is, its weights shared with the caller, unless a dtype or device asks for a copy.
         Parameters that do not require a gradient are left out of every gradient.
     x : ndarray, shape (N, ...)
-        Integers are handed on as such to a model with an Embedding.
+        Integers are handed on as such to a model that takes them. Each pass works on a copy of its samples.
     y : ndarray, shape (N,) or (N, ...)
         Integer class labels or real targets.
     loss : {"cross-entropy", "squared"} or callable
@@ -65,8 +67,14 @@ class TorchBackend:
         Without dropout, or with one mask a layer, the same for every sample: a fixed thinned network.
     autocast : None, "float16" or "bfloat16"
         Mixed precision: forward passes under `torch.autocast`.
+    output : None, str, int or callable
+        Which part of the model's answer the loss takes, where it answers with a dictionary, a tuple or an object: a
+        key, an index, the name of an attribute, or a function of the answer.
     keep_activations : bool
         Keep the factors of the whole training set between the two passes of a measurement: faster, where they fit.
+    per_sample : bool
+        False knows minibatch gradients only: all that the sampled estimator needs. Then samples may be coupled, by the
+        model or by a callable loss, which is applied to a minibatch as a whole.
 
     Raises
     ------
@@ -90,7 +98,9 @@ class TorchBackend:
         batch_norm: str = "batch",
         dropout: str = "off",
         autocast: str | None = None,
+        output: str | int | Callable | None = None,
         keep_activations: bool = False,
+        per_sample: bool = True,
     ):
         if isinstance(model, MLP):
             model, dtype = module_from_mlp(model), dtype or "float32"
@@ -110,41 +120,47 @@ class TorchBackend:
         self._slots = {p: slice(*ends[k : k + 2]) for k, p in enumerate(self._parameters)}
         self.n_parameters = ends[-1]
         self._modes = Modes(self.module, batch_norm, dropout)
-        self._autocast = float_type(autocast, "autocast") if autocast is not None else None
+        narrow = float_type(autocast, "autocast") if autocast is not None else None
+        self._is_coarse = narrow is not None or any(p.dtype in HALF for p in self._parameters)  # half precision
         self._keep = keep_activations
         self._kept: dict[bytes, Any] | None = None
         self._uploaded: tuple[Any, torch.Tensor] | None = None
         self._built = self._description()
-        self._attach(x, y, loss)
+        lead = self._parameters[0]
+        self._forward = Forward(self.module, self._modes, loss, output, narrow, lead, per_sample).on(x, y)
         self.coupled = coupling_layers(self.module) if batch_norm == "batch" else []
         self._capture = Capture(self.module, self._parameters)
         self._checked = 0
-        if self.coupled:
+        self.only_minibatches = bool(self.coupled) or not per_sample
+        if self.only_minibatches:
             self.chunk_size = self.n_samples
         else:
             self._settle()
             self.chunk_size = self._fitting_chunk()
 
     @property
-    def _is_coarse(self) -> bool:
-        """Whether the model computes in half precision."""
-        return self._autocast is not None or any(p.dtype in _HALF for p in self._parameters)
+    def loss(self) -> str | Callable:
+        return self._forward.loss
+
+    @property
+    def n_samples(self) -> int:
+        return self._forward.n_samples
 
     def _settle(self) -> None:
         """Decide how each parameter's gradients are captured, and check the loss, at weights moved a little."""
-        candidates = varied_samples(self.labels, max(MOST, 2 * sum(SUBSETS)), np.random.default_rng(0))
+        candidates = varied_samples(self._forward.labels, max(MOST, 2 * sum(SUBSETS)), np.random.default_rng(0))
         wide = widened(self.module) if self._is_coarse else None
         if wide is None:
             with moved_at_random(self.module), self._modes:
                 self._check_mean(candidates)
-                self._capture.settle(self._losses_of, candidates, COARSE if self._is_coarse else ALLOWED)
+                self._capture.settle(self._forward, candidates, COARSE if self._is_coarse else ALLOWED)
             return
-        names = {id(p): name for name, p in self.module.named_parameters()}
+        names = {p: name for name, p in self.module.named_parameters()}
         own = dict(wide.named_parameters())
-        capture = Capture(wide, [own[names[id(p)]] for p in self._parameters])
+        capture = Capture(wide, [own[names[p]] for p in self._parameters])
         modes = Modes(wide, self._modes.batch_norm, self._modes.dropout)
         with moved_at_random(wide), modes:
-            capture.settle(lambda index: self._losses_of(index, wide), candidates, ALLOWED)
+            capture.settle(lambda index: self._forward(index, wide), candidates, ALLOWED)
         with moved_at_random(self.module), self._modes:
             self._check_mean(candidates)
         self._capture.adopt(capture)
@@ -153,45 +169,20 @@ class TorchBackend:
         if callable(self.loss):
             with torch.no_grad():
                 index = torch.from_numpy(candidates[: sum(SUBSETS)]).to(self.device)
-                losses, outputs = self._losses_of(index)
-                check_mean_over_subsets(self.loss, losses, outputs, rows(self._targets, index))
+                check_mean_over_subsets(self._forward, index)
 
     def _description(self) -> list[tuple]:
-        return [(name, id(p), p.requires_grad, tuple(p.shape)) for name, p in self.module.named_parameters()]
+        parameters = [(name, id(p), p.requires_grad, tuple(p.shape)) for name, p in self.module.named_parameters()]
+        return parameters + [(name or "the model", id(module)) for name, module in self.module.named_modules()]
 
     def check_unchanged(self) -> None:
-        """Raise a UsageError if parameters were added, removed, replaced, frozen or unfrozen since construction."""
+        """Raise a UsageError if layers or parameters were added, removed, replaced, frozen or unfrozen meanwhile."""
         now = self._description()
         if now != self._built:
             names = sorted({entry[0] for entry in set(now) ^ set(self._built)})
             raise UsageError(
                 f"the model has changed since this backend was made ({', '.join(names[:5])}): make a new one around it."
             )
-
-    def _attach(self, x, y, loss: str | Callable) -> None:
-        check_loss(loss)
-        self.loss = loss
-        x, y = checked_array(x, "x"), np.asarray(y)
-        floats = np.dtype(np.float64 if self.dtype == torch.float64 else np.float32)
-        integers = np.issubdtype(x.dtype, np.integer) and self._takes(torch.from_numpy(x[:2].astype(np.int64)))
-        kept = np.dtype(np.int64) if integers else floats
-        n_outputs = self._try_forward(torch.from_numpy(x[:2].astype(kept)))
-        if callable(loss):
-            samples = prepare_samples(x, np.zeros(len(x)), n_outputs=1, loss="squared", dtype=kept)
-            if len(y) != len(x):
-                raise InputError(f"x has {len(x)} samples and y has {len(y)}: give one target a sample.")
-            self.labels = y if y.ndim == 1 and np.issubdtype(y.dtype, np.integer) else np.full(len(y), -1)
-            targets = torch.from_numpy(np.ascontiguousarray(y))
-            targets = targets.to(self.dtype) if targets.is_floating_point() else targets
-        else:
-            if n_outputs is None:
-                raise InputError("the model must answer with shape (samples, outputs) for this loss.")
-            samples = prepare_samples(x, y, n_outputs=n_outputs, loss=loss, dtype=kept)
-            self.labels, targets = samples.labels, torch.from_numpy(samples.targets.astype(np.float64)).to(self.dtype)
-        self.n_samples = samples.n_samples
-        inputs = torch.from_numpy(samples.inputs)
-        self._inputs = (inputs if integers else inputs.to(self.dtype)).to(self.device)
-        self._targets = targets.to(self.device)
 
     @property
     def weights(self) -> np.ndarray:
@@ -211,22 +202,24 @@ class TorchBackend:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._kept = other._uploaded = None
-        other._attach(x, y, self.loss)
+        other._forward = self._forward.on(x, y)
         return other
 
     def scores(self, indices: np.ndarray) -> Scores:
         with torch.no_grad(), self._modes:
-            index = self._index(indices)
-            losses, outputs = self._losses_of(index)
-            return Scores(_numpy(losses), self._correct(indices, outputs))
+            index = self._forward.index(indices)
+            if self.only_minibatches:
+                losses, outputs = self._forward.as_minibatch(index)
+            else:
+                losses, outputs = self._forward(index)
+            return Scores(_numpy(losses), self._forward.correct(indices, outputs))
 
     def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
         factors, losses, outputs = self._factors(indices)
-        if callable(self.loss):
-            check_mean(self.loss, losses, outputs, rows(self._targets, self._index(indices)))
+        self._forward.check_mean(self._forward.index(indices), losses, outputs)
         norms = sum((factor.squared_norms() for factor in factors.values()), self._zeros(len(indices)))
         total = self._gathered(factors, None)[0]
-        return SampleGradients(_numpy(losses), self._correct(indices, outputs), _numpy(norms), total)
+        return SampleGradients(_numpy(losses), self._forward.correct(indices, outputs), _numpy(norms), total)
 
     def projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
         factors, _, _ = self._factors(indices)
@@ -238,8 +231,8 @@ class TorchBackend:
 
     def weighted_sums(self, indices: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
         columns = self._columns(coefficients)
-        if self.coupled:
-            return self._coupled_sums(indices, columns)
+        if self.only_minibatches:
+            return self._minibatch_sums(indices, columns)
         factors, _, _ = self._factors(indices)
         return _numpy(self._gathered(factors, columns))
 
@@ -255,7 +248,7 @@ class TorchBackend:
     def hessian_products(self, indices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         rows = self._on_device(vectors).to(self.dtype)
         with torch.enable_grad(), self._modes:
-            losses, _ = self._losses_of(self._index(indices))
+            losses, _ = self._forward(self._forward.index(indices))
             gradients = torch.autograd.grad(losses.sum(), self._parameters, create_graph=True, allow_unused=True)
             used = [(p, g) for p, g in zip(self._parameters, gradients, strict=True) if g is not None]
             out = self._zeros(len(rows), self.n_parameters)
@@ -266,31 +259,23 @@ class TorchBackend:
                 products = torch.autograd.grad(along, self._parameters, retain_graph=True, allow_unused=True)
                 for parameter, product in zip(self._parameters, products, strict=True):
                     if product is not None:
-                        out[k, self._slots[parameter]] = product.flatten().to(out.dtype)
+                        out[k, self._slots[parameter]] = dense(product).flatten().to(out.dtype)
         return _numpy(out)
 
     def train(self, order: np.ndarray, batch_size: int, learning_rate: float) -> None:
         with self._modes.training():
             for batch in torch.from_numpy(np.asarray(order, dtype=np.int64)).to(self.device).split(batch_size):
-                losses, _ = self._losses_of(batch)
+                losses, _ = self._forward(batch)
                 gradients = torch.autograd.grad(losses.mean(), self._trained, allow_unused=True)
-                moved = [(p, g) for p, g in zip(self._trained, gradients, strict=True) if g is not None]
+                moved = [(p, dense(g)) for p, g in zip(self._trained, gradients, strict=True) if g is not None]
                 with torch.no_grad():
                     torch._foreach_add_([p for p, _ in moved], [g for _, g in moved], alpha=-learning_rate)
-
-    def raw_losses(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Losses, outputs and targets of some samples, as the measurement uses them."""
-        with torch.no_grad(), self._modes:
-            index = self._index(indices)
-            losses, outputs = self._losses_of(index)
-            targets = rows(self._targets, index)
-            return losses, outputs, targets.argmax(dim=1) if self.loss == "cross-entropy" else targets
 
     @contextmanager
     def frozen_weights(self) -> Iterator[None]:
         """A context in which the weights do not change, so that factors may be kept."""
         self.check_unchanged()
-        if not self.coupled:
+        if not self.only_minibatches:
             self._check_again()
         self._kept = {} if self._keep else None
         try:
@@ -304,41 +289,17 @@ class TorchBackend:
         Where they differ, the claims are settled anew on these samples; what cannot be settled is refused.
         """
         self._checked += 1
-        samples = varied_samples(self.labels, FEW, np.random.default_rng([1, self._checked]))
+        rng = np.random.default_rng([1, self._checked])
+        samples = varied_samples(self._forward.labels, min(TOTAL, self.chunk_size), rng)
         allowed = COARSE if self._is_coarse else ALLOWED
         with self._modes:
-            if not self._capture.agrees(self._losses_of, samples.tolist(), allowed):
-                self._capture.settle(self._losses_of, samples, allowed)
-
-    def _takes(self, first: torch.Tensor) -> bool:
-        """Whether the model takes such samples."""
-        try:
-            self._try_forward(first)
-        except InputError:
-            return False
-        return True
-
-    def _index(self, indices) -> torch.Tensor | slice:
-        """Sample numbers on the device; a slice for a run of neighbours, which saves gathering them."""
-        first, n = int(indices[0]), len(indices)
-        if n > 1 and int(indices[-1]) == first + n - 1 and np.array_equal(indices, np.arange(first, first + n)):
-            return slice(first, first + n)
-        return torch.from_numpy(np.asarray(indices, dtype=np.int64)).to(self.device)
-
-    def _losses_of(
-        self, index: torch.Tensor | slice | list[int], wide: nn.Module | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Losses, shape (n,), and outputs of some samples; by a float32 copy of the module if one is given."""
-        targets, inputs = rows(self._targets, index), rows(self._inputs, index)
-        if isinstance(index, slice):
-            inputs = inputs.clone()  # a module may work on its input in place
-        if wide is not None:
-            outputs = wide(inputs.float() if inputs.is_floating_point() else inputs)
-        else:
-            with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
-                outputs = self.module(inputs)
-        outputs = outputs.float() if outputs.dtype in _HALF else outputs
-        return sample_losses(self.loss, outputs, targets), outputs
+            if not self._capture.agrees(self._forward, samples.tolist(), allowed):
+                self._capture.settle(self._forward, samples[:FEW], allowed)
+                if not self._capture.agrees(self._forward, samples.tolist(), allowed):
+                    raise UsageError(
+                        "per-sample gradients do not agree with those of autograd at these weights: "
+                        "use estimator='sampled', which needs only minibatch gradients."
+                    )
 
     def _factors(self, indices: np.ndarray):
         if self.coupled:
@@ -346,27 +307,29 @@ class TorchBackend:
                 f"layer {self.coupled[0]} normalises with the statistics of its minibatch, so a sample has no gradient "
                 "of its own: choose batch_norm='frozen' (running statistics), or estimator='sampled', which keeps them."
             )
+        if self.only_minibatches:
+            raise UsageError("per_sample=False knows gradients of minibatches only: use estimator='sampled'.")
         key = np.asarray(indices).tobytes()
         if self._kept is not None and key in self._kept:
             return self._kept[key]
         with self._modes:
-            index = self._index(indices)
-            found = self._capture.factors(lambda: self._losses_of(index), len(indices))
+            index = self._forward.index(indices)
+            found = self._capture.factors(lambda: self._forward(index), len(indices))
         if self._kept is not None:
             self._kept[key] = found
         return found
 
-    def _coupled_sums(self, indices: np.ndarray, columns: torch.Tensor) -> np.ndarray:
+    def _minibatch_sums(self, indices: np.ndarray, columns: torch.Tensor) -> np.ndarray:
         out = self._zeros(len(columns.T), self.n_parameters)
         with torch.enable_grad(), self._modes:
-            losses, _ = self._losses_of(self._index(indices))
+            losses, _ = self._forward.as_minibatch(self._forward.index(indices), whole=bool((columns == 1).all()))
             for row, column in zip(out, columns.T.to(losses.dtype), strict=True):
                 gradients = torch.autograd.grad(
                     (losses * column).sum(), self._parameters, retain_graph=True, allow_unused=True
                 )
                 for parameter, gradient in zip(self._parameters, gradients, strict=True):
                     if gradient is not None:
-                        row[self._slots[parameter]] = gradient.flatten().to(out.dtype)
+                        row[self._slots[parameter]] = dense(gradient).flatten().to(out.dtype)
         return _numpy(out)
 
     def _gathered(self, factors, columns: torch.Tensor | None) -> torch.Tensor:
@@ -391,32 +354,12 @@ class TorchBackend:
             self._uploaded = directions, torch.from_numpy(np.asarray(directions)).to(kept).to(self.device)
         return self._uploaded[1]
 
-    def _correct(self, indices: np.ndarray, outputs: torch.Tensor) -> np.ndarray:
-        if outputs.ndim != 2:
-            return np.full(len(indices), np.nan)
-        return is_correct(outputs.detach().float().cpu().numpy(), self.labels[indices])
-
     def _fitting_chunk(self) -> int:
         few = np.arange(min(2, self.n_samples))
         numbers = max(1, numbers_held(self.module, lambda: self._factors(few)[0]) // len(few))
         most = MOST_NUMBERS.get(self.device.type, 2**26)
         at_once = CHUNK_NUMBERS if self.device.type == "cpu" else most
         return max(1, at_once // numbers, min(FEW_SAMPLES, most // numbers))
-
-    def _try_forward(self, first: torch.Tensor) -> int | None:
-        """Output width; None where an answer has more than one dimension."""
-        first = first if not first.is_floating_point() else first.to(self.dtype)
-        try:
-            with torch.no_grad(), self._modes.frozen():
-                outputs = self.module(first.to(self.device))
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            raise InputError(f"the model does not take samples of shape {tuple(first.shape[1:])}: {error}") from error
-        return outputs.shape[1] if outputs.ndim == 2 else None
-
-
-def rows(values: torch.Tensor, index: torch.Tensor | slice | list[int]) -> torch.Tensor:
-    """Some rows; gathered by `index_select`, which takes half the time of indexing."""
-    return values.index_select(0, index) if isinstance(index, torch.Tensor) else values[index]
 
 
 def _numpy(values: torch.Tensor) -> np.ndarray:

@@ -88,9 +88,11 @@ class Capture:
             raise UsageError(f"layer {where}: {failed.reason}; use estimator='sampled'.") from failed
 
     def _factors(self, run: Callable[[], tuple[torch.Tensor, torch.Tensor]], n: int):
-        calls, losses, outputs = self._run(run)
+        with torch.enable_grad():
+            calls, losses, outputs = self._run(run)
+            total = losses.sum()
         edges = [edge for call in calls for edge in call.edges]
-        found = iter(torch.autograd.grad(losses.sum(), edges, allow_unused=True) if edges else ())
+        found = iter(torch.autograd.grad(total, edges, allow_unused=True) if edges else ())
         factors: dict[nn.Parameter, Any] = {}
         for call in calls:
             deltas: list[torch.Tensor | None] = [next(found) for _ in call.edges]
@@ -178,8 +180,7 @@ class Capture:
             if claim.parameters
         ]
         try:
-            with torch.enable_grad():
-                losses, outputs = run()
+            losses, outputs = run()
         finally:
             for handle in hooks:
                 handle.remove()
@@ -209,6 +210,8 @@ class Capture:
             raise _Failed(claim, "samples do not lie along its first axis") from None
         except (RuntimeError, ValueError, TypeError) as error:
             raise _Failed(claim, str(error).splitlines()[0]) from error
+        if not claim.parameters.keys() <= found.keys():
+            raise _Failed(claim, "its parameters are not those of its class")
         return [(parameter, found[name]) for name, parameter in claim.parameters.items()]
 
     def _wrong(self, run, expected: Expected, allowed: float) -> dict[nn.Parameter, str]:
@@ -221,6 +224,7 @@ class Capture:
 
     def _claim(self, path: str, name: str, parameter: nn.Parameter, rule: Rule | None) -> None:
         claim = self.claims.setdefault(path, Claim(path, self.root.get_submodule(path), rule))
+        claim.rule = claim.rule if rule is not None else None  # a rule knows its own parameters only
         claim.parameters[name] = parameter
 
     def _raise_claim(self, parameter: nn.Parameter, reason: str) -> None:

@@ -20,6 +20,7 @@ ALLOWED = 2e-3  # difference of gradients, relative to the largest of the parame
 COARSE = 0.05  # the same for models that compute in half precision
 COUPLED = 1e-3  # difference of a loss alone and in a batch, likewise
 NOISE = 0.2  # standard deviation of the move, relative to the root mean square of each parameter
+TOTAL = 64  # samples whose summed gradient is compared with one backward pass, at every measurement
 FEW, MOST = 6, 24  # samples compared; more are drawn while a parameter has no gradient in any of them
 
 

@@ -6,6 +6,7 @@ differently in different minibatches.
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,14 +16,22 @@ from torch.nn import functional as F
 from sgdphases.estimators.backends.samples import LOSSES
 from sgdphases.estimators.errors import UsageError
 
+if TYPE_CHECKING:
+    from sgdphases.estimators.backends.torch.forward import Forward
+
 SUBSETS = (2, 3, 5, 8, 16, 32)  # sizes of the minibatches on which a callable loss is compared with its mean
 TOLERANCE = 2e-4  # of that comparison, relative to the mean loss: float32 rounding is a hundredth of it
 
 
-def check_loss(loss: str | Callable) -> None:
-    """Raise a UsageError for an unknown loss, and for one of PyTorch's that is no mean over samples by its settings."""
+def check_loss(loss: str | Callable, *, per_sample: bool = True) -> None:
+    """Raise a UsageError for an unknown loss, and for one of PyTorch's that is no mean over samples by its settings.
+
+    Where ``per_sample`` is False, a loss need not be a mean over samples.
+    """
     if not (callable(loss) or loss in LOSSES):
         raise UsageError(f"loss = {loss!r}: choose one of {', '.join(LOSSES)}, or give a callable.")
+    if not per_sample:
+        return
     name = type(loss).__name__
     reduction = getattr(loss, "reduction", "mean")
     if isinstance(reduction, str) and reduction != "mean":
@@ -78,18 +87,16 @@ def check_mean(loss: str | Callable, losses: torch.Tensor, outputs: torch.Tensor
             )
 
 
-def check_mean_over_subsets(
-    loss: str | Callable, losses: torch.Tensor, outputs: torch.Tensor, targets: torch.Tensor
-) -> None:
-    """`check_mean` over subsets of several sizes, cut one after the other from the samples given."""
+def check_mean_over_subsets(forward: "Forward", index: torch.Tensor) -> None:
+    """`check_mean` over subsets of several sizes, cut one after the other from these samples, and over all of them."""
     start = 0
     for size in SUBSETS:
-        if start + size > len(losses):
+        if start + size > len(index):
             break
-        part = slice(start, start + size)
-        check_mean(loss, losses[part], outputs[part], targets[part])
+        part = index[start : start + size]
+        forward.check_mean(part, *forward(part))
         start += size
-    check_mean(loss, losses, outputs, targets)
+    forward.check_mean(index, *forward(index))
 
 
 def varied_samples(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,12 +1,15 @@
-"""BatchNorm and dropout while a model is measured; everything is restored afterwards."""
+"""BatchNorm, dropout and spectral norms while a model is measured; everything is restored afterwards."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.overrides import TorchFunctionMode
 
 from sgdphases.estimators.errors import UsageError
 
@@ -17,8 +20,9 @@ DROPOUT = ("off", "mask")
 class Modes:
     """A context that puts a model into the modes in which it is measured.
 
-    On leaving it train and eval modes, buffers and hooks are what they were. `training` is the same for training steps,
-    except that running statistics move.
+    On leaving it train and eval modes, buffers, hooks and tensors kept as plain attributes are what they were.
+    Spectral norms use their present singular vectors, without the iteration that each training step begins with.
+    `training` is the same for training steps, except that running statistics move.
 
     Parameters
     ----------
@@ -68,22 +72,34 @@ class Modes:
         ]
         moving = any(m.training and m not in switched and getattr(m, "running_mean", None) is not None for m in modules)
         buffers = [(b, b.clone()) for b in self._module.buffers()] if restore_buffers and moving else []
+        attributes = _plain_tensors(modules) if restore_buffers else []
+        rates = [(m, m.dropout) for m in modules if isinstance(m, nn.RNNBase) and m.dropout and self.dropout == "off"]
         if restore_buffers:  # a forward pass of these renormalises weights in place
             renormalised = [m.weight for m in modules if getattr(m, "max_norm", None) is not None]
             buffers += [(weight, weight.detach().clone()) for weight in renormalised]
+            switched += [m for m in modules if m.training and _has_spectral_norm(m)]
         for module in switched:
             module.training = False
         hooks = []
         if self.dropout == "mask":
             drops = [(k, m) for k, m in enumerate(modules) if isinstance(m, _DropoutNd)]
             hooks = [m.register_forward_hook(self._masked(k)) for k, m in drops]
+        for module, _ in rates:
+            module.dropout = 0.0
         try:
-            yield
+            with ExitStack() as stack:
+                if self.dropout == "off" and any(map(_may_call_dropout, modules)):
+                    stack.enter_context(_WithoutDropout())
+                yield
         finally:
             for hook in hooks:
                 hook.remove()
             for module in switched:
                 module.training = True
+            for module, rate in rates:
+                module.dropout = rate
+            for module, name, value in attributes:
+                setattr(module, name, value)
             with torch.no_grad():
                 for buffer, value in buffers:
                     buffer.copy_(value)
@@ -113,3 +129,36 @@ def coupling_layers(module: nn.Module) -> list[str]:
 
 def _keeps_statistics(module: nn.Module) -> bool:
     return isinstance(module, _BatchNorm) and module.running_mean is not None
+
+
+def _has_spectral_norm(module: nn.Module) -> bool:
+    hooks = module._forward_pre_hooks.values()
+    return isinstance(module, _SpectralNorm) or any(isinstance(hook, SpectralNorm) for hook in hooks)
+
+
+def _plain_tensors(modules: list[nn.Module]) -> list[tuple[nn.Module, str, torch.Tensor]]:
+    """Tensors that are plain attributes: weight norms of the older kind put the weight there at each forward pass."""
+    return [(m, name, v) for m in modules for name, v in vars(m).items() if isinstance(v, torch.Tensor)]
+
+
+def _may_call_dropout(module: nn.Module) -> bool:
+    """Whether a module's code may call dropout as a function: attention does, and so may anybody's own module."""
+    return isinstance(module, nn.MultiheadAttention) or not type(module).__module__.startswith("torch.nn")
+
+
+class _WithoutDropout(TorchFunctionMode):
+    """A context in which dropout called as a function does nothing, and attention drops nothing."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name, kwargs = getattr(func, "__name__", ""), dict(kwargs or {})
+        if name in ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout",
+                    "feature_dropout"):  # fmt: skip
+            return args[0] if args else kwargs["input"]
+        if name == "scaled_dot_product_attention":
+            if len(args) > 4:
+                args = (*args[:4], 0.0, *args[5:])
+            else:
+                kwargs["dropout_p"] = 0.0
+        if name == "multi_head_attention_forward":
+            kwargs["training"] = False
+        return func(*args, **kwargs)
