@@ -37,7 +37,7 @@ _HOMES = {
     "sim.data.label_noise.add": ("add_label_noise",),
     "sim.data.label_noise.transitions": ("transition_matrix",),
     # runs and sweeps
-    "sim.settings": ("RunSettings",),
+    "sim.run.settings": ("RunSettings",),
     "sim.run.presets": ("preset",),
     "sim.run.run": ("resume", "run"),
     "sim.run.trajectory": ("read_trajectory",),
@@ -46,8 +46,7 @@ _HOMES = {
     "sim.solvable.langevin": ("sgd_and_langevin",),
     # a training loop of one's own, and wrong labels
     "sim.monitor.monitor": ("PhaseMonitor",),
-    "sim.cleansing.find": ("find_wrong_labels",),
-    "sim.cleansing.finder": ("WrongLabelFinder",),
+    "sim.cleansing.find": ("WrongLabelFinder", "find_wrong_labels"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)  # type: ignore[reportUnsupportedDunderAll]

@@ -7,12 +7,14 @@ import numpy as np
 
 from sgdphases.estimators.backend import Backend, to_numpy
 from sgdphases.estimators.backends.registry import make_backend, takes_option
-from sgdphases.estimators.ensemble.alignment import sampled_alignment
+from sgdphases.estimators.ensemble.alignment import Alignment, SampledAlignment, sampled_alignment
 from sgdphases.estimators.ensemble.exact import exact
 from sgdphases.estimators.ensemble.order_parameters import OrderParameters
 from sgdphases.estimators.ensemble.sampled import sampled
+from sgdphases.estimators.ensemble.subset import measure_subset
 from sgdphases.estimators.ensemble.workers import Workers, torch_workers
 from sgdphases.estimators.errors import UsageError
+from sgdphases.theory.ensemble import ratio
 
 ESTIMATORS = ("exact", "sampled")
 
@@ -34,6 +36,7 @@ def measure(
     seed: int = 0,
     parameters: str | Sequence[str] | None = None,
     distributed: bool = False,
+    drawn_from: int | Sequence[int] | None = None,
     backend: str | None = None,
     dtype: Any = None,
     device: str | None = None,
@@ -76,6 +79,10 @@ def measure(
     distributed : bool
         Under `torch.distributed`: every process gives its own shard of the samples, and all get what one process with
         all samples would. For the exact estimator.
+    drawn_from : int, (int, int) or None
+        Where x and y are a random subset of the training set: its size N, or, with ``wrong``, its numbers of samples
+        with right and wrong labels (from N alone they are estimated). The result then is that of the whole training
+        set, unbiased, and every value has a standard error; B is at most the size of the subset. See `measure_subset`.
     backend : str or None
         A registered backend; None takes "torch" for a PyTorch module and "numba" for an MLP.
     dtype, device : passed on to the backend
@@ -112,6 +119,12 @@ def measure(
     common: dict[str, Any] = dict(batch_size=batch_size, wrong=mask, replacement=replacement, ensemble=ensemble)
     rng = np.random.default_rng(seed)
     workers = torch_workers(made.n_samples) if distributed else None
+    if drawn_from is not None:
+        if estimator != "exact" or distributed or replacement or ensemble != "plain":
+            raise UsageError("drawn_from goes with estimator='exact' and plain minibatches without replacement.")
+        sizes = _population_sizes(drawn_from, mask, made.n_samples)
+        subset: dict[str, Any] = dict(batch_size=batch_size, wrong=mask, sizes=sizes, rng=rng)
+        return measure_subset_backend(made, **subset, alignment_batches=alignment_batches)
     if estimator == "exact":
         return measure_backend(made, **common, alignment_batches=alignment_batches, rng=rng, workers=workers)
     if distributed:
@@ -138,12 +151,61 @@ def measure_backend(
     if alignment_batches == 0:
         return found
     drawn = sampled_alignment(backend, **common, n_batches=alignment_batches, rng=rng)
+    return _with_alignments(found, drawn)
+
+
+def measure_subset_backend(
+    backend: Backend,
+    *,
+    batch_size: int,
+    sizes: Sequence[int],
+    wrong: np.ndarray | None,
+    alignment_batches: int = 0,
+    rng: np.random.Generator,
+) -> OrderParameters:
+    """`measure_backend` for a backend that holds a random subset of the training set: see `measure_subset`.
+
+    R comes from disjoint minibatches, whose gradients have inner products lower by ``Tr Sigma/(N-1)`` than those of
+    independent ones; that is corrected to first order. It is NaN where the subset holds fewer than three minibatches.
+    """
+    found = measure_subset(backend, batch_size=batch_size, sizes=sizes, wrong=wrong, rng=rng)
+    if alignment_batches == 0:
+        return found
+    drawn = sampled_alignment(
+        backend, batch_size=batch_size, wrong=wrong, n_batches=alignment_batches, rng=rng, disjoint=True
+    )
+    moments = found.known_moments()
+    parts = (moments.everything, found.activity), (moments.clean, found.activity_c), (moments.wrong, found.activity_w)
+    shifts = [
+        0.0 if part is None or part.count < 2 else ratio(part.gradient_variance / (part.count - 1), activity)
+        for part, activity in parts
+    ]
+    return _with_alignments(
+        found, SampledAlignment(*(Alignment(a.value + b, a.standard_error) for a, b in zip(drawn, shifts, strict=True)))
+    )
+
+
+def _with_alignments(found: OrderParameters, drawn: SampledAlignment) -> OrderParameters:
     parts = {
         "alignment": drawn.everything,
         "alignment_c": drawn.clean,
         "alignment_w": drawn.wrong,
     }
+    errors = {name: part.standard_error for name, part in parts.items()}
     return found.with_values(
-        **{name: part.value for name, part in parts.items()},
-        standard_errors={name: part.standard_error for name, part in parts.items()},
+        **{name: part.value for name, part in parts.items()}, standard_errors={**found.standard_errors, **errors}
     )
+
+
+def _population_sizes(drawn_from: int | Sequence[int], mask: np.ndarray | None, n: int) -> tuple[int, ...]:
+    """N, or N_c and N_w, of the data set a subset of n samples was drawn from."""
+    sizes = tuple(int(size) for size in np.atleast_1d(np.asarray(drawn_from)))
+    if mask is not None and len(sizes) == 1:
+        n_wrong = round(float(mask.mean()) * sizes[0])
+        sizes = sizes[0] - n_wrong, n_wrong
+    if len(sizes) != (1 if mask is None else 2) or min(sizes) < 0 or sum(sizes) < n:
+        raise UsageError(
+            f"drawn_from = {drawn_from}: give the size of the training set that the {n} samples were drawn from, or "
+            "with `wrong` its numbers of samples with right and wrong labels."
+        )
+    return sizes

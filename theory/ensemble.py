@@ -90,7 +90,12 @@ def split_activity(directed_activity: float, total_variance: float, variance_alo
 
 
 def cosine(inner_product: float, squared_norm: float, other_squared_norm: float) -> float:
-    """Cosine of the angle between two vectors; NaN where one of them is zero (Feng & Tu 2021, eqs 6, 13)."""
+    """Cosine of the angle between two vectors (Feng & Tu 2021, eqs 6, 13).
+
+    NaN where one of them is zero, or where an estimate of its squared norm is negative.
+    """
+    if squared_norm < 0 or other_squared_norm < 0:
+        return float("nan")
     value = ratio(inner_product, np.sqrt(squared_norm) * np.sqrt(other_squared_norm))
     return float(np.clip(value, -1.0, 1.0))
 

@@ -60,6 +60,7 @@ def sampled_alignment(
     rng: np.random.Generator,
     wrong: np.ndarray | None = None,
     replacement: bool = False,
+    disjoint: bool = False,
     workers: Workers | None = None,
 ) -> SampledAlignment:
     """R, R_c and R_w from independently drawn minibatches (Feng & Tu 2021, eq 6 and below eq 15).
@@ -78,6 +79,9 @@ def sampled_alignment(
     wrong : ndarray of bool, shape (N,), or None
     replacement : bool
         Whether a minibatch may hold a sample twice. Different minibatches may share samples either way.
+    disjoint : bool
+        Draw minibatches that share no sample, as many of the M as there are: for a random subset of a larger data set,
+        whose minibatches would share few. NaN where there are fewer than three.
     workers : Workers or None
         The others that share in the samples, with generators in the same state; None for none.
 
@@ -96,11 +100,20 @@ def sampled_alignment(
     if not replacement and batch_size > everyone.total:
         raise UsageError(f"batch_size = {batch_size} exceeds the {everyone.total} samples.")
     mask = check_mask(wrong, backend.n_samples)
+    order = rng.permutation(everyone.total) if disjoint else None
+    if disjoint:
+        n_batches = min(n_batches, everyone.total // batch_size)
+        if n_batches < MIN_BATCHES:
+            return SampledAlignment(UNDEFINED, UNDEFINED, UNDEFINED)
     sides = 1 if mask is None else 2
     gradients = np.zeros((sides, n_batches, backend.n_parameters))
     sizes = np.zeros((sides, n_batches))
     for number in range(n_batches):
-        batch = rng.choice(everyone.total, size=batch_size, replace=replacement) - everyone.first
+        if order is None:
+            drawn = rng.choice(everyone.total, size=batch_size, replace=replacement)
+        else:
+            drawn = order[number * batch_size : (number + 1) * batch_size]
+        batch = drawn - everyone.first
         batch = batch[(batch >= 0) & (batch < backend.n_samples)]
         members = np.ones((len(batch), 1)) if mask is None else np.stack([~mask[batch], mask[batch]], 1).astype(float)
         for piece in chunks(np.arange(len(batch)), backend.chunk_size):
