@@ -65,14 +65,17 @@ def run(
     options = {name: several[-1] for name, several in option_values(option or []).items()}
     settings = make_settings(_with_base(given, options, dataset, config, preset))
 
-    from sgdphases.sim.run.folder import free_folder, start_folder
+    from sgdphases.sim.run.folder import RunFolder, claim_run, refuse_run, start_folder
     from sgdphases.sim.run.training import prepare
 
-    folder = free_folder(out, settings.dataset)
+    if out is not None:
+        refuse_run(out)
     with console.status("loading data"):
         experiment = prepare(settings)
-    start_folder(folder, experiment.settings)
-    _finish(experiment, folder, None)
+    with claim_run(out, settings.dataset) as claimed:
+        folder = RunFolder(claimed.path)
+        start_folder(folder, experiment.settings)
+        _finish(experiment, folder, None)
 
 
 @app.command()
@@ -117,13 +120,14 @@ def sweep(
     fixed = {name: several[0] for name, several in options.items() if len(several) == 1}
     base = _with_base(one, fixed, dataset, config, preset)
 
-    from sgdphases.sim.sweep.folder import free_sweep_folder, start_sweep
+    from sgdphases.sim.sweep.folder import SweepFolder, claim_sweep, start_sweep
     from sgdphases.sim.sweep.plan import plan_sweep
 
     plan = plan_sweep(base, {**swept, **axes})
-    folder = free_sweep_folder(out, base["dataset"])
-    start_sweep(folder, plan)
-    _finish_sweep(folder, plan, workers, dask)
+    with claim_sweep(out, base["dataset"], plan) as claimed:
+        folder = SweepFolder(claimed.path)
+        start_sweep(folder, plan)
+        _finish_sweep(folder, plan, workers, dask)
 
 
 @app.command()
@@ -139,20 +143,24 @@ def resume(
     """Go on with an interrupted run from its last checkpoint, or with a sweep."""
     from sgdphases.sim.run.folder import RunFolder
     from sgdphases.sim.run.training import prepare
+    from sgdphases.sim.storage.claims import claim
     from sgdphases.sim.sweep.folder import SweepFolder
 
     sweep_folder = SweepFolder(run_folder)
     if sweep_folder.plan.is_file():
-        _finish_sweep(sweep_folder, sweep_folder.read_plan(), workers, dask)
+        with claim(run_folder):
+            _finish_sweep(sweep_folder, sweep_folder.read_plan(), workers, dask)
         return
     if workers is not None or dask is not None:
         raise UsageError(f"{run_folder} is no sweep: --workers and --dask are for one.")
     folder = RunFolder(run_folder)
-    settings = folder.read_settings()
-    start = folder.read_checkpoint() if folder.checkpoint.exists() else None
-    with console.status("loading data"):
-        experiment = prepare(settings)
-    _finish(experiment, folder, start)
+    folder.read_settings()  # refuses what is no run before anything is written there
+    with claim(run_folder):
+        settings = folder.read_settings()
+        start = folder.read_checkpoint() if folder.checkpoint.exists() else None
+        with console.status("loading data"):
+            experiment = prepare(settings)
+        _finish(experiment, folder, start)
 
 
 @app.command()

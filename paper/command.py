@@ -37,65 +37,92 @@ def reproduce(
     ] = None,
 ) -> None:
     """Repeat the experiments of Feng & Tu 2021, draw its figures, and say which of its claims hold."""
-    from joblib import cpu_count
-
-    from sgdphases.paper.experiments import (
-        FULL,
-        QUICK,
-        SWEEPS,
-        data_folder,
-        finished,
-        job_of,
-        paper_sweeps,
-    )
-    from sgdphases.paper.page import write_reproduction
-    from sgdphases.sim.data.datasets.folders import FOLDER_FILES
-    from sgdphases.sim.sweep.folder import SweepFolder, check_sweep, start_sweep
-    from sgdphases.sim.sweep.run import run_sweep
+    from sgdphases.paper.experiments import FULL, QUICK, SWEEPS, paper_sweeps
+    from sgdphases.sim.storage.claims import claim_new
+    from sgdphases.sim.sweep.folder import SweepFolder, check_sweep
 
     wanted = _chosen(figures, tuple(SWEEPS))
-    if data_dir is None:
-        raise UsageError("no data are named: give --data-dir, a folder that holds mnist/ (and cifar10/ for figure 1).")
     if workers is not None and workers < 1:
         raise UsageError(f"workers = {workers}: give at least 1.")
-    mnist, cifar = data_folder(data_dir, "mnist"), data_folder(data_dir, "cifar10")
+    mnist, cifar = _data(data_dir)
+    place = out or Path("reproduction-quick" if quick else "reproduction")
+    plans = paper_sweeps(wanted, QUICK if quick else FULL, mnist=mnist, cifar=cifar, seeds=seeds, device=device)
+    folders = {name: SweepFolder(place / "sweeps" / name) for name in plans}
+
+    def refuse(path: Path) -> None:
+        _check_place(path)
+        for name, plan in plans.items():
+            check_sweep(folders[name], plan)
+
+    with claim_new(place, refuse=refuse):
+        if "fig1" in wanted and cifar is None:
+            _say_what_is_missing(data_dir)
+        if not quick:
+            _announce(plans, folders, workers)
+        with stoppable("Go on with the same command."):
+            failed = _run_all(plans, folders, workers)
+            claims = _draw_all(place, wanted, plans, folders, quick)
+    _show(claims)
+    console.print(f"page: {place / 'reproduction.html'}", markup=False, highlight=False, soft_wrap=True)
+    if failed:
+        console.print(f"{failed} runs failed: the same command tries them again.", style="red")
+        raise typer.Exit(1)
+
+
+def _data(data_dir: Path | None) -> tuple[Path, Path | None]:
+    """The folders of MNIST, which must be there, and of CIFAR-10."""
+    from sgdphases.paper.experiments import data_folder
+    from sgdphases.sim.data.datasets.folders import FOLDER_FILES
+
+    if data_dir is None:
+        raise UsageError("no data are named: give --data-dir, a folder that holds mnist/ (and cifar10/ for figure 1).")
+    mnist = data_folder(data_dir, "mnist")
     if mnist is None:
         raise UsageError(
             f"no MNIST files ({FOLDER_FILES['mnist']}) are in {data_dir / 'mnist'} or {data_dir}: see docs/data.md."
         )
-    place = out or Path("reproduction-quick" if quick else "reproduction")
-    scale = QUICK if quick else FULL
-    plans = paper_sweeps(wanted, scale, mnist=mnist, cifar=cifar, seeds=seeds, device=device)
-    folders = {name: SweepFolder(place / "sweeps" / name) for name in plans}
-    _check_place(place)
-    for name, plan in plans.items():
-        check_sweep(folders[name], plan)
-    if "fig1" in wanted and cifar is None:
-        console.print(
-            f"no CIFAR-10 files ({FOLDER_FILES['cifar10']}) are in {data_dir / 'cifar10'}: figure 1 is drawn without "
-            "its convolutional and residual networks.",
-            soft_wrap=True,
-        )
-    if not quick:
-        _announce(plans, folders, workers or cpu_count())
+    return mnist, data_folder(data_dir, "cifar10")
+
+
+def _say_what_is_missing(data_dir: Path | None) -> None:
+    from sgdphases.sim.data.datasets.folders import FOLDER_FILES
+
+    console.print(
+        f"no CIFAR-10 files ({FOLDER_FILES['cifar10']}) are in {data_dir}/cifar10: figure 1 is drawn without its "
+        "convolutional and residual networks.",
+        soft_wrap=True,
+    )
+
+
+def _run_all(plans: dict[str, Any], folders: dict[str, Any], workers: int | None) -> int:
+    """Run what is left of every sweep; how many runs failed."""
+    from sgdphases.paper.experiments import job_of
+    from sgdphases.sim.storage.claims import claim
+    from sgdphases.sim.sweep.folder import start_sweep
+    from sgdphases.sim.sweep.run import run_sweep
+
     failed = 0
-    with stoppable("Go on with the same command."):
-        for name, plan in plans.items():
-            folders[name].path.parent.mkdir(parents=True, exist_ok=True)
+    for name, plan in plans.items():
+        with claim(folders[name].path):
             start_sweep(folders[name], plan)
             console.print(f"[bold]{name}[/bold]", highlight=False)
             with sweep_progress(folders[name], plan, job_of(name)) as show:
                 for outcome in run_sweep(folders[name], plan, workers=workers, job=job_of(name)):
                     failed += outcome.failure is not None
                     show(outcome)
-        with console.status("drawing"):
-            runs = {name: finished(folders[name], plan, job_of(name)) for name, plan in plans.items()}
-            claims = write_reproduction(place, {name: SWEEPS[name] for name in wanted}, runs, _about(plans, quick))
-    _show(claims)
-    console.print(f"page: {place / 'reproduction.html'}", markup=False, highlight=False, soft_wrap=True)
-    if failed:
-        console.print(f"{failed} runs failed: the same command tries them again.", style="red")
-        raise typer.Exit(1)
+    return failed
+
+
+def _draw_all(
+    place: Path, wanted: tuple[str, ...], plans: dict[str, Any], folders: dict[str, Any], quick: bool
+) -> list[Any]:
+    """Draw the figures and write the page; the claims, judged."""
+    from sgdphases.paper.experiments import SWEEPS, finished, job_of
+    from sgdphases.paper.page import write_reproduction
+
+    with console.status("drawing"):
+        runs = {name: finished(folders[name], plan, job_of(name)) for name, plan in plans.items()}
+        return write_reproduction(place, {name: SWEEPS[name] for name in wanted}, runs, _about(plans, quick))
 
 
 def _chosen(figures: list[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -108,14 +135,19 @@ def _chosen(figures: list[str] | None, known: tuple[str, ...]) -> tuple[str, ...
 
 
 def _check_place(place: Path) -> None:
-    if place.exists() and (not place.is_dir() or (any(place.iterdir()) and not (place / "sweeps").is_dir())):
+    from sgdphases.sim.storage.folders import holds_anything
+
+    if holds_anything(place) and not (place / "sweeps").is_dir():
         raise UsageError(f"{place} is there and holds no reproduction: choose another folder with --out.")
 
 
-def _announce(plans: dict[str, Any], folders: dict[str, Any], workers: int) -> None:
+def _announce(plans: dict[str, Any], folders: dict[str, Any], workers: int | None) -> None:
     """How many runs are to be made, and about how long they take here: from timing one of each kind."""
+    from joblib import cpu_count
+
     from sgdphases.paper.experiments import job_of, seconds_of, waiting
 
+    workers = workers or cpu_count()
     total = 0.0
     for name, plan in plans.items():
         left = waiting(folders[name], plan, job_of(name))

@@ -72,10 +72,9 @@ def cleanse(
     from sgdphases.estimators.cleansing.mixture import SCALES
     from sgdphases.estimators.cleansing.wrong_labels import check_known_fraction
     from sgdphases.sim.cleansing.data import labelled_data
-    from sgdphases.sim.cleansing.folder import CleansingFolder
+    from sgdphases.sim.cleansing.folder import CleansingFolder, claim_cleansing
     from sgdphases.sim.cleansing.sample_losses import enough_epochs
     from sgdphases.sim.run.settings import make_settings
-    from sgdphases.sim.storage.folders import first_free
 
     kinds = [kind for kind in SCALES if kind != "score"]
     if mixture not in kinds:
@@ -83,16 +82,18 @@ def cleanse(
     settings = make_settings(absolute_paths(base))
     fitted: dict[str, Any] = {"kind": mixture, "per_class": per_class, "known_fraction": known_fraction}
     check_known_fraction(**fitted)
-    folder = CleansingFolder(first_free("cleansed", settings.dataset) if out is None else out)
     with console.status("loading data"):
         labelled = labelled_data(settings)
     if "epochs" not in given:
         epochs = enough_epochs(labelled.data.n_samples, settings.batch_size)
         settings = settings.model_copy(update={"epochs": epochs})
-    folder.check(settings, fitted)
+    if out is not None:
+        CleansingFolder(out).check(settings, fitted)
     _check_trainable(settings, labelled)
-    folder.start(settings, fitted)
-    _run(folder, settings, labelled, fitted)
+    with claim_cleansing(out, settings, fitted) as claimed:
+        folder = CleansingFolder(claimed.path)
+        folder.start(settings, fitted)
+        _run(folder, settings, labelled, fitted)
 
 
 def _check_trainable(settings: Any, labelled: Any) -> None:

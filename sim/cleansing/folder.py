@@ -13,7 +13,8 @@ from sgdphases.sim.cleansing.cleanse import Cleansing
 from sgdphases.sim.cleansing.data import LabelledData
 from sgdphases.sim.run.settings import RunSettings, make_settings, read_settings, settings_toml
 from sgdphases.sim.storage.atomic import write_whole
-from sgdphases.sim.storage.folders import ReportFolder, created
+from sgdphases.sim.storage.claims import Claim, claim_new
+from sgdphases.sim.storage.folders import ReportFolder, created, holds_anything
 
 HEADING = ("index", "given", "probability_wrong", "suggested", "loss", "kept")
 
@@ -59,12 +60,10 @@ class CleansingFolder(ReportFolder):
         UsageError
             If it holds something else, or a cleansing with other settings.
         """
-        if not self.path.exists():
+        if not holds_anything(self.path):
             return
-        if not self.path.is_dir() or (any(self.path.iterdir()) and not self.options.is_file()):
+        if not self.options.is_file():
             raise UsageError(f"{self.path} is there and holds no cleansing: choose another folder with --out.")
-        if not any(self.path.iterdir()):
-            return
         if not self.config.is_file():
             return  # killed between its first two files
         same = make_settings(read_settings(self.config)) == settings
@@ -104,6 +103,17 @@ class CleansingFolder(ReportFolder):
         write_whole(self.cleaned, lambda part: np.savez(part, **kept))
         text = json.dumps(summary(found), indent=2, allow_nan=False)
         write_whole(self.summary, lambda part: part.write_text(text + "\n", encoding="utf-8"))
+
+
+def claim_cleansing(out: Path | None, settings: RunSettings, options: dict[str, Any]) -> Claim:
+    """Claim the folder of a cleansing, new or begun with the same settings; None takes ``cleansed/DATASET-001``, …
+
+    Raises
+    ------
+    UsageError, InputError
+        As `CleansingFolder.check` does; and where another process is at work in it.
+    """
+    return claim_new(out, "cleansed", settings.dataset, lambda path: CleansingFolder(path).check(settings, options))
 
 
 def summary(found: Cleansing) -> dict[str, Any]:

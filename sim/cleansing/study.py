@@ -24,6 +24,7 @@ from sgdphases.sim.run.folder import RunFolder, start_folder
 from sgdphases.sim.run.schedule import steps_per_epoch
 from sgdphases.sim.run.settings import RunSettings, make_settings, read_settings
 from sgdphases.sim.run.training import noisy_data
+from sgdphases.sim.storage.claims import claim
 from sgdphases.sim.storage.netcdf import read_netcdf, write_netcdf
 from sgdphases.sim.sweep.member import Job, failure_of
 
@@ -208,8 +209,9 @@ def complete_study(folder: RunFolder, settings: RunSettings) -> str | None:
             raise UsageError(
                 f"{folder.path} holds a member with other settings: move it away, and this one is measured."
             )
-        start_folder(folder, settings)  # before anything that may kill the process
-        write_netcdf(study_file(folder), measure_cleansing(settings))
+        with claim(folder.path):
+            start_folder(folder, settings)  # before anything that may kill the process
+            write_netcdf(study_file(folder), measure_cleansing(settings))
 
     return failure_of(measure)
 

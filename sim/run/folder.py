@@ -11,7 +11,8 @@ from sgdphases.sim.run.checkpoint import Checkpoint, load_checkpoint, save_check
 from sgdphases.sim.run.settings import RunSettings, make_settings, read_settings, settings_toml
 from sgdphases.sim.run.trajectory import read_trajectory, trajectory_dataset
 from sgdphases.sim.storage.atomic import write_whole
-from sgdphases.sim.storage.folders import ReportFolder, created, first_free, refuse_full
+from sgdphases.sim.storage.claims import Claim, claim_new
+from sgdphases.sim.storage.folders import ReportFolder, created, refuse_full
 from sgdphases.sim.storage.netcdf import write_netcdf
 
 
@@ -70,28 +71,26 @@ class RunFolder(ReportFolder):
         return read_trajectory(self.trajectory)
 
 
-def free_folder(out: Path | None, dataset: str) -> RunFolder:
-    """The folder a new run may use; nothing is created yet.
+def refuse_run(path: Path) -> None:
+    """Raise a UsageError if a new run must not use this folder: it holds a run, or anything else."""
+    if RunFolder(path).config.exists():
+        raise UsageError(
+            f"{path} already holds a run: go on with `sgdphases resume {path}`, or choose another folder with --out."
+        )
+    refuse_full(path)
 
-    Parameters
-    ----------
-    out : Path or None
-        None takes the first free of ``runs/DATASET-001``, ``-002``, …
+
+def claim_run(out: Path | None, dataset: str) -> Claim:
+    """Claim the folder of a new run; None takes the first free of ``runs/DATASET-001``, ``-002``, …
 
     Raises
     ------
     UsageError
-        If the folder is there and holds anything.
+        If the folder holds anything, or another process is at work in it.
+    InputError
+        If it cannot be created.
     """
-    if out is None:
-        return RunFolder(first_free("runs", dataset))
-    folder = RunFolder(Path(out))
-    if folder.config.exists():
-        raise UsageError(
-            f"{out} already holds a run: go on with `sgdphases resume {out}`, or choose another folder with --out."
-        )
-    refuse_full(folder.path)
-    return folder
+    return claim_new(out, "runs", dataset, refuse_run)
 
 
 def start_folder(folder: RunFolder, settings: RunSettings) -> None:

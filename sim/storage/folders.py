@@ -1,4 +1,4 @@
-"""A folder for something new: what all have, which one is free, and that nothing that is there is overwritten."""
+"""A folder for something new: what all have, and that nothing that is there is overwritten."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,15 +23,27 @@ class ReportFolder:
         return self.path / "report.html"
 
 
-def first_free(parent: str, dataset: str) -> Path:
-    """The first of ``PARENT/DATASET-001``, ``-002``, … that is not there."""
+LOCK = ".lock"
+"""Of a claimed folder: see `sgdphases.sim.storage.claims`."""
+
+
+def numbered(parent: str, dataset: str) -> Iterator[Path]:
+    """``PARENT/DATASET-001``, ``-002``, …"""
     stem = Path(dataset).stem
-    return next(path for n in range(1, 10**6) if not (path := Path(f"{parent}/{stem}-{n:03d}")).exists())
+    return (Path(f"{parent}/{stem}-{n:03d}") for n in range(1, 10**6))
+
+
+def holds_anything(path: Path) -> bool:
+    """Whether a place holds anything but the lock of a claim and what killed processes left half-written."""
+    if not path.is_dir():
+        return path.exists()
+    names = [each.name for each in path.iterdir()]
+    return any(name != LOCK and not (name.startswith(".") and ".part" in name) for name in names)
 
 
 def refuse_full(path: Path) -> None:
     """Raise a UsageError if the place holds anything."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if holds_anything(path):
         raise UsageError(f"{path} is there and not an empty folder: choose another with --out.")
 
 

@@ -9,7 +9,8 @@ from sgdphases.sim.run.folder import RunFolder
 from sgdphases.sim.run.settings import RunSettings
 from sgdphases.sim.run.trajectory import last_epoch
 from sgdphases.sim.storage.atomic import write_whole
-from sgdphases.sim.storage.folders import ReportFolder, created, first_free, refuse_full
+from sgdphases.sim.storage.claims import Claim, claim_new
+from sgdphases.sim.storage.folders import ReportFolder, created, refuse_full
 from sgdphases.sim.sweep.plan import Member, SweepPlan, plan_toml, read_plan
 
 
@@ -60,9 +61,15 @@ class SweepFolder(ReportFolder):
         write_whole(self.failures, lambda part: part.write_text(text, encoding="utf-8"))
 
 
-def free_sweep_folder(out: Path | None, dataset: str) -> SweepFolder:
-    """The folder a new sweep may use: ``out``, or the first free of ``sweeps/DATASET-001``, ``-002``, …"""
-    return SweepFolder(first_free("sweeps", dataset) if out is None else Path(out))
+def claim_sweep(out: Path | None, dataset: str, plan: SweepPlan) -> Claim:
+    """Claim the folder of a sweep, new or begun by the same plan; None takes the first of ``sweeps/DATASET-001``, …
+
+    Raises
+    ------
+    UsageError, InputError
+        As `check_sweep` does; and where another process is at work in it.
+    """
+    return claim_new(out, "sweeps", dataset, lambda path: check_sweep(SweepFolder(path), plan))
 
 
 def check_sweep(folder: SweepFolder, plan: SweepPlan) -> None:

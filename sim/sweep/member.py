@@ -9,6 +9,7 @@ from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
 from sgdphases.sim.run.folder import RunFolder, start_folder
 from sgdphases.sim.run.settings import RunSettings
 from sgdphases.sim.run.training import advance, prepare
+from sgdphases.sim.storage.claims import claim
 from sgdphases.sim.sweep.folder import is_finished
 from sgdphases.sim.sweep.plan import Member
 
@@ -45,12 +46,13 @@ def complete_member(folder: RunFolder, settings: RunSettings) -> str | None:
     """Train a member to its end, from its checkpoint where there is one; why it failed, or None if it did not."""
 
     def train() -> None:
-        start_folder(folder, settings)  # before anything that may kill the process
-        experiment = prepare(settings)
-        start = folder.read_checkpoint() if folder.checkpoint.exists() else None
-        start_folder(folder, experiment.settings)
-        for _ in advance(experiment, folder, start):
-            pass
+        with claim(folder.path):
+            start_folder(folder, settings)  # before anything that may kill the process
+            experiment = prepare(settings)
+            start = folder.read_checkpoint() if folder.checkpoint.exists() else None
+            start_folder(folder, experiment.settings)
+            for _ in advance(experiment, folder, start):
+                pass
 
     return failure_of(train)
 

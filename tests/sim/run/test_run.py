@@ -16,7 +16,7 @@ from runs import SMALL, assert_same_bits, finish, start, stopped_and_resumed
 from sgdphases.estimators.ensemble.order_parameters import describe
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
 from sgdphases.sim.run.checkpoint import load_checkpoint
-from sgdphases.sim.run.folder import RunFolder, free_folder, start_folder
+from sgdphases.sim.run.folder import RunFolder, claim_run, start_folder
 from sgdphases.sim.run.schedule import checkpoint_steps, sample_order, steps_per_epoch
 from sgdphases.sim.run.settings import make_settings, read_settings, settings_toml
 from sgdphases.sim.run.training import advance, prepare
@@ -121,24 +121,22 @@ def test_a_diverging_run_says_so_and_keeps_what_it_has(tmp_path):
 def test_folders_in_use_are_left_alone(tmp_path):
     _, folder = start(tmp_path / "run")
     with pytest.raises(UsageError, match="sgdphases resume"):
-        free_folder(folder.path, "x")
+        claim_run(folder.path, "x")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("precious")
     with pytest.raises(UsageError, match="not an empty folder"):
-        free_folder(tmp_path / "other", "x")
+        claim_run(tmp_path / "other", "x")
     with pytest.raises(UsageError, match="holds no run"):
         RunFolder(tmp_path / "other").read_settings()
-    assert free_folder(tmp_path / "new", "x").path == tmp_path / "new"
+    assert claim_run(tmp_path / "new", "x").path == tmp_path / "new"
 
 
 def test_unnamed_runs_get_numbers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    first = free_folder(None, "gaussian-mixture")
-    start_folder(first, make_settings(SMALL))
-    assert (first.path.name, free_folder(None, "gaussian-mixture").path.name) == (
-        "gaussian-mixture-001",
-        "gaussian-mixture-002",
-    )
+    for name in ("gaussian-mixture-001", "gaussian-mixture-002"):
+        with claim_run(None, "gaussian-mixture") as claimed:
+            assert claimed.path.name == name
+            start_folder(RunFolder(claimed.path), make_settings(SMALL))
 
 
 def test_every_backend_starts_at_the_same_weights_and_follows_the_same_minibatches(whole):
