@@ -26,7 +26,8 @@ _HOMES = {
     "estimators.backends.registry": ("backend_names", "make_backend"),
     "estimators.backends.samples": ("is_correct", "prepare_samples"),
     # phases
-    "estimators.phases.find": ("Phase", "Phases", "find_phases"),
+    "estimators.phases.find": ("find_phases",),
+    "estimators.phases.records": ("Phase", "Phases"),
     "estimators.phases.phase_time": ("combine_phases", "epoch_at", "phase_time"),
     "estimators.phases.signatures": ("signatures",),
     "estimators.phases.comparison": ("compare",),

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from sgdphases.estimators.phases.find import Phases, find_phases, phase_medians
+from sgdphases.estimators.phases.find import find_phases, phase_medians
 from sgdphases.estimators.phases.phase_time import combine_phases
+from sgdphases.estimators.phases.records import Phases
 from sgdphases.faces.run.figures import ALL, CLEAN, OTHER, SHARP, STYLE, TEST, WRONG, name_phases, shade_bands
 from sgdphases.paper.phase_claims import line, solved_from
 from sgdphases.paper.spectrum_claims import PAPER_DIMENSIONS, accumulated, phase_spectrum

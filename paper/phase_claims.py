@@ -11,8 +11,9 @@ import numpy as np
 import xarray as xr
 from scipy.stats import spearmanr
 
-from sgdphases.estimators.phases.find import Phases, find_phases, phase_medians
+from sgdphases.estimators.phases.find import find_phases, phase_medians
 from sgdphases.estimators.phases.phase_time import FOUR, TWO
+from sgdphases.estimators.phases.records import Phases
 from sgdphases.estimators.phases.signatures import signatures
 from sgdphases.theory.ensemble import ratio
 

@@ -8,8 +8,9 @@ import numpy as np
 import xarray as xr
 
 from sgdphases.estimators.errors import InputError, UsageError
-from sgdphases.estimators.phases.find import Phases, find_phases, phase_medians
+from sgdphases.estimators.phases.find import find_phases, phase_medians
 from sgdphases.estimators.phases.phase_time import FOUR, phase_kind, phase_time
+from sgdphases.estimators.phases.records import Phases
 from sgdphases.estimators.phases.signatures import signatures
 
 ACTIVITIES = (

@@ -2,69 +2,61 @@
 
 Phases are defined by what is learnt (errors), never by the sign of an alignment: that is a signature, which may be
 absent although the wrong labels are memorised. If the wrong labels are known, their own error shows when they are
-memorised; otherwise the second fall of the training error does, provided the test error rises with it.
+memorised; otherwise the second fall of the training error does, provided the test error rises with it. A phase is
+there only if the errors it is read from differ by more than their sampling noise (`evidence`).
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
 
+from sgdphases.estimators.phases.boundaries import Boundary, crossing, lowest, smoothed, start_of, value_at
+from sgdphases.estimators.phases.evidence import (
+    LEVEL,
+    Counts,
+    below_chance,
+    counts_of,
+    least_apart,
+    lower,
+    most_above_chance,
+    rises,
+    too_few,
+)
+from sgdphases.estimators.phases.records import MEMORISING, NO_RULE, NULLS, READINGS, UNKNOWN, Phase, Phases
+
 FAST = 0.1  # share of the fall of an error that is left when its fast phase counts as over
+REST = 0.5  # length of phase II over that of the fall before it, at least, where only the end of the run bounds II
 ONSET = 0.1  # share of the wrong labels' error that is gone when they count as being learnt
 DONE = 0.05  # share of it that is left when they count as learnt
 APART = 0.25  # how much later than the clean ones wrong labels are learnt: largest gap of the two errors, at least
 EARLY = 0.75  # share of the wrong labels' highest error that is left when phase I ends, unless they are learnt in it
 RISE = 0.05  # share of its fall by which the test error rises again, at least, if wrong labels are memorised
-DECADES = 0.04  # half the width of the running median over checkpoints, in decades of the epoch
+
+
+@dataclass(frozen=True, eq=False)
+class _Errors:
+    """The errors of a trajectory, and the numbers of samples they are fractions of."""
+
+    epoch: np.ndarray
+    train: np.ndarray
+    test: np.ndarray
+    clean: np.ndarray
+    wrong: np.ndarray
+    lost: np.ndarray
+    counts: Counts
+
+    def smooth(self, values: np.ndarray) -> np.ndarray:
+        return smoothed(self.epoch, values)
 
 
 @dataclass(frozen=True)
-class Phase:
-    """One phase: its name and the epochs it spans; ``earliest`` and ``latest`` bound its start.
+class _Start:
+    """Where a phase begins, and the evidence for it."""
 
-    The bounds span the checkpoints between which the unsmoothed errors cross the threshold back and forth.
-    """
-
-    name: str
-    start: float
-    end: float
-    earliest: float
-    latest: float
-
-
-@dataclass(frozen=True)
-class Phases:
-    """The phases found, in order, and those the run never reached, each with the reason.
-
-    Attributes
-    ----------
-    found : tuple of Phase
-    not_reached : dict of str
-    t_min, error_min : float
-        Epoch and value of the lowest test error; NaN where unknown.
-    t_fit, error_fit : float
-        Epoch at which the training labels are fitted (phase IV begins), and the test error there; NaN if never.
-    """
-
-    found: tuple[Phase, ...]
-    not_reached: dict[str, str]
-    t_min: float = float("nan")
-    error_min: float = float("nan")
-    t_fit: float = float("nan")
-    error_fit: float = float("nan")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON; None for what is unknown."""
-        return {name: None if value != value else value for name, value in asdict(self).items()}
-
-
-@dataclass(frozen=True)
-class _Boundary:
-    epoch: float
-    earliest: float
-    latest: float
+    boundary: Boundary
+    p_value: float
+    null: str
 
 
 def find_phases(trajectory: xr.Dataset, *, use_wrong: bool = True) -> Phases:
@@ -73,11 +65,14 @@ def find_phases(trajectory: xr.Dataset, *, use_wrong: bool = True) -> Phases:
     With wrong labels known and present: I until 90 % of the fall of the test error to its minimum is done, II until the
     error on wrong labels has fallen 10 % below its plateau, III until 5 % of the plateau are left, IV after. If they
     are unknown, the training error stands in for theirs once phase I is over, with its value at the lowest test error
-    for the plateau, and there are wrong labels only if the test error rises again while it falls. Without wrong labels:
-    fast learning until 5 % of the first training error are left, and exploration after.
+    for the plateau, and there are such phases only if the test error rises again while it falls; whether that is
+    wrong labels or hard samples is left open (``reading``). Without wrong labels: fast learning until 5 % of the first
+    training error are left, and exploration after. Where no test error lies below chance: memorising only, or nothing.
 
     Single noisy checkpoints are smoothed by a running median; boundaries are interpolated in the logarithm of the
-    epoch. Neither the scale of time nor that of the errors matters.
+    epoch. The scale of time does not matter. Each phase holds against the sampling noise of its errors at a level of
+    1 % (`sgdphases.estimators.phases.evidence`), for which the trajectory's attributes give the numbers of samples;
+    where they do not, phases are found without that, p-values are NaN, and ``doubt`` says so.
 
     Parameters
     ----------
@@ -91,139 +86,244 @@ def find_phases(trajectory: xr.Dataset, *, use_wrong: bool = True) -> Phases:
     Phases
         Empty for regression, which has no errors.
     """
-    epoch = trajectory["epoch"].to_numpy()
-    train_error, test_error = (trajectory[name].to_numpy() for name in ("train_error", "test_error"))
-    if len(epoch) < 3 or np.isnan(train_error).any():
+    errors = _errors_of(trajectory)
+    if len(errors.epoch) < 3 or np.isnan(errors.train).any():
         return Phases((), {"any phase": "no errors are recorded: regression, or fewer than three checkpoints"})
-    error_c, error_w = (trajectory[name].to_numpy() for name in ("error_c", "error_w"))
-    known = use_wrong and not (np.isnan(error_w).any() or np.isnan(error_c).any())
-    if np.isnan(test_error).any():
+    known = use_wrong and not (np.isnan(errors.wrong).any() or np.isnan(errors.clean).any())
+    found = _found(errors, known)
+    if found.found and np.isnan([phase.p_value for phase in found.found]).any():
+        return found.doubted(UNKNOWN)
+    return found
+
+
+def _errors_of(trajectory: xr.Dataset) -> _Errors:
+    epoch, train, test, clean, wrong = (
+        trajectory[name].to_numpy() for name in ("epoch", "train_error", "test_error", "error_c", "error_w")
+    )
+    lost = trajectory["test_lost"].to_numpy() if "test_lost" in trajectory else np.full(len(epoch), np.nan)
+    return _Errors(epoch, train, test, clean, wrong, lost, counts_of(trajectory))
+
+
+def _found(errors: _Errors, known: bool) -> Phases:
+    counts = errors.counts
+    if np.isnan(errors.test).any():
         if known:
             return Phases((), {"any phase": "no test error is recorded, which parts I from II"})
-        return _two_phases(epoch, train_error, test_error)
+        p_value = _learnt(errors.smooth(errors.train), counts.train, counts.chance_train, counts.looks)
+        if p_value > LEVEL:
+            return Phases((), {"any phase": f"the training error does not fall below chance ({said(p_value)})"})
+        found = _two_phases(errors, p_value, NULLS["fast learning, no test set"])
+        return found.doubted("no test error is recorded: whether anything general is learnt is unknown")
+    rule = _learnt(errors.smooth(errors.test), counts.test, counts.chance_test, counts.looks)
+    if rule > LEVEL:
+        return _without_rule(errors, rule)
+    turned, upward = _turn(errors)
     if known:
-        gap = float((smoothed(epoch, error_w) - smoothed(epoch, error_c)).max())
-        if gap < APART * float(error_w[0]):
-            reason = "the labels marked as wrong are learnt along with the others"
-            return _with_reasons(_two_phases(epoch, train_error, test_error), dict.fromkeys(("II", "III"), reason))
-        return _four_phases(epoch, test_error, error_w, known=True)
-    smooth = smoothed(epoch, test_error)
-    lowest = int(smooth.argmin())
-    rise = smooth[lowest:].max() - smooth[lowest]
-    if smoothed(epoch, train_error)[lowest] <= DONE * train_error[0] or rise < RISE * (smooth[0] - smooth[lowest]):
-        return _two_phases(epoch, train_error, test_error)
-    return _four_phases(epoch, test_error, train_error, known=False)
-
-
-def smoothed(epoch: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Running median over neighbours and all that lie within `DECADES` of the epoch; ends and epoch 0 stay."""
-    with np.errstate(divide="ignore"):
-        place = np.log10(np.maximum(epoch, 0.0))
-    out = np.array(values, dtype=np.float64)
-    for k in range(1, len(values) - 1):
-        if np.isfinite(place[k - 1]):
-            near = np.flatnonzero(np.abs(place - place[k]) <= DECADES)
-            reach = max(1, min(k - near[0], near[-1] - k))  # as many before as after: a slope is left as it is
-            out[k] = np.partition(values[k - reach : k + reach + 1], reach)[reach]  # the median of an odd number
-    return out
-
-
-def _with_reasons(phases: Phases, reasons: dict[str, str]) -> Phases:
-    return Phases(**{**vars(phases), "not_reached": {**phases.not_reached, **reasons}})
-
-
-def _two_phases(epoch: np.ndarray, train_error: np.ndarray, test_error: np.ndarray) -> Phases:
-    end = float(epoch[-1])
-    boundary = _crossing(epoch, train_error, DONE * train_error[0])
-    lowest = _lowest(epoch, test_error)
-    start = _start(epoch)
-    if boundary is None:
-        return Phases(
-            (Phase("fast learning", start.epoch, end, start.earliest, start.latest),),
-            {"exploration": f"the training error stays above {DONE:.0%} of its first value"},
-            *lowest,
+        return _with_mask(errors, rule, turned, upward)
+    if upward >= RISE and turned > LEVEL:
+        return _two_phases(errors, rule, NO_RULE).doubted(
+            "the test error rises again after its lowest value while the training error falls, but not by more than "
+            f"sampling noise explains ({said(turned)}): more test samples may show more phases",
         )
-    found = _sequence({"fast learning": start, "exploration": boundary}, end)
-    return Phases(found, {}, *lowest, boundary.epoch, _value_at(epoch, test_error, boundary.epoch))
+    return _two_phases(errors, rule, NO_RULE) if upward < RISE else _four_phases(errors, rule, turned, known=False)
 
 
-def _four_phases(epoch: np.ndarray, test_error: np.ndarray, unlearnt: np.ndarray, *, known: bool) -> Phases:
-    """``unlearnt``: the error on wrong labels, if ``known``, else that on all, which is theirs once phase I is over."""
-    smooth, end = smoothed(epoch, test_error), float(epoch[-1])
+def _learnt(smooth: np.ndarray, n: float, chance: float, looks: int) -> float:
+    """p-value of an error that falls below chance and below its first value: some networks start below chance."""
+    least = float(smooth.min())
+    return max(below_chance(least, n, chance, looks), lower(least, n, float(smooth[0]), n, looks))
+
+
+def _without_rule(errors: _Errors, rule: float) -> Phases:
+    """Where no test error lies below chance by more than its noise: memorising only, or nothing."""
+    counts = errors.counts
+    smooth = errors.smooth(errors.train)
+    last = int(smooth.argmin())
+    fallen = _learnt(smooth, counts.train, counts.chance_train, counts.looks)
+    apart = lower(float(smooth[last]), counts.train, float(errors.test[last]), counts.test, counts.looks)
+    if too_few(counts.test, counts.chance_test, counts.looks):
+        reason = f"{counts.test:.0f} test samples are too few to tell learning from chance, even if all were right"
+    elif fallen > LEVEL:
+        reason = f"neither test error ({said(rule)}) nor training error ({said(fallen)}) falls below chance"
+    elif apart > LEVEL:
+        reason = (
+            f"the test error lies neither below chance ({said(rule)}) nor above the training error ({said(apart)}) by "
+            "more than its sampling noise: to say whether anything general is learnt takes more test samples"
+        )
+    else:
+        start, end = start_of(errors.epoch), float(errors.epoch[-1])
+        phase = _sequence({MEMORISING: _Start(start, max(fallen, apart), NULLS[MEMORISING])}, end)
+        chance = f"chance (an error of {counts.chance_test:.3g})"
+        missing = f"no test error falls below {chance} and its first value by more than its noise ({said(rule)})"
+        most = most_above_chance(float(errors.test.min()), counts.test, counts.chance_test)
+        fit = crossing(errors.epoch, errors.train, DONE * errors.train[0])
+        return Phases(
+            phase,
+            {"any phase of generalisation": missing},
+            t_fit=float("nan") if fit is None else fit.epoch,
+            error_fit=float("nan") if fit is None else value_at(errors.epoch, errors.test, fit.epoch),
+            reading=READINGS[MEMORISING],
+            doubt=f"a rule that makes up to {most:.2g} more of the answers right than chance would not show here",
+        )
+    return Phases((), {"any phase": reason})
+
+
+def said(p_value: float) -> str:
+    """A p-value as a message says it."""
+    return "p unknown" if p_value != p_value else "p < 1e-12" if p_value < 1e-12 else f"p = {p_value:.2g}"
+
+
+def _turn(errors: _Errors) -> tuple[float, float]:
+    """p-value of a test error that rises again while the training error falls, and the rise over the fall before.
+
+    The rise is 0 where the training error is small at the lowest test error, or does not fall: nothing is memorised.
+    """
+    counts, test, train = errors.counts, errors.smooth(errors.test), errors.smooth(errors.train)
+    least = int(test.argmin())
+    top = least + int(test[least:].argmax())
+    if train[least] <= DONE * train[0] or train[top] >= train[least] or not test[0] > test[least]:
+        return float("nan"), 0.0
+    best = float(errors.test[: top + 1].min())
+    if np.isnan(errors.lost[top]):  # an old trajectory: the errors as if of independent samples, which is conservative
+        upward = lower(float(test[least]), counts.test, float(test[top]), counts.test, counts.pairs)
+    else:
+        upward = rises(float(errors.lost[top]), float(errors.test[top]) - best, counts.test, counts.pairs)
+    fallen = lower(float(train[top]), counts.train, float(train[least]), counts.train, counts.pairs)
+    return max(upward, fallen), float((test[top] - test[least]) / (test[0] - test[least]))
+
+
+def _with_mask(errors: _Errors, rule: float, turned: float, upward: float) -> Phases:
+    """Four phases, unless the labels marked as wrong are learnt along with the others."""
+    apart = least_apart(errors.clean, errors.wrong, errors.counts)
+    gap = float((errors.smooth(errors.wrong) - errors.smooth(errors.clean)).max())
+    if apart > LEVEL:
+        reason = f"the labels marked as wrong are learnt along with the others ({said(apart)})"
+    elif gap < APART * float(errors.wrong[0]):
+        reason = f"the labels marked as wrong are learnt along with the others, or hardly later ({said(apart)})"
+    else:
+        return _four_phases(errors, rule, apart, known=True)
+    found = _two_phases(errors, rule, NO_RULE)
+    found = replace(found, not_reached={**found.not_reached, **dict.fromkeys(("II", "III"), reason)})
+    if upward >= RISE and not turned > LEVEL:
+        return found.doubted(
+            "the test error rises again while the training error falls, so some samples are memorised: but they are "
+            "not those marked as wrong (use_wrong=False leaves the marks aside)",
+        )
+    return found
+
+
+def _two_phases(errors: _Errors, rule: float, null: str) -> Phases:
+    end, first = float(errors.epoch[-1]), float(errors.train[0])
+    boundary = crossing(errors.epoch, errors.train, DONE * first)
+    starts = {"fast learning": _Start(start_of(errors.epoch), rule, null)}
+    least = lowest(errors.epoch, errors.test)
+    if boundary is None:
+        missing = {"exploration": f"the training error stays above {DONE:.0%} of its first value"}
+        return Phases(_sequence(starts, end), missing, *least, reading=_rule_reading(errors))
+    counts = errors.counts
+    reached = value_at(errors.epoch, errors.train, boundary.epoch)
+    fallen = lower(reached, counts.train, first, counts.train, counts.looks)
+    starts["exploration"] = _Start(boundary, fallen, NULLS["exploration"])
+    fit = boundary.epoch, value_at(errors.epoch, errors.test, boundary.epoch)
+    return Phases(_sequence(starts, end), {}, *least, *fit, reading=_rule_reading(errors))
+
+
+def _rule_reading(errors: _Errors) -> str:
+    """What two phases say: a rule, and fitted samples that it does not explain where training ends below the test."""
+    counts, train, test = errors.counts, float(errors.train[-1]), float(errors.test[-1])
+    fitted = lower(train, counts.train, test, counts.test, 1)
+    return READINGS["rule and more"] if fitted <= LEVEL else READINGS["rule"]
+
+
+def _four_phases(errors: _Errors, rule: float, second: float, *, known: bool) -> Phases:
+    """I to IV, as far as they are reached; ``rule`` and ``second`` are the p-values of I, and of II without a mask.
+
+    What is memorised is the error on wrong labels, if ``known``, else that on all, which is theirs once I is over.
+    """
+    epoch, unlearnt = errors.epoch, errors.wrong if known else errors.train
+    mask, whose = (", mask", "on wrong labels") if known else ("", "on training labels")
+    smooth, late = errors.smooth(errors.test), errors.smooth(unlearnt)
     least = int(smooth.argmin())
-    first = _crossing(epoch[: least + 1], test_error[: least + 1], smooth[least] + FAST * (smooth[0] - smooth[least]))
-    if first is None or smooth[least] >= smooth[0]:
+    fall = float(smooth[0] - smooth[least])
+    first = crossing(epoch[: least + 1], errors.test[: least + 1], smooth[least] + FAST * fall)
+    if first is None or fall <= 0:
         return Phases((), dict.fromkeys(("I", "II", "III", "IV"), "the test error never falls"))
     resting = int(np.searchsorted(epoch, first.epoch))  # the first checkpoint of phase II
-    if known:  # labels drawn from all classes are right by chance in part, and that part is learnt in phase I
-        top = resting + int(smoothed(epoch, unlearnt)[resting:].argmax())
-        plateau = smoothed(epoch, unlearnt)[top]
-    else:
-        top = resting
-        plateau = smoothed(epoch, unlearnt)[least]
-    onset = _crossing(epoch[top:], unlearnt[top:], (1 - ONSET) * plateau)
-    done = _crossing(epoch[top:], unlearnt[top:], DONE * plateau)
-    not_reached, starts = {}, {"I": _start(epoch), "II": first}
-    whose = "on wrong labels" if known else "on training labels"
-    if onset is None:
-        not_reached["III"] = f"the error {whose} stays above {1 - ONSET:.0%} of its plateau"
-    elif known and plateau < EARLY * smoothed(epoch, unlearnt)[: top + 1].max():
-        not_reached["II"] = "wrong labels are being learnt before the fast fall of the test error is over"
+    # labels drawn from all classes are right by chance in part, and that part is learnt in phase I
+    top = resting + int(late[resting:].argmax()) if known else resting
+    plateau = float(late[top] if known else late[least])
+    third, fourth, reasons = _memorising(errors, unlearnt, top, plateau, whose)
+    if third is not None and not known:
+        third = replace(third, p_value=max(third.p_value, second))
+    starts = {"I": _Start(start_of(epoch), rule, NULLS["I"]), "II": _Start(first, second, NULLS["II" + mask])}
+    reading = READINGS["mask" if known else "no mask"]
+    if third is None:
+        reading = READINGS["mask, not yet" if known else "no mask"]
+        if not _at_rest(epoch, errors.test, smooth, least, first):
+            reasons["II"] = "the run ends while the test error still falls, or hardly after"
+            del starts["II"]
+            reading = READINGS["rule"]
+    elif known and plateau < EARLY * late[: top + 1].max():
+        reasons["II"] = "wrong labels are being learnt before the fast fall of the test error is over"
         del starts["II"]
-        starts["III"] = first
+        starts["III"] = _Start(first, third.p_value, NULLS["III" + mask])
     else:
-        starts["III"] = onset
+        starts["III"] = _Start(third.boundary, third.p_value, NULLS["III" + mask])
+    fit = (float("nan"), float("nan"))
+    if fourth is not None:
+        starts["IV"] = _Start(fourth.boundary, fourth.p_value, NULLS["IV" + mask])
+        fit = fourth.boundary.epoch, value_at(epoch, errors.test, fourth.boundary.epoch)
+    return Phases(_sequence(starts, float(epoch[-1])), reasons, *lowest(epoch, errors.test), *fit, reading=reading)
+
+
+def _memorising(
+    errors: _Errors, unlearnt: np.ndarray, top: int, plateau: float, whose: str
+) -> tuple[_Start | None, _Start | None, dict[str, str]]:
+    """Where memorising begins and where it is done, from the checkpoint ``top`` on, and why not where it does not."""
+    epoch, late, counts = errors.epoch, errors.smooth(unlearnt), errors.counts
+    n = counts.wrong if unlearnt is errors.wrong else counts.train
+    onset = crossing(epoch[top:], unlearnt[top:], (1 - ONSET) * plateau)
+    done = crossing(epoch[top:], unlearnt[top:], DONE * plateau)
+    never = f"the error {whose} stays above {DONE:.0%} of its plateau"
+    if onset is None:
+        return None, None, {"III": f"the error {whose} stays above {1 - ONSET:.0%} of its plateau", "IV": never}
+    last = top + int(late[top:].argmin())
+    began = lower(float(late[last]), n, plateau, n, counts.pairs)
+    if began > LEVEL:
+        reason = f"the error {whose} falls below its plateau, but not by more than sampling noise ({said(began)})"
+        return None, None, dict.fromkeys(("III", "IV"), reason)
+    train = errors.smooth(errors.train)
+    if train[last] >= train[top]:  # a network that forgets gets some wrong labels right by chance
+        reason = f"the error {whose} falls below its plateau, but the training error does not fall with it"
+        return None, None, dict.fromkeys(("III", "IV"), reason)
+    third = _Start(onset, began, "")
     if done is None:
-        not_reached["IV"] = f"the error {whose} stays above {DONE:.0%} of its plateau"
-    else:
-        starts["IV"] = done
-    fit = (float("nan"), float("nan")) if done is None else (done.epoch, _value_at(epoch, test_error, done.epoch))
-    return Phases(_sequence(starts, end), not_reached, *_lowest(epoch, test_error), *fit)
+        return third, None, {"IV": never}
+    start, end = (value_at(epoch, unlearnt, moment.epoch) for moment in (onset, done))
+    ended = lower(end, n, start, n, counts.pairs)
+    if ended > LEVEL:
+        return third, None, {"IV": f"the error {whose} falls within III, but not by more than noise ({said(ended)})"}
+    return third, _Start(done, ended, ""), {}
 
 
-def _sequence(starts: dict[str, _Boundary], end: float) -> tuple[Phase, ...]:
-    ends = [*(start.epoch for start in list(starts.values())[1:]), end]
-    return tuple(
-        Phase(name, start.epoch, stop, start.earliest, start.latest)
-        for (name, start), stop in zip(starts.items(), ends, strict=True)
-    )
+def _at_rest(epoch: np.ndarray, test: np.ndarray, smooth: np.ndarray, least: int, first: Boundary) -> bool:
+    """Whether the last tenth of the fall of the test error takes as long as a fall that is over lets one expect.
 
-
-def _start(epoch: np.ndarray) -> _Boundary:
-    return _Boundary(*[float(epoch[0])] * 3)
-
-
-def _lowest(epoch: np.ndarray, test_error: np.ndarray) -> tuple[float, float]:
-    if np.isnan(test_error).any():
-        return float("nan"), float("nan")
-    smooth = smoothed(epoch, test_error)
-    least = int(smooth.argmin())
-    return float(epoch[least]), float(smooth[least])
-
-
-def _value_at(epoch: np.ndarray, values: np.ndarray, moment: float) -> float:
-    return float(np.interp(moment, epoch, smoothed(epoch, values)))
-
-
-def _crossing(epoch: np.ndarray, values: np.ndarray, level: float) -> _Boundary | None:
-    """Where the smoothed values first reach ``level`` from above; None if they never do.
-
-    Its bounds are the last checkpoint before the unsmoothed values first reach the level, and the first after which
-    they stay below.
+    90 % of the fall up to the end are done shortly before the end, wherever a run ends: a rest counts as one if it
+    lasts at least `REST` times the decades that the fall from 10 % to 90 % took.
     """
-    smooth = smoothed(epoch, values)
-    below = np.flatnonzero(smooth <= level)
-    if not len(below):
-        return None
-    later = int(below[0])
-    raw_below, raw_above = np.flatnonzero(values <= level), np.flatnonzero(values > level)
-    earliest = float(epoch[max(0, min([later, *raw_below[:1]]) - 1)])
-    latest = float(epoch[min(len(epoch) - 1, max([later, *(raw_above[-1:] + 1)]))])
-    if later == 0 or epoch[later - 1] <= 0:
-        return _Boundary(float(epoch[later]), earliest, latest)
-    share = (smooth[later - 1] - level) / (smooth[later - 1] - smooth[later])
-    moment = float(np.exp((1 - share) * np.log(epoch[later - 1]) + share * np.log(epoch[later])))
-    return _Boundary(moment, earliest, latest)
+    begun = crossing(epoch[: least + 1], test[: least + 1], smooth[0] - FAST * (smooth[0] - smooth[least]))
+    if begun is None or begun.epoch <= 0 or first.epoch <= begun.epoch:
+        return True
+    return bool(np.log(epoch[-1] / first.epoch) >= REST * np.log(first.epoch / begun.epoch))
+
+
+def _sequence(starts: dict[str, _Start], end: float) -> tuple[Phase, ...]:
+    ends = [*(start.boundary.epoch for start in list(starts.values())[1:]), end]
+    return tuple(
+        Phase(name, each.boundary.epoch, stop, each.boundary.earliest, each.boundary.latest, each.p_value, each.null)
+        for (name, each), stop in zip(starts.items(), ends, strict=True)
+    )
 
 
 def phase_medians(trajectory: xr.Dataset, phases: Phases, names: tuple[str, ...]) -> list[dict[str, float]]:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sgdphases.estimators.errors import UsageError
-from sgdphases.estimators.phases.find import Phase, Phases
+from sgdphases.estimators.phases.records import Phase, Phases
 
 TWO, FOUR = ("fast learning", "exploration"), ("I", "II", "III", "IV")
 SPREAD = (0.1, 0.9)  # quantiles over repeated runs between which a boundary is said to lie

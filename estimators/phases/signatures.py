@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import xarray as xr
 
-from sgdphases.estimators.phases.find import Phases, phase_medians
+from sgdphases.estimators.phases.find import phase_medians
+from sgdphases.estimators.phases.records import Phases
 
 FACTOR = 2.0  # ratio from which one activity counts as much larger than another; below it they count as about equal
 Medians = dict[str, float]

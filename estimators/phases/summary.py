@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from sgdphases.estimators.phases.find import Phases
+from sgdphases.estimators.phases.records import Phases
 
 SUMMARY = {
     "t_min": ("t_m", "epoch of the lowest test error", "epoch"),

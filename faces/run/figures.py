@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from sgdphases.estimators.phases.find import Phases
+from sgdphases.estimators.phases.records import Phases
 
 # Okabe & Ito's palette, told apart with any colour vision; one colour a role, throughout all figures.
 ALL, CLEAN, WRONG, TEST, OTHER = "#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7"

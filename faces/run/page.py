@@ -6,7 +6,8 @@ import math
 
 import xarray as xr
 
-from sgdphases.estimators.phases.find import Phases, find_phases, phase_medians
+from sgdphases.estimators.phases.find import find_phases, phase_medians
+from sgdphases.estimators.phases.records import Phases
 from sgdphases.estimators.phases.signatures import Signature, signatures
 from sgdphases.faces.page import note, page, saved_picture, table
 from sgdphases.faces.run.figures import draw, pictures_of, worth_showing

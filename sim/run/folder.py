@@ -44,7 +44,7 @@ class RunFolder(ReportFolder):
         """Replace the checkpoint."""
         save_checkpoint(self.checkpoint, checkpoint)
 
-    def publish(self, rows: dict[str, np.ndarray], steps_per_epoch: int, sizes: dict[str, int]) -> None:
+    def publish(self, rows: dict[str, np.ndarray], steps_per_epoch: int, sizes: dict[str, float]) -> None:
         """Bring ``trajectory.nc`` up to date; ``sizes`` become attributes of it."""
         settings = self.config.read_text(encoding="utf-8")
         trajectory = trajectory_dataset(rows, steps_per_epoch, settings)

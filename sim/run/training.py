@@ -13,7 +13,7 @@ from sgdphases.estimators.backends.registry import backend_class, make_backend
 from sgdphases.estimators.curvature.hessian import check_sharp_directions, leading_curvature
 from sgdphases.estimators.curvature.sharp_floor import sharp_and_floor
 from sgdphases.estimators.ensemble.order_parameters import OrderParameters
-from sgdphases.estimators.ensemble.scores import all_scores, mean_scores
+from sgdphases.estimators.ensemble.scores import all_scores
 from sgdphases.estimators.ensemble.spectrum import noise_spectrum
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
 from sgdphases.estimators.measure import measure_backend
@@ -26,6 +26,7 @@ from sgdphases.sim.run.schedule import checkpoint_steps, sample_order, steps_per
 from sgdphases.sim.run.settings import RunSettings
 from sgdphases.sim.run.streams import stream
 from sgdphases.sim.run.theory_curves import Curves, theory_curves
+from sgdphases.sim.run.trajectory import error_sizes, test_lost
 
 SAVE_SECONDS = 20.0  # at most this much training is lost between two measurements, if a run is killed
 KEEP_SECONDS = 1.0  # at most this much of training and measurements together, if measurements come quickly
@@ -55,9 +56,11 @@ class Experiment:
         return steps_per_epoch(self.data.n_samples, self.settings.batch_size)
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """N and d, the training samples and the numbers in one input."""
-        return {"n_samples": self.data.n_samples, "n_inputs": int(np.prod(self.data.input_shape))}
+    def sizes(self) -> dict[str, float]:
+        """N and d, the training samples and the numbers in one input; for classes also what errors are judged by."""
+        data = self.data
+        sizes = {"n_samples": data.n_samples, "n_inputs": int(np.prod(data.input_shape))}
+        return sizes if data.n_classes is None else {**sizes, **error_sizes(data.y_train, data.y_test, data.n_classes)}
 
     @property
     def n_steps(self) -> int:
@@ -213,7 +216,7 @@ def advance(experiment: Experiment, folder: RunFolder, start: Checkpoint | None 
     while True:
         patience = SAVE_SECONDS
         if measured < len(marks) and step == marks[measured]:
-            rows = _appended(rows, {"step": float(step), **_row(experiment, step)})
+            rows = _appended(rows, {"step": float(step), **_row(experiment, step, rows)})
             measured += 1
             patience = KEEP_SECONDS
         if step == n_steps or time.monotonic() - saved > patience:
@@ -235,7 +238,7 @@ def advance(experiment: Experiment, folder: RunFolder, start: Checkpoint | None 
         step = stop
 
 
-def _row(experiment: Experiment, step: int) -> dict[str, Any]:
+def _row(experiment: Experiment, step: int, rows: dict[str, np.ndarray]) -> dict[str, Any]:
     settings = experiment.settings
     found = measure_backend(
         experiment.train,
@@ -249,12 +252,13 @@ def _row(experiment: Experiment, step: int) -> dict[str, Any]:
             f"at step {step} the loss is {found.loss} and the activity {found.activity}: training diverged; "
             f"lower the learning rate (now {settings.learning_rate})."
         )
-    loss, error = mean_scores(experiment.test)
+    tested = all_scores(experiment.test)
     told = {} if experiment.theory is None else experiment.theory(step, found)
     return {
         **found.scalars(),
-        "test_loss": loss,
-        "test_error": error,
+        "test_loss": float(tested.loss.mean()),
+        "test_error": float(1.0 - tested.correct.mean()),
+        **test_lost(rows, tested.correct),
         **_parts(experiment, found),
         **told,
         **_spectrum(experiment, step),

@@ -15,6 +15,7 @@ from sgdphases.sim.storage.netcdf import read_netcdf
 OTHER_SCALARS = {
     "test_loss": ("L_te", "mean loss of the test set"),
     "test_error": ("ε_te", "fraction of test samples not given their label"),
+    "test_lost": ("ε_lost", "fraction of test samples right at the lowest test error so far, and wrong here"),
     "sharpness": ("h_max", "largest eigenvalue of the Hessian of the training loss"),
     "spectrum_total_variance": ("D", "trace of the noise matrix, of the parameters whose spectrum is measured"),
     "effective_dimension": ("D_s", "fewest leading eigenvalues of the noise matrix that hold 90 % of its trace"),
@@ -24,6 +25,7 @@ ARRAYS = {
     "sample_loss": ("l_i", "loss of each training sample", ("step", "sample")),
     "wrong": ("", "whether a training sample is in the wrong population", ("sample",)),
 }
+TEST_RIGHT = "test_right"  # which test samples are given their label, as packed bits: kept in checkpoints alone
 PARTS = {"sharp": "along the leading Hessian eigenvectors", "floor": "off the leading Hessian eigenvectors"}
 
 
@@ -64,13 +66,61 @@ def trajectory_dataset(rows: dict[str, np.ndarray], steps_per_epoch: int, settin
             {"symbol": meaning[name][0], "long_name": meaning[name][1], "units": loss_units if "loss" in name else "1"},
         )
         for name, values in rows.items()
-        if name != "step"
+        if name not in ("step", TEST_RIGHT)
     }
     coordinates = {
         "step": ("step", step, {"long_name": "SGD steps done"}),
         "epoch": ("step", step / steps_per_epoch, {"long_name": "passes over the training set"}),
     }
     return xr.Dataset(variables, coordinates, {"settings": settings, "steps_per_epoch": steps_per_epoch})
+
+
+def error_sizes(y_train: np.ndarray, y_test: np.ndarray, n_classes: int) -> dict[str, float]:
+    """What the sampling noise of errors is judged by, as attributes of a trajectory.
+
+    Parameters
+    ----------
+    y_train, y_test : ndarray of int, shape (N,) and (N_test,)
+        Class labels, those that the network is trained on and tested with.
+    n_classes : int
+
+    Returns
+    -------
+    dict of float
+        ``n_test``, ``n_classes``, and ``chance_error``, ``chance_error_train``: the errors on the test and the training
+        set of always answering the set's own commonest class. None of the test's without test samples.
+    """
+    found: dict[str, float] = {"n_classes": n_classes, "chance_error_train": _chance_error(y_train)}
+    return {**found, "n_test": len(y_test), "chance_error": _chance_error(y_test)} if len(y_test) else found
+
+
+def _chance_error(labels: np.ndarray) -> float:
+    return float(1 - np.bincount(labels).max() / len(labels))
+
+
+def test_lost(rows: dict[str, np.ndarray], right: np.ndarray) -> dict[str, Any]:
+    """Test samples right at the lowest test error so far and wrong now: what a paired test of a rise needs.
+
+    Parameters
+    ----------
+    rows : dict of ndarray
+        Those of the checkpoints before.
+    right : ndarray of float, shape (N_test,)
+        1 where a test sample is given its label, now, 0 where not; NaN for regression.
+
+    Returns
+    -------
+    dict
+        ``test_lost``, their fraction, and the bits of ``right``, which the next checkpoint needs. Empty for regression,
+        and where the rows were begun by a version that did not record it.
+    """
+    if not len(right) or np.isnan(right).any() or (rows and TEST_RIGHT not in rows):
+        return {}
+    bits, lost = np.packbits(right > 0.5), 0.0
+    if rows and (lowest := rows["test_error"].min()) < 1 - right.mean():
+        best = rows[TEST_RIGHT][int(np.flatnonzero(rows["test_error"] == lowest)[0])]
+        lost = int(np.bitwise_count(best & ~bits).sum()) / len(right)
+    return {"test_lost": lost, TEST_RIGHT: bits}
 
 
 def read_trajectory(path: Path) -> xr.Dataset:

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sgdphases.estimators.errors import UsageError
-from sgdphases.estimators.phases.find import Phase, Phases
 from sgdphases.estimators.phases.phase_time import FOUR, TWO, combine_phases, epoch_at, phase_number, phase_time
+from sgdphases.estimators.phases.records import Phase, Phases
 
 NAN = float("nan")
 
