@@ -20,6 +20,8 @@ from sgdphases.theory.ensemble import mixture_variance
 from sgdphases.theory.order_parameters import GradientMoments, PopulationMoments
 
 GROUPS = 6  # of samples, left out in turn for the standard errors
+EXACT = ("noise_fraction", "mean_projection", "alignment", "alignment_c", "alignment_w")  # or estimated elsewhere
+OF_POPULATIONS = ("_c", "_w", "_cw", "_ac", "_aw")
 LEAST = 2 * GROUPS  # samples of a population from which its moments can be estimated
 
 
@@ -104,11 +106,11 @@ def measure_subset(
     left_out = [scalars(np.delete(np.arange(GROUPS), k))[1] for k in range(GROUPS)]
     unseen = 1 - backend.n_samples / sum(sizes)
     errors = {}
-    for name, value in values.items():
+    for name in values:
+        if name in EXACT or (mask is None and name.endswith(OF_POPULATIONS)):
+            continue
         rows = np.array([row[name] for row in left_out])
-        spread = float(np.sqrt(unseen * (GROUPS - 1) / GROUPS * ((rows - rows.mean()) ** 2).sum()))
-        if value == value and name not in ("noise_fraction", "mean_projection"):
-            errors[name] = spread
+        errors[name] = float(np.sqrt(unseen * (GROUPS - 1) / GROUPS * ((rows - rows.mean()) ** 2).sum()))
     return everything.with_values(standard_errors=errors)
 
 

@@ -1,13 +1,12 @@
 """Order parameters along anybody's PyTorch training loop, which runs on as if nobody had looked."""
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import logging
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from torch import nn
 from torch.nn import functional as F
@@ -16,16 +15,27 @@ from torch.utils.data import DataLoader, default_collate
 from sgdphases.estimators.backend import to_numpy
 from sgdphases.estimators.backends.torch.backend import TorchBackend
 from sgdphases.estimators.ensemble.checks import check_mask
-from sgdphases.estimators.ensemble.scores import mean_scores
-from sgdphases.estimators.errors import UsageError
-from sgdphases.estimators.measure import measure_backend
+from sgdphases.estimators.ensemble.order_parameters import OrderParameters
+from sgdphases.estimators.ensemble.scores import all_scores
+from sgdphases.estimators.ensemble.subset import LEAST
+from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.estimators.measure import measure_backend, measure_subset_backend
+from sgdphases.sim.monitor.undisturbed import undisturbed
 from sgdphases.sim.run.streams import stream
-from sgdphases.sim.run.trajectory import trajectory_dataset
+from sgdphases.sim.run.trajectory import error_sizes, test_lost, trajectory_dataset
+from sgdphases.sim.storage.claims import Claim, claim_new
 from sgdphases.sim.storage.netcdf import write_netcdf
+
+log = logging.getLogger("sgdphases")
+SUBSET = 2000  # samples measured unless more are asked for, or needed
+BATCHES = 8  # disjoint minibatches that the subset holds at least, for the alignment R
 
 
 class PhaseMonitor:
-    """Measures a model at log-spaced steps of its training, on a fixed subset of its training set.
+    """Measures a model at log-spaced steps of its training.
+
+    Where the training set is larger than ``n_samples``, it is measured on a fixed random subset: estimates are those of
+    the whole set, unbiased, with a standard error each (`measure_subset`).
 
     Two lines in a training loop::
 
@@ -34,8 +44,10 @@ class PhaseMonitor:
                 optimizer.step()
                 monitor.step()
 
-    Training goes on bit by bit as without it: random streams, gradients, train and eval modes, buffers and hooks are
-    left as they were found. Dropout is off and BatchNorm uses its running statistics while it looks.
+    Training goes on bit by bit as without it: random streams (those a data set or its transforms hold, too), gradients,
+    train and eval modes, buffers and hooks are left as they were found. Dropout is off and BatchNorm uses its running
+    statistics during a measurement. A measurement that fails does not end the training: the monitor warns once, and
+    measures no more. Layers that are replaced, frozen or unfrozen meanwhile are taken up.
 
     Parameters
     ----------
@@ -49,11 +61,12 @@ class PhaseMonitor:
     test_loader : DataLoader or None
         For the test loss and error.
     out : str, Path or None
-        Folder in which ``trajectory.nc`` is kept up to date; None keeps it in memory only.
-    n_samples : int
-        Of the subset; the whole training set where it is smaller.
+        New folder in which ``trajectory.nc`` is kept up to date; None keeps it in memory only.
+    n_samples : int or None
+        Of the subset; the whole training set where it is smaller. None takes 2,000, or eight minibatches if that is
+        more. R is NaN where it holds fewer than three minibatches.
     batch_size : int or None
-        B; None takes the loader's.
+        B, at most the subset's size; None takes the loader's.
     per_decade : int
         Measurements for every tenfold growth of the number of steps.
     alignment_batches : int
@@ -66,7 +79,8 @@ class PhaseMonitor:
     Raises
     ------
     UsageError
-        If the loader has no batch size or indexable dataset, or the loss is not a mean over samples.
+        If the loader has no batch size or indexable dataset, the loss is not a mean over samples, or the folder holds
+        anything.
     InputError
         If mask, data and model do not fit together.
     """
@@ -80,96 +94,139 @@ class PhaseMonitor:
         wrong: Any = None,
         test_loader: DataLoader | None = None,
         out: str | Path | None = None,
-        n_samples: int = 2000,
+        n_samples: int | None = None,
         batch_size: int | None = None,
         per_decade: int = 15,
         alignment_batches: int = 16,
         seed: int = 0,
         **options: Any,
     ):
-        size = batch_size or loader.batch_size
+        size = loader.batch_size if batch_size is None else batch_size
         if size is None:
-            raise UsageError("the loader has a batch sampler of its own: say batch_size=... .")
-        if per_decade < 1:
-            raise UsageError(f"per_decade = {per_decade}: choose at least 1 measurement for a tenfold number of steps.")
-        self._model, self._loader, self._per_decade = model, loader, per_decade
-        self._alignment_batches, self._seed = alignment_batches, seed
-        self._path = None if out is None else Path(out) / "trajectory.nc"
-        if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            raise UsageError("the loader has a batch sampler of its own: give batch_size=... .")
         total = _length(loader)
+        _check(per_decade=per_decade, seed=seed, batch_size=size, n_samples=n_samples, total=total)
+        self._model, self._loader, self._loss_fn = model, loader, _known_loss(loss_fn)
+        self._per_decade, self._batch_size = per_decade, size
+        self._alignment_batches, self._seed = alignment_batches, seed
+        self._options = {"batch_norm": "frozen", **options}
         mask = check_mask(None if wrong is None else to_numpy(wrong), total)
-        chosen = np.sort(stream(seed, "data").permutation(total)[:n_samples])
+        chosen = np.sort(stream(seed, "data").permutation(total)[: n_samples or max(SUBSET, BATCHES * size)])
         self._wrong = None if mask is None else mask[chosen]
-        self._batch_size = min(size, len(chosen))
-        with undisturbed(model):
-            x, y = _collected(loader, chosen)
-            self._backend = TorchBackend(model, x, y, loss=_known_loss(loss_fn), **{"batch_norm": "frozen", **options})
-            _check_mean(self._backend, loss_fn)
-            self._test = None if test_loader is None else self._backend.on(*_collected(test_loader, None))
-        self._rows: dict[str, list[float]] = {}
+        self._sizes = (total,) if mask is None else (total - int(mask.sum()), int(mask.sum()))
+        with undisturbed(model, loader, test_loader):
+            self._data = _collected(loader, chosen)
+            self._backend = self._new_backend()
+            self._test_data = None if test_loader is None else _collected(test_loader, None)
+            self._test = None if self._test_data is None else self._backend.on(*self._test_data)
+        self._claim: Claim | None = None if out is None else claim_new(Path(out))
+        self._rows: dict[str, list[Any]] = {}
         self._steps = 0
-        self._measure()
+        self._is_quiet = False
+        try:
+            self._measure()
+        except BaseException:
+            if self._claim is not None:
+                self._claim.release()
+            raise
 
     def step(self) -> None:
         """Count a training step, and measure where one is due."""
         self._steps += 1
         place = self._per_decade * np.log10(self._steps)
         if self._steps == 1 or int(place) > int(self._per_decade * np.log10(self._steps - 1)):
-            self._measure()
+            self._measure_or_warn()
 
     def measure_now(self) -> None:
         """Measure at the present step, such as the last one; nothing if it is measured already."""
         if self._rows["step"][-1] != self._steps:
-            self._measure()
+            self._measure_or_warn()
 
     @property
     def trajectory(self) -> xr.Dataset:
         """What has been measured so far, as ``trajectory.nc`` holds it."""
         rows = {name: np.array(values) for name, values in self._rows.items()}
         loss = 'loss = "cross-entropy"\n' if self._backend.loss == "cross-entropy" else ""
-        return trajectory_dataset(rows, len(self._loader), loss)
+        sizes = {"n_samples": len(self._data[0]), "n_training": sum(self._sizes), **self._error_sizes()}
+        return trajectory_dataset(rows, len(self._loader), loss).assign_attrs(sizes)
+
+    def _measure_or_warn(self) -> None:
+        if self._is_quiet:
+            return
+        try:
+            self._measure()
+        except Exception as error:  # whatever it is, it must not end somebody's training
+            self._is_quiet = True
+            warnings.warn(
+                f"PhaseMonitor stops measuring at step {self._steps}: {type(error).__name__}: {error} Training goes on.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def _measure(self) -> None:
-        with undisturbed(self._model):
-            found = measure_backend(
-                self._backend,
-                batch_size=self._batch_size,
-                wrong=self._wrong,
-                alignment_batches=self._alignment_batches,
-                rng=stream(self._seed, "alignment", self._steps),
-            ).scalars()
-            loss, error = (float("nan"),) * 2 if self._test is None else mean_scores(self._test)
-            found |= {"test_loss": loss, "test_error": error}
+        with undisturbed(self._model, self._loader):
+            self._take_up_changes()
+            found: dict[str, Any] = self._order_parameters().scalars()
+            loss, error, lost = float("nan"), float("nan"), {}
+            if self._test is not None:
+                tested = all_scores(self._test)
+                loss, error = float(tested.loss.mean()), float(1 - tested.correct.mean())
+                lost = test_lost({name: np.array(values) for name, values in self._rows.items()}, tested.correct)
+            found |= {"test_loss": loss, "test_error": error, **lost}
         for name, value in {"step": float(self._steps), **found}.items():
             self._rows.setdefault(name, []).append(value)
-        if self._path is not None:
-            write_netcdf(self._path, self.trajectory)
+        if self._claim is not None:
+            write_netcdf(self._claim.path / "trajectory.nc", self.trajectory)
+
+    def _order_parameters(self) -> OrderParameters:
+        common: dict[str, Any] = dict(
+            batch_size=self._batch_size,
+            wrong=self._wrong,
+            alignment_batches=self._alignment_batches,
+            rng=stream(self._seed, "alignment", self._steps),
+        )
+        if self._backend.n_samples == sum(self._sizes):
+            return measure_backend(self._backend, **common)
+        return measure_subset_backend(self._backend, sizes=self._sizes, **common)
+
+    def _new_backend(self) -> TorchBackend:
+        return TorchBackend(self._model, *self._data, loss=self._loss_fn, **self._options)
+
+    def _take_up_changes(self) -> None:
+        """Layers replaced, added, frozen or unfrozen since the last measurement: a backend around the present model."""
+        try:
+            self._backend.check_unchanged()
+        except UsageError:
+            log.info("the model has changed by step %d: it is measured as it is now", self._steps)
+            self._backend = self._new_backend()
+            self._test = None if self._test_data is None else self._backend.on(*self._test_data)
+
+    def _error_sizes(self) -> dict[str, float]:
+        """What the sampling noise of errors is judged by, where there are classes."""
+        train = self._backend.labels
+        test = np.empty(0, int) if self._test is None else self._test.labels
+        if not len(train) or min(train.min(), test.min(initial=0)) < 0:
+            return {}
+        return error_sizes(train, test, int(max(train.max(), test.max(initial=0))) + 1)
 
 
-@contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Put back random streams, gradients, modes and buffers on leaving."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    on_devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
-        if on_devices:
-            torch.cuda.set_rng_state_all(on_devices)
-        for module, training in modes:
-            module.training = training
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
+def _check(*, per_decade: int, seed: int, batch_size: int, n_samples: int | None, total: int) -> None:
+    if per_decade < 1:
+        raise UsageError(f"per_decade = {per_decade}: choose at least 1 measurement for a tenfold number of steps.")
+    if seed < 0:
+        raise UsageError(f"seed = {seed}: give 0 or a positive whole number.")
+    if batch_size < 1:
+        raise UsageError(f"batch_size = {batch_size}: give at least 1.")
+    if total == 0:
+        raise InputError("the loader's dataset is empty: give one with samples.")
+    if n_samples is not None and n_samples < min(LEAST, total):
+        raise UsageError(f"n_samples = {n_samples}: measure at least {min(LEAST, total)} samples.")
+    measured = total if n_samples is None else min(n_samples, total)
+    if batch_size > measured:
+        raise UsageError(
+            f"batch_size = {batch_size} exceeds the {measured} samples measured: choose n_samples of at least "
+            f"{BATCHES} minibatches, or a batch size of at most that."
+        )
 
 
 def _length(loader: DataLoader) -> int:
@@ -197,14 +254,3 @@ def _known_loss(loss_fn: Callable) -> Any:
     if type(loss_fn) is nn.CrossEntropyLoss and all(getattr(loss_fn, s) == getattr(plain, s) for s in settings):
         return "cross-entropy"
     return loss_fn
-
-
-def _check_mean(backend: TorchBackend, loss_fn: Callable) -> None:
-    few = np.arange(min(8, backend.n_samples))
-    losses, outputs, targets = backend.raw_losses(few)
-    together = float(loss_fn(outputs, targets))
-    if abs(together - float(losses.mean())) > 1e-3 * max(1.0, abs(together)):
-        raise UsageError(
-            f"the loss of {len(few)} samples is {together:.4g}, but their mean loss is {float(losses.mean()):.4g}: "
-            "give a loss that is a mean over samples (reduction='mean', no class weights)."
-        )

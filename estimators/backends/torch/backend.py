@@ -146,6 +146,11 @@ class TorchBackend:
     def n_samples(self) -> int:
         return self._forward.n_samples
 
+    @property
+    def labels(self) -> np.ndarray:
+        """Class labels, shape (N,); -1 throughout where there are none."""
+        return self._forward.labels
+
     def _settle(self) -> None:
         """Decide how each parameter's gradients are captured, and check the loss, at weights moved a little."""
         candidates = varied_samples(self._forward.labels, max(MOST, 2 * sum(SUBSETS)), np.random.default_rng(0))
