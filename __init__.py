@@ -11,6 +11,7 @@ from typing import Any
 _HOMES = {
     # measure a model
     "estimators.measure": ("measure",),
+    "estimators.check": ("check",),
     "estimators.ensemble.exact": ("exact",),
     "estimators.ensemble.order_parameters": ("OrderParameters",),
     "estimators.ensemble.spectrum": ("noise_spectrum",),

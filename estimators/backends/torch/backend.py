@@ -121,7 +121,7 @@ class TorchBackend:
         self.n_parameters = ends[-1]
         self._modes = Modes(self.module, batch_norm, dropout)
         narrow = float_type(autocast, "autocast") if autocast is not None else None
-        self._is_coarse = narrow is not None or any(p.dtype in HALF for p in self._parameters)  # half precision
+        self.is_coarse = narrow is not None or any(p.dtype in HALF for p in self._parameters)  # half precision
         self._keep = keep_activations
         self._kept: dict[bytes, Any] | None = None
         self._uploaded: tuple[Any, torch.Tensor] | None = None
@@ -154,11 +154,11 @@ class TorchBackend:
     def _settle(self) -> None:
         """Decide how each parameter's gradients are captured, and check the loss, at weights moved a little."""
         candidates = varied_samples(self._forward.labels, max(MOST, 2 * sum(SUBSETS)), np.random.default_rng(0))
-        wide = widened(self.module) if self._is_coarse else None
+        wide = widened(self.module) if self.is_coarse else None
         if wide is None:
             with moved_at_random(self.module), self._modes:
                 self._check_mean(candidates)
-                self._capture.settle(self._forward, candidates, COARSE if self._is_coarse else ALLOWED)
+                self._capture.settle(self._forward, candidates, COARSE if self.is_coarse else ALLOWED)
             return
         names = {p: name for name, p in self.module.named_parameters()}
         own = dict(wide.named_parameters())
@@ -296,7 +296,7 @@ class TorchBackend:
         self._checked += 1
         rng = np.random.default_rng([1, self._checked])
         samples = varied_samples(self._forward.labels, min(TOTAL, self.chunk_size), rng)
-        allowed = COARSE if self._is_coarse else ALLOWED
+        allowed = COARSE if self.is_coarse else ALLOWED
         with self._modes:
             if not self._capture.agrees(self._forward, samples.tolist(), allowed):
                 self._capture.settle(self._forward, samples[:FEW], allowed)
