@@ -12,6 +12,10 @@ settings.register_profile(
 settings.load_profile("steady")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--examples", type=int, default=60, help="random modules that the fuzzer builds")
+
+
 @pytest.fixture(scope="session")
 def mnist_folder() -> Path:
     """Folder of the real MNIST files: $SGDPHASES_DATA/mnist, or ../shared/data/mnist beside the checkout."""

@@ -24,6 +24,7 @@ from sgdphases.estimators.backends.torch.rules import (
     Rule,
     by_torch_func,
     floating,
+    one_by_one,
     rebuilt,
     rule_of,
     tensors_in,
@@ -35,11 +36,15 @@ log = logging.getLogger("sgdphases")
 
 @dataclass
 class Claim:
-    """Parameters a module is responsible for: measured parameters by their name relative to the module."""
+    """Parameters a module is responsible for: measured parameters by their name relative to the module.
+
+    Without a rule it is differentiated by `torch.func`, or ``is_slow``: one sample after the other.
+    """
 
     path: str
     module: nn.Module
     rule: Rule | None
+    is_slow: bool = False
     parameters: dict[str, nn.Parameter] = field(default_factory=dict)
 
 
@@ -51,6 +56,7 @@ class _Call:
     versions: list[int]
     edges: list[Any]
     shapes: list[torch.Tensor]
+    autocast: dict[str, Any]
 
 
 class Capture:
@@ -121,12 +127,14 @@ class Capture:
             expected = Expected(run, self.parameters, candidates)
             refuse_coupling(run, expected, self.parameters, max(COUPLED, 0.5 * allowed))
             while wrong := self._wrong(lambda: run(expected.samples), expected, allowed):
+                changed: set[str] = set()
                 for parameter, reason in wrong.items():
-                    self._raise_claim(parameter, reason)
+                    self._raise_claim(parameter, reason, changed)
         slow = [claim for claim in self.claims.values() if claim.rule is None]
-        if slow:
-            names = ", ".join(f"{claim.path or 'the model'} ({type(claim.module).__name__})" for claim in slow)
-            log.warning("per-sample gradients by torch.func, which is slower: %s", names)
+        for is_slow, way in ((False, "by torch.func, which is slower"), (True, "one after the other, which is slow")):
+            names = [f"{c.path or 'the model'} ({type(c.module).__name__})" for c in slow if c.is_slow == is_slow]
+            if names:
+                log.warning("per-sample gradients %s: %s", way, ", ".join(names))
 
     def agrees(self, run: Run, samples: list[int], allowed: float) -> bool:
         """Whether captured gradients are those of autograd: of the first two samples alone, and summed over all."""
@@ -146,7 +154,7 @@ class Capture:
             found = factors[parameter].weighted_sums(None)[0] if parameter in factors else torch.zeros_like(ought)
             size = float(factors[parameter].squared_norms().sum().sqrt()) if parameter in factors else 0.0
             scale = max(size, float(ought.abs().max()))
-            if np.isfinite(scale) and float((found.float() - ought.float()).abs().max()) > allowed * max(scale, 1e-30):
+            if np.isfinite(scale) and float((found.float() - ought.float()).abs().max()) > allowed * max(scale, expected.floor):
                 return False
         return True
 
@@ -157,20 +165,30 @@ class Capture:
         for path, claim in other.claims.items():
             module = self.root.get_submodule(path)
             names = {name: own[f"{path}.{name}" if path else name] for name in claim.parameters}
-            self.claims[path] = Claim(path, module, claim.rule, names)
+            self.claims[path] = Claim(path, module, claim.rule, claim.is_slow, names)
 
     def _run(self, run: Callable[[], tuple[torch.Tensor, torch.Tensor]]):
         calls: list[_Call] = []
+        given_to: dict[nn.Module, list[tuple]] = {}
+        device = self.parameters[0].device.type
+
+        def before(module, inputs, keywords):
+            # To be called once more on what it was given: it, or a hook on it, may work on that in place.
+            copies = iter([values.detach().clone() for values in tensors_in((inputs, keywords))])
+            given_to.setdefault(module, []).append(rebuilt((inputs, keywords), copies))
 
         def hook(claim: Claim):
             def keep(module, inputs, keywords, output):
                 # Edges of the graph, not tensors: what follows may overwrite the output in place.
                 out = floating(output)
+                if claim.rule is None:
+                    inputs, keywords = given_to[module].pop()
                 given = tensors_in((inputs, keywords))
                 edges = [get_gradient_edge(values) if values.requires_grad else None for values in out]
                 shapes = [values.detach() for values in out]
                 detached = rebuilt((inputs, keywords), iter([values.detach() for values in given]))
-                calls.append(_Call(claim, *detached, [values._version for values in given], edges, shapes))
+                versions = [values._version for values in given]
+                calls.append(_Call(claim, *detached, versions, edges, shapes, _autocast_now(device)))
 
             return keep
 
@@ -178,6 +196,11 @@ class Capture:
             claim.module.register_forward_hook(hook(claim), with_kwargs=True)
             for claim in self.claims.values()
             if claim.parameters
+        ]
+        hooks += [
+            claim.module.register_forward_pre_hook(before, prepend=True, with_kwargs=True)
+            for claim in self.claims.values()
+            if claim.parameters and claim.rule is None
         ]
         try:
             losses, outputs = run()
@@ -203,13 +226,16 @@ class Capture:
         try:
             with torch.no_grad():
                 if claim.rule is not None:
-                    found = claim.rule(claim.module, call.inputs, filled[0], n)
+                    found = claim.rule(claim.module, call.inputs, filled if len(filled) > 1 else filled[0], n)
                 else:
-                    found = by_torch_func(claim.module, list(claim.parameters), call.inputs, call.keywords, filled, n)
+                    way = one_by_one if claim.is_slow else by_torch_func
+                    with torch.autocast(**call.autocast):
+                        found = way(claim.module, list(claim.parameters), call.inputs, call.keywords, filled, n)
         except NotSampleWise:
             raise _Failed(claim, "samples do not lie along its first axis") from None
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise _Failed(claim, str(error).splitlines()[0]) from error
+        except Exception as error:  # a transform or somebody's module may raise anything
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise _Failed(claim, reason, in_transform=claim.rule is None) from error
         if not claim.parameters.keys() <= found.keys():
             raise _Failed(claim, "its parameters are not those of its class")
         return [(parameter, found[name]) for name, parameter in claim.parameters.items()]
@@ -218,6 +244,9 @@ class Capture:
         try:
             factors, _, _ = self._factors(run, len(expected.samples))
         except _Failed as failed:
+            if failed.in_transform and not failed.claim.is_slow:
+                failed.claim.is_slow = True
+                return self._wrong(run, expected, allowed)
             return dict.fromkeys(failed.claim.parameters.values(), failed.reason)
         wrong = differing(factors, self.parameters, expected, allowed)
         return dict.fromkeys(wrong, "its gradients differ from those of autograd")
@@ -227,11 +256,21 @@ class Capture:
         claim.rule = claim.rule if rule is not None else None  # a rule knows its own parameters only
         claim.parameters[name] = parameter
 
-    def _raise_claim(self, parameter: nn.Parameter, reason: str) -> None:
-        """Have `torch.func` answer for a parameter in place of its owner's rule, or else hand it to an outer module."""
+    def _raise_claim(self, parameter: nn.Parameter, reason: str, changed: set[str]) -> None:
+        """Have `torch.func` answer for a parameter in place of its owner's rule, or else hand it to an outer module.
+
+        ``changed`` are the modules that answer in another way since the last comparison.
+        """
         owners = [path for path, claim in self.claims.items() if any(p is parameter for p in claim.parameters.values())]
+        if set(owners) & changed:
+            return
         if len(owners) == 1 and self.claims[owners[0]].rule is not None:
             self.claims[owners[0]].rule = None
+            changed.add(owners[0])
+            return
+        if owners == [""] and not self.claims[""].is_slow:
+            self.claims[""].is_slow = True
+            changed.add("")
             return
         if owners == [""]:
             name = next(name for name, p in self.root.named_parameters() if p is parameter)
@@ -244,6 +283,13 @@ class Capture:
         self.claims = {path: claim for path, claim in self.claims.items() if claim.parameters}
         name = next(name for name, p in self.root.get_submodule(above).named_parameters() if p is parameter)
         self._claim(above, name, parameter, None)
+        changed.add(above)
+
+
+def _autocast_now(device: str) -> dict[str, Any]:
+    """Mixed precision as it is in force, for a module that is called once more."""
+    dtype = torch.get_autocast_dtype(device)
+    return {"device_type": device, "dtype": dtype, "enabled": torch.is_autocast_enabled(device)}
 
 
 def numbers_held(root: nn.Module, factors: Callable[[], dict[Any, Any]]) -> int:
@@ -265,6 +311,6 @@ def numbers_held(root: nn.Module, factors: Callable[[], dict[Any, Any]]) -> int:
 class _Failed(Exception):
     """A claim that cannot be satisfied in its present form."""
 
-    def __init__(self, claim: Claim, reason: str):
+    def __init__(self, claim: Claim, reason: str, in_transform: bool = False):
         super().__init__(reason)
-        self.claim, self.reason = claim, reason
+        self.claim, self.reason, self.in_transform = claim, reason, in_transform

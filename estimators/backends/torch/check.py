@@ -8,6 +8,7 @@ any rule pass. `TorchBackend` repeats a smaller one, at the present weights, at 
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from sgdphases.estimators.errors import UsageError
 Run = Callable[[list[int]], tuple[torch.Tensor, torch.Tensor]]
 ALLOWED = 2e-3  # difference of gradients, relative to the largest of the parameter: float32 stays below 1e-4 of it
 COARSE = 0.05  # the same for models that compute in half precision
+FLOOR = 1e-3  # of the largest gradient of all: smaller ones may vanish by an identity, and be nothing but rounding
 COUPLED = 1e-3  # difference of a loss alone and in a batch, likewise
 NOISE = 0.2  # standard deviation of the move, relative to the root mean square of each parameter
 TOTAL = 64  # samples whose summed gradient is compared with one backward pass, at every measurement
@@ -81,6 +83,12 @@ class Expected:
         own = [torch.zeros_like(parameter) if row[k] is None else row[k] for row in self.gradients]
         return torch.stack([values.flatten() for values in own]).float()
 
+    @cached_property
+    def floor(self) -> float:
+        """The least size of a gradient that counts."""
+        sizes = [float(g.abs().max()) for row in self.gradients for g in row if g is not None and g.numel()]
+        return max(FLOOR * max((size for size in sizes if np.isfinite(size)), default=0.0), 1e-30)
+
 
 def differing(factors: dict, parameters: list[nn.Parameter], expected: Expected, allowed: float) -> list[nn.Parameter]:
     """Parameters whose captured gradients are not those of autograd."""
@@ -90,7 +98,7 @@ def differing(factors: dict, parameters: list[nn.Parameter], expected: Expected,
         found = factors[parameter].dense().float() if parameter in factors else torch.zeros_like(rows)
         scale = float(rows.abs().max())
         gap = float((found - rows).abs().max())
-        if np.isfinite(scale) and not gap <= allowed * max(scale, 1e-30):
+        if np.isfinite(scale) and not gap <= allowed * max(scale, expected.floor):
             wrong.append(parameter)
     return wrong
 
@@ -104,16 +112,16 @@ def refuse_coupling(run: Run, expected: Expected, parameters: list[nn.Parameter]
     together = together.detach().double().cpu()
     scale = max(1e-3, float(together.abs().max()))
     if float((together - again).abs().max()) > allowed * scale:
-        raise UsageError(
-            "the model gives another loss at each forward pass (random layers): call model.eval() first."
-        )
+        raise UsageError("the model gives another loss at each forward pass (random layers): call model.eval() first.")
     gap = float((together - torch.tensor(expected.losses).double()).abs().max())
     coupled = gap > allowed * scale
     for k, gradient in enumerate(total):
         if gradient is not None and not coupled:
             alone = expected.rows(k, parameters[k]).sum(dim=0)
             size = float(expected.rows(k, parameters[k]).abs().max())
-            coupled = float((dense(gradient).flatten().float() - alone).abs().max()) > 2 * allowed * max(size, 1e-30)
+            coupled = float((dense(gradient).flatten().float() - alone).abs().max()) > 2 * allowed * max(
+                size, expected.floor
+            )
     if coupled:
         raise UsageError(
             "the loss of a sample changes with the others in its batch, so it has no gradient of its own: "

@@ -2,7 +2,7 @@
 
 A rule takes the module, its inputs, the derivatives ``delta`` at its output and the number of samples n, and returns
 one factor for each parameter by its name. Modules without a rule go through `torch.func`: correct for any module that
-works sample by sample, and slower.
+works sample by sample, and slower. What `torch.func` cannot transform is differentiated one sample after the other.
 """
 
 from collections.abc import Callable
@@ -13,10 +13,12 @@ from torch import nn
 from torch.func import functional_call, vjp, vmap
 from torch.nn import functional as F
 
+from sgdphases.estimators.backends.torch import recurrent
 from sgdphases.estimators.backends.torch.factors import Explicit, Outer, Rows
 
 Factors = dict[str, Any]
-Rule = Callable[[Any, tuple, torch.Tensor, int], Factors]
+Rule = Callable[[Any, tuple, Any, int], Factors]
+"""Derivatives are a list of tensors where the module answers with several."""
 
 
 class NotSampleWise(Exception):
@@ -110,6 +112,12 @@ RULES: dict[type, Rule] = {
     nn.BatchNorm1d: batch_norm,
     nn.BatchNorm2d: batch_norm,
     nn.BatchNorm3d: batch_norm,
+    nn.RNN: recurrent.layer,
+    nn.LSTM: recurrent.layer,
+    nn.GRU: recurrent.layer,
+    nn.RNNCell: recurrent.cell,
+    nn.LSTMCell: recurrent.cell,
+    nn.GRUCell: recurrent.cell,
 }
 
 
@@ -154,6 +162,31 @@ def by_torch_func(
 
     rows = vmap(one)([leaf.detach() for leaf in leaves], deltas)
     return {name: Explicit(_float(rows[name].flatten(1))) for name in names}
+
+
+def one_by_one(
+    module: nn.Module, names: list[str], inputs: tuple, keywords: dict[str, Any], deltas: list[torch.Tensor], n: int
+) -> Factors:
+    """The same as `by_torch_func` by plain autograd, one sample after the other: slow, and no transform is needed."""
+    call = (inputs, keywords)
+    leaves = tensors_in(call)
+    if any(leaf.ndim == 0 or len(leaf) != n for leaf in (*leaves, *deltas)):
+        raise NotSampleWise
+    own = dict(module.named_parameters(remove_duplicate=False))
+    parameters = [own[name] for name in names]
+    rows = [torch.zeros(n, p.numel(), dtype=p.dtype, device=p.device) for p in parameters]
+    with torch.enable_grad():
+        for i in range(n):
+            args, kwargs = rebuilt(call, iter(leaf[i : i + 1].detach().clone() for leaf in leaves))
+            answers = floating(module(*args, **kwargs))
+            alive = [(out, delta[i : i + 1]) for out, delta in zip(answers, deltas, strict=True) if out.requires_grad]
+            if not alive:
+                continue
+            outputs, ahead = zip(*alive, strict=True)
+            for row, g in zip(rows, torch.autograd.grad(outputs, parameters, ahead, allow_unused=True), strict=True):
+                if g is not None:
+                    row[i] = (g.to_dense() if g.is_sparse else g).flatten()
+    return {name: Explicit(_float(row)) for name, row in zip(names, rows, strict=True)}
 
 
 def tensors_in(values: Any) -> list[torch.Tensor]:
