@@ -9,8 +9,11 @@ from torch.nn import functional as F
 
 def loss_of(case, module, index):
     """The loss of some samples together, as a training loop has it; the module works on a copy of them."""
-    answer = module(case.x[index].clone().double() if case.x.is_floating_point() else case.x[index].clone())
-    outputs = answer if "output" not in case.options else answer[case.options["output"]]
+    dtype = next(module.parameters()).dtype
+    inputs = case.x[index].clone()
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.float32):
+        answer = module(inputs.to(dtype) if inputs.is_floating_point() else inputs)
+    outputs = (answer if "output" not in case.options else answer[case.options["output"]]).to(dtype)
     if case.loss == "squared":
         return 0.5 * ((outputs - F.one_hot(case.y[index], outputs.shape[1])) ** 2).sum(dim=1).mean()
     if case.loss == "cross-entropy":
@@ -18,29 +21,36 @@ def loss_of(case, module, index):
     weight = getattr(case.loss, "weight", None)
     loss = case.loss
     if weight is not None:
-        loss = copy.deepcopy(case.loss).double()
+        loss = copy.deepcopy(case.loss).to(dtype)
     return loss(outputs, case.y[index])
 
 
 class BruteForce:
     """Per-sample gradients of a case, shape (N, P), and losses, shape (N,).
 
-    Dropout is off and statistics are frozen: that is the module in eval mode. ``is_mean`` says whether the loss and its
+    Dropout is off and statistics are frozen: that is the module in eval mode. All is float64, but under autocast, where
+    kinks lie elsewhere: there the gradients are those of autocast, in float32. ``is_mean`` says whether the loss and its
     gradient, in random minibatches, are the mean of those of the samples: only then is there anything to measure.
     """
 
     def __init__(self, case, seed=0):
-        self.module = copy.deepcopy(case.module).double().eval()
+        self._differentiate(case, torch.float64)
+        rng = np.random.default_rng(seed)
+        self.is_mean = all(
+            self._agrees(case, rng.permutation(len(case.x))[:size]) for size in (2, 3, 7, 12, len(case.x))
+        )
+
+        if "autocast" in case.options:
+            self._differentiate(case, torch.float32)
+
+    def _differentiate(self, case, dtype):
+        self.module = copy.deepcopy(case.module).to(dtype).eval()
         trained = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         self.parameters = list(trained.values())
         self.factors = [case.gradient_factors[name] for name in trained]
         found = [self._one(case, [i]) for i in range(len(case.x))]
         self.losses = np.array([loss for loss, _ in found])
-        self.gradients = np.array([gradient for _, gradient in found])
-        rng = np.random.default_rng(seed)
-        self.is_mean = all(
-            self._agrees(case, rng.permutation(len(case.x))[:size]) for size in (2, 3, 7, 12, len(case.x))
-        )
+        self.gradients = np.array([gradient for _, gradient in found], dtype=np.float64)
 
     def _one(self, case, index):
         loss = loss_of(case, self.module, index)

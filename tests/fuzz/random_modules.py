@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 K = 3  # classes
 
 
-@dataclass
+@dataclass(repr=False)
 class Case:
     """A model, a labelled data set and a loss; ``notes`` say what was drawn."""
 

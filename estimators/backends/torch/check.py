@@ -100,6 +100,13 @@ def differing(factors: dict, parameters: list[nn.Parameter], expected: Expected,
         gap = float((found - rows).abs().max())
         if np.isfinite(scale) and not gap <= allowed * max(scale, expected.floor):
             wrong.append(parameter)
+        elif parameter in factors:  # the squared norm has a way of its own
+            norms, ought = factors[parameter].squared_norms().cpu(), rows.double().square().sum(dim=1).cpu()
+            most = float(ought.max())
+            if np.isfinite(most) and not float((norms - ought).abs().max()) <= 2 * allowed * max(
+                most, expected.floor**2
+            ):
+                wrong.append(parameter)
     return wrong
 
 
