@@ -64,7 +64,10 @@ def measure(
         Whether a minibatch may hold a sample twice; SGD's do not.
     ensemble : {"plain", "stratified"}
     estimator : {"exact", "sampled"}
-        Closed forms over all minibatches, or ``n_batches`` drawn ones (see `sampled`).
+        Closed forms over all minibatches, or ``n_batches`` drawn ones (see `sampled`), which needs nothing but
+        gradients of minibatches: it also measures samples that are coupled, and losses that are no mean over samples.
+        A_c and A_w are not quite the same: "exact" has minibatch parts of (1-rho)B and rho B samples, "sampled" those
+        of plain minibatches, whose sizes vary.
     n_batches : int
         M, for the sampled estimator.
     partition : bool
@@ -110,6 +113,8 @@ def measure(
     >>> bool(abs(found.mean_projection - 1) < 1e-5)
     True
     """
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise UsageError(f"seed = {seed!r}: give 0 or a positive whole number.")
     if estimator == "sampled" and takes_option(model, backend, "per_sample"):
         options = {"per_sample": False, **options}  # it needs no gradient of a single sample
     made = make_backend(

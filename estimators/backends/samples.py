@@ -58,7 +58,9 @@ def prepare_samples(
     """
     if loss not in LOSSES:
         raise UsageError(f"loss = {loss!r}: choose one of {', '.join(LOSSES)}.")
-    x, y = checked_array(x, "x"), np.asarray(y)
+    x, y = checked_array(x, "x"), checked_array(y, "y")
+    if y.ndim == 0:
+        raise InputError("y is a single number: give one target a sample.")
     if x.ndim < 2 or len(x) == 0:
         raise InputError(f"x has shape {x.shape}: give one row a sample, at least one sample and two dimensions.")
     if len(y) != len(x):

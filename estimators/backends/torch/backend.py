@@ -1,6 +1,5 @@
 """Any PyTorch module, on any device: per-sample quantities from a forward and a backward pass."""
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
@@ -26,7 +25,7 @@ from sgdphases.estimators.backends.torch.check import (
 from sgdphases.estimators.backends.torch.factors import accumulator
 from sgdphases.estimators.backends.torch.forward import HALF, Forward
 from sgdphases.estimators.backends.torch.loss import SUBSETS, check_mean_over_subsets, varied_samples
-from sgdphases.estimators.backends.torch.models import float_type, module_from_mlp, moved, refuse_unsupported
+from sgdphases.estimators.backends.torch.models import copied, float_type, module_from_mlp, moved, refuse_unsupported
 from sgdphases.estimators.backends.torch.modes import Modes, coupling_layers
 from sgdphases.estimators.errors import InputError, UsageError
 
@@ -107,8 +106,8 @@ class TorchBackend:
         elif not isinstance(model, nn.Module):
             raise UsageError(f"the torch backend takes a torch.nn.Module or an MLP, not {type(model).__name__}.")
         elif dtype is not None or device is not None:
-            model = copy.deepcopy(model)
-        refuse_unsupported(model)
+            model = copied(model)
+        refuse_unsupported(model, per_sample=per_sample)
         self.module = moved(model, dtype, device)
         trained = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         if not trained:
@@ -214,7 +213,7 @@ class TorchBackend:
         with torch.no_grad(), self._modes:
             index = self._forward.index(indices)
             if self.only_minibatches:
-                losses, outputs = self._forward.as_minibatch(index)
+                losses, outputs = self._forward.shared_out(index)
             else:
                 losses, outputs = self._forward(index)
             return Scores(_numpy(losses), self._forward.correct(indices, outputs))

@@ -59,7 +59,7 @@ class Forward:
             If data, loss and module do not fit together.
         """
         made = copy.copy(self)
-        x, y = checked_array(x, "x"), np.asarray(y)
+        x, y = checked_array(x, "x"), checked_array(y, "y")
         if x.ndim == 0 or len(x) == 0:
             raise InputError(f"x has shape {x.shape}: give at least one sample.")
         floats = np.dtype(np.float64 if self.dtype == torch.float64 else np.float32)
@@ -68,10 +68,10 @@ class Forward:
         n_outputs = self._try(torch.from_numpy(x[:2].astype(kept)))
         if callable(self.loss):
             samples = prepare_samples(x, np.zeros(len(x)), n_outputs=1, loss="squared", dtype=kept)
-            if len(y) != len(x):
-                raise InputError(f"x has {len(x)} samples and y has {len(y)}: give one target a sample.")
+            if y.ndim == 0 or len(y) != len(x):
+                raise InputError(f"x has {len(x)} samples and y has shape {y.shape}: give one target a sample.")
             made.labels = y if y.ndim == 1 and np.issubdtype(y.dtype, np.integer) else np.full(len(y), -1)
-            targets = torch.from_numpy(np.ascontiguousarray(checked_array(y, "y")))
+            targets = torch.from_numpy(np.ascontiguousarray(y))
             targets = targets.to(self.dtype) if targets.is_floating_point() else targets
         else:
             if n_outputs is None:
@@ -130,6 +130,13 @@ class Forward:
                 f"the loss of a minibatch has shape {tuple(together.shape)}: give one that is a single number."
             )
         return together.expand(len(outputs)), outputs
+
+    def shared_out(self, index: Index) -> tuple[torch.Tensor, torch.Tensor]:
+        """The losses of the samples of a minibatch where they are defined, else the minibatch's, shared out evenly."""
+        try:
+            return self.as_minibatch(index, whole=False)
+        except Exception:  # somebody's loss of a single sample may raise anything
+            return self.as_minibatch(index)
 
     def check_mean(self, index: Index, losses: torch.Tensor, outputs: torch.Tensor) -> None:
         """Raise a UsageError unless the loss of these samples together is the mean of theirs."""

@@ -78,7 +78,7 @@ def check_mean(loss: str | Callable, losses: torch.Tensor, outputs: torch.Tensor
     with torch.no_grad():
         together, mean = float(loss(outputs, targets)), float(losses.double().mean())
     if np.isfinite(together) or np.isfinite(mean):
-        allowed = TOLERANCE * float(losses.double().abs().mean()) + 1e-6
+        allowed = TOLERANCE * float(losses.detach().double().abs().mean()) + 1e-6
         if not abs(together - mean) <= allowed:
             raise UsageError(
                 f"the loss of {len(losses)} samples together is {together:.4g}, the mean of their losses {mean:.4g}: "

@@ -1,5 +1,6 @@
 """PyTorch modules: made from an MLP, brought to a dtype and a device."""
 
+import copy
 from itertools import pairwise
 from typing import Any
 
@@ -31,21 +32,39 @@ class _Perceptron(nn.Module):
         return self.layers[-1](x)
 
 
-def refuse_unsupported(model: nn.Module) -> None:
-    """Raise a UsageError for a model whose gradients cannot be taken by sample, naming what is in the way."""
+def refuse_unsupported(model: nn.Module, *, per_sample: bool = True) -> None:
+    """Raise a UsageError for a model whose gradients cannot be taken (by sample), naming what is in the way."""
     if isinstance(model, torch.jit.ScriptModule):
         raise UsageError("the model is scripted (torch.jit): give the module it was made from.")
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise UsageError(f"parameter {name!r} is lazy and has no shape yet: run one forward pass first.")
+        if parameter.is_inference():
+            raise UsageError(
+                f"parameter {name!r} was made under torch.inference_mode(), which has no gradients: make the model "
+                "outside of it."
+            )
         if parameter.is_complex():
             raise UsageError(f"parameter {name!r} is complex: only real ones have the squared gradients needed here.")
-    for name, module in model.named_modules():
+    if torch.is_inference_mode_enabled():
+        raise UsageError("torch.inference_mode() has no gradients: measure outside of it (torch.no_grad() is fine).")
+    for name, module in model.named_modules() if per_sample else ():
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.scale_grad_by_freq:
             raise UsageError(
                 f"layer {name or 'the model'}: scale_grad_by_freq=True scales a sample's gradient by the others in its "
-                "minibatch, so it has no gradient of its own; set it to False."
+                "minibatch, so it has no gradient of its own; set it to False, or use estimator='sampled'."
             )
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A copy of a module; a UsageError where it cannot be copied."""
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise UsageError(
+            f"the model cannot be copied, as another dtype or device needs ({str(error).splitlines()[0]}): bring it "
+            "there yourself."
+        ) from None
 
 
 def moved(model: nn.Module, dtype: Any, device: str | None) -> nn.Module:
