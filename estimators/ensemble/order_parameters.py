@@ -142,5 +142,6 @@ def from_moments(
     """
     known = moments.fraction == moments.fraction
     check_ensemble(moments.everything.count, batch_size, replacement, ensemble, known=known)
-    scalars = closed_form(moments, batch_size, replacement=replacement, stratified=ensemble == "stratified")
+    stratified = ensemble == "stratified"
+    scalars: dict[str, Any] = closed_form(moments, batch_size, replacement=replacement, stratified=stratified)
     return OrderParameters(int(batch_size), bool(replacement), ensemble, moments, **scalars)

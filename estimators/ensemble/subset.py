@@ -1,9 +1,9 @@
 """Order parameters of a data set from a random subset of its samples: unbiased, each with a standard error.
 
 The mean gradient of n samples is longer than that of all N, by their noise: ``E|g_n|^2 = |g|^2 + (1/n - 1/N) Tr S``.
-So A0 comes out too large, and sigma_lambda^2 too small. Here ``|g|^2`` is a U-statistic over distinct samples, corrected
-for the finite N (the form that McCandlish et al. 2018 use for two batch sizes); the variance along the mean gradient
-compares samples of one group with the mean gradients of two others, so that no sample meets its own noise.
+So A0 comes out too large, and sigma_lambda^2 too small. Here ``|g|^2`` is a U-statistic over distinct samples,
+corrected for the finite N (the form that McCandlish et al. 2018 use for two batch sizes); the variance along the mean
+gradient compares samples of one group with the mean gradients of two others, so that no sample meets its own noise.
 """
 
 from collections.abc import Sequence
@@ -137,7 +137,9 @@ def _observe(backend: GradientSource, present: list, rng: np.random.Generator) -
     for k, (indices, size) in enumerate(present):
         pieces = chunks(np.arange(len(indices)), backend.chunk_size)
         projections = np.concatenate([backend.projections(indices[piece], flat) for piece in pieces])
-        observed.append(_Observed(size, groups[k], *first[k], projections.reshape(-1, *shape)))
+        loss, error, squared_norm = first[k]
+        onto = projections.reshape(-1, *shape)
+        observed.append(_Observed(size, groups[k], loss, error, squared_norm, onto))
     return observed, (flat @ flat.T).reshape(shape * 2)
 
 
@@ -148,7 +150,7 @@ def _population(observed: list[_Observed], gram: np.ndarray, k: int, kept: np.nd
     n, size = int(inside.sum()), own.size
     weights = [np.bincount(o.group, minlength=GROUPS)[kept] / np.isin(o.group, kept).sum() for o in observed]
     products = np.array(
-        [weights[k] @ gram[k][np.ix_(kept, [j], kept)][:, 0] @ weights[j] for j in range(len(observed))]
+        [weights[k] @ gram[k][kept, j][:, kept] @ weights[j] for j in range(len(observed))]
     )
     squares = float(own.squared_norm[inside].mean())
     distinct = (n * products[k] - squares) / (n - 1)
@@ -196,14 +198,15 @@ def _joined(found: list, known: bool, sizes: Sequence[int], fraction: float) -> 
         return GradientMoments(found[0][0], None, None, nan, nan)
     if len(found) == 1:
         only = found[0][0]
-        return GradientMoments(only, *((only, None) if sizes[0] else (None, only)), nan, fraction)
-    (clean, products), (wrong, _) = found
+        clean, wrong = (only, None) if sizes[0] else (None, only)
+        return GradientMoments(only, clean, wrong, nan, fraction)
+    (of_clean, products), (of_wrong, _) = found
     product = float(products[1])
-    gap = (clean.mean_on_mean - wrong.mean_on_mean) ** 2
-    variance = mixture_variance(fraction, clean.variance_on_mean, wrong.variance_on_mean, gap)
+    gap = (of_clean.mean_on_mean - of_wrong.mean_on_mean) ** 2
+    variance = mixture_variance(fraction, of_clean.variance_on_mean, of_wrong.variance_on_mean, gap)
 
     def mean(name: str) -> float:
-        return (1 - fraction) * getattr(clean, name) + fraction * getattr(wrong, name)
+        return (1 - fraction) * getattr(of_clean, name) + fraction * getattr(of_wrong, name)
 
     whole = PopulationMoments(
         count=int(sum(sizes)),
@@ -215,4 +218,4 @@ def _joined(found: list, known: bool, sizes: Sequence[int], fraction: float) -> 
         variance_on_mean=variance,
         variance_on_own=variance,
     )
-    return GradientMoments(whole, clean, wrong, product, fraction)
+    return GradientMoments(whole, of_clean, of_wrong, product, fraction)

@@ -158,7 +158,8 @@ class PhaseMonitor:
         except Exception as error:  # whatever it is, it must not end somebody's training
             self._is_quiet = True
             warnings.warn(
-                f"PhaseMonitor stops measuring at step {self._steps}: {type(error).__name__}: {error} Training goes on.",
+                f"PhaseMonitor measures no more from step {self._steps} on, and training goes on: "
+                f"{type(error).__name__}: {error}",
                 RuntimeWarning,
                 stacklevel=3,
             )

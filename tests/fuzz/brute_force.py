@@ -29,7 +29,7 @@ class BruteForce:
     """Per-sample gradients of a case, shape (N, P), and losses, shape (N,).
 
     Dropout is off and statistics are frozen: that is the module in eval mode. All is float64, but under autocast, where
-    kinks lie elsewhere: there the gradients are those of autocast, in float32. ``is_mean`` says whether the loss and its
+    kinks lie elsewhere: there the gradients are those of autocast, in float32. ``is_mean`` says whether loss and
     gradient, in random minibatches, are the mean of those of the samples: only then is there anything to measure.
     """
 

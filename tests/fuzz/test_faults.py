@@ -1,7 +1,7 @@
 """Faults made by hand in rules, factors and capture: each is noticed.
 
-A fault counts as noticed where the backend refuses the model, no longer trusts a rule, or answers otherwise than autograd
-sample by sample does; without the fault none of that happens.
+A fault counts as noticed where the backend refuses the model, no longer trusts a rule, or answers otherwise than
+autograd sample by sample does; without the fault none of that happens.
 """
 
 import inspect
@@ -108,13 +108,25 @@ FAULTS = [
     ("wide sequences", factors.Outer, "squared_norms", "self.inputs @ self.inputs.transpose(-1, -2) *", ""),
     ("vectors", factors.Outer, "squared_norms", "row_squares(self.inputs) *", ""),
     ("twice", factors.Outer, "joined", "torch.cat([self.inputs, other.inputs], 2)", "torch.cat([self.inputs] * 2, 2)"),
-    ("wide sequences", factors.Outer, "weighted_sums", "repeat_interleave(self.positions, dim=0)", "repeat(self.positions, 1)"),  # fmt: skip  # noqa: E501
+    (
+        "wide sequences",
+        factors.Outer,
+        "weighted_sums",
+        "repeat_interleave(self.positions, dim=0)",
+        "repeat(self.positions, 1)",
+    ),
     ("wide convolution", factors.Outer, "projections", "sum(dim=(0, 2))", "mean(dim=2).sum(dim=0)"),
     ("vectors", factors.Outer, "inner", "(a @ b.T) * (d @ e.T)", "(a @ b.T)"),
     ("embedding", factors.Rows, "squared_norms", "* same", ""),
     ("embedding", factors.Rows, "dense", "scatter_add_(1,", "scatter_(1,"),
     ("embedding", factors.Rows, "projections", "table[self.index]", "table[self.index.flip(1)]"),
-    ("sequences", capture.Capture, "_run", "[values.detach() for values in given]", "[values.detach() * 1.1 for values in given]"),  # fmt: skip  # noqa: E501
+    (
+        "sequences",
+        capture.Capture,
+        "_run",
+        "[values.detach() for values in given]",
+        "[values.detach() * 1.1 for values in given]",
+    ),
 ]
 
 

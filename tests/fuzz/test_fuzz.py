@@ -1,6 +1,6 @@
 """Random modules, data and losses: every public number is that of brute force in float64, or is refused.
 
-    python -m pytest tests/fuzz --examples 2000      # the long run; the gate makes a short one
+python -m pytest tests/fuzz --examples 2000      # the long run; the gate makes a short one
 """
 
 import copy
@@ -118,8 +118,9 @@ def test_random_subsets_stand_for_the_whole(batch_size):
     backend = sgdphases.make_backend(module, x, y)
     rng, found = np.random.default_rng(1), []
     names = ("activity", "directed_activity", "total_variance")
+    from oracle import TableBackend
+
     from sgdphases.estimators.ensemble.subset import measure_subset
-    from oracle import TableBackend  # noqa: I001
 
     table = np.array([backend.weighted_sums(np.array([i]), np.ones((1, 1)))[0] for i in range(200)])
     for _ in range(300):

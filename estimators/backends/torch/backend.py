@@ -127,6 +127,7 @@ class TorchBackend:
         self._built = self._description()
         lead = self._parameters[0]
         self._forward = Forward(self.module, self._modes, loss, output, narrow, lead, per_sample).on(x, y)
+        self.n_samples = self._forward.n_samples
         self.coupled = coupling_layers(self.module) if batch_norm == "batch" else []
         self._capture = Capture(self.module, self._parameters)
         self._checked = 0
@@ -140,10 +141,6 @@ class TorchBackend:
     @property
     def loss(self) -> str | Callable:
         return self._forward.loss
-
-    @property
-    def n_samples(self) -> int:
-        return self._forward.n_samples
 
     @property
     def labels(self) -> np.ndarray:
@@ -163,8 +160,14 @@ class TorchBackend:
         own = dict(wide.named_parameters())
         capture = Capture(wide, [own[names[p]] for p in self._parameters])
         modes = Modes(wide, self._modes.batch_norm, self._modes.dropout)
+
+        def run(index):
+            found = self._forward(index, wide)
+            modes.put_back_buffers()
+            return found
+
         with moved_at_random(wide), modes:
-            capture.settle(lambda index: self._forward(index, wide), candidates, ALLOWED)
+            capture.settle(run, candidates, ALLOWED)
         with moved_at_random(self.module), self._modes:
             self._check_mean(candidates)
         self._capture.adopt(capture)
@@ -207,6 +210,7 @@ class TorchBackend:
         other.__dict__.update(self.__dict__)
         other._kept = other._uploaded = None
         other._forward = self._forward.on(x, y)
+        other.n_samples = other._forward.n_samples
         return other
 
     def scores(self, indices: np.ndarray) -> Scores:

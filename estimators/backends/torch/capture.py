@@ -154,7 +154,9 @@ class Capture:
             found = factors[parameter].weighted_sums(None)[0] if parameter in factors else torch.zeros_like(ought)
             size = float(factors[parameter].squared_norms().sum().sqrt()) if parameter in factors else 0.0
             scale = max(size, float(ought.abs().max()))
-            if np.isfinite(scale) and float((found.float() - ought.float()).abs().max()) > allowed * max(scale, expected.floor):
+            if np.isfinite(scale) and float((found.float() - ought.float()).abs().max()) > allowed * max(
+                scale, expected.floor
+            ):
                 return False
         return True
 

@@ -33,7 +33,20 @@ class Forward:
         Whose dtype and device the data get.
     per_sample : bool
         Whether the loss must be a mean over samples.
+
+    Attributes
+    ----------
+    n_samples : int
+    labels : ndarray of int, shape (N,)
+        -1 throughout where there are no classes.
+    inputs, targets : Tensor, shape (N, ...)
+        Like the former, once there are data: see `on`.
     """
+
+    n_samples: int
+    labels: np.ndarray
+    inputs: torch.Tensor
+    targets: torch.Tensor
 
     def __init__(
         self,
@@ -100,6 +113,7 @@ class Forward:
             return self._chosen(wide(inputs.float() if inputs.is_floating_point() else inputs))
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             found = self._chosen(self.module(inputs))
+        self.modes.put_back_buffers()
         return found.float() if found.dtype in HALF else found
 
     def __call__(self, index: Index, wide: nn.Module | None = None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -44,6 +44,7 @@ class Modes:
         self._module, self.batch_norm, self.dropout = module, batch_norm, dropout
         self._masks: dict[tuple[nn.Module, tuple[int, ...]], torch.Tensor] = {}
         self._open: list = []
+        self._kept: list[list[list]] = []  # buffers, their values and versions, in each context that is open
         drops = [m for m in module.modules() if isinstance(m, _DropoutNd)]
         if dropout == "mask" and any(isinstance(m, (nn.AlphaDropout, nn.FeatureAlphaDropout)) for m in drops):
             raise UsageError("dropout = 'mask': AlphaDropout has no fixed mask here; choose dropout='off'.")
@@ -55,6 +56,15 @@ class Modes:
 
     def __exit__(self, *error) -> None:
         self._open.pop().__exit__(*error)
+
+    def put_back_buffers(self) -> None:
+        """After a forward pass: what it changed of the buffers, so that the next one finds them as this one did."""
+        for entry in self._kept[-1] if self._kept else ():
+            buffer, value, version = entry
+            if buffer._version != version:
+                with torch.no_grad():
+                    buffer.copy_(value)
+                entry[2] = buffer._version
 
     def training(self):
         """The same, but running statistics move as in training."""
@@ -71,12 +81,16 @@ class Modes:
             m for m in modules if m.training and (isinstance(m, _DropoutNd) or (freeze and _keeps_statistics(m)))
         ]
         moving = any(m.training and m not in switched and getattr(m, "running_mean", None) is not None for m in modules)
-        buffers = [(b, b.clone()) for b in self._module.buffers()] if restore_buffers and moving else []
-        attributes = _plain_tensors(modules) if restore_buffers else []
+        buffers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        attributes = []
         rates = [(m, m.dropout) for m in modules if isinstance(m, nn.RNNBase) and m.dropout and self.dropout == "off"]
-        if restore_buffers:  # a forward pass of these renormalises weights in place
-            renormalised = [m.weight for m in modules if getattr(m, "max_norm", None) is not None]
-            buffers += [(weight, weight.detach().clone()) for weight in renormalised]
+        if restore_buffers:
+            own = list(self._module.buffers()) if moving else _buffers_of_own_code(modules)
+            attributes = _plain_tensors(modules)
+            tables = [m for m in modules if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) and m.max_norm is not None]
+            kept = [*own, *(table.weight for table in tables)]  # a forward pass renormalises these in place
+            buffers = [(buffer, buffer.detach().clone()) for buffer in kept]
+            self._kept.append([[buffer, value, buffer._version] for buffer, value in buffers])
             switched += [m for m in modules if m.training and _has_spectral_norm(m)]
         for module in switched:
             module.training = False
@@ -92,6 +106,8 @@ class Modes:
                     stack.enter_context(_WithoutDropout())
                 yield
         finally:
+            if restore_buffers:
+                self._kept.pop()
             for hook in hooks:
                 hook.remove()
             for module in switched:
@@ -134,6 +150,11 @@ def _keeps_statistics(module: nn.Module) -> bool:
 def _has_spectral_norm(module: nn.Module) -> bool:
     hooks = module._forward_pre_hooks.values()
     return isinstance(module, _SpectralNorm) or any(isinstance(hook, SpectralNorm) for hook in hooks)
+
+
+def _buffers_of_own_code(modules: list[nn.Module]) -> list[torch.Tensor]:
+    """Buffers of modules that are not PyTorch's: their forward pass may change them."""
+    return [buffer for m in modules if not type(m).__module__.startswith("torch.nn") for buffer in m.buffers(False)]
 
 
 def _plain_tensors(modules: list[nn.Module]) -> list[tuple[nn.Module, str, torch.Tensor]]:

@@ -1,7 +1,7 @@
 """Per-sample gradients of recurrent layers: unrolled in time, they are linear layers used at every step.
 
-The gates of a step are ``x W_ih' + h W_hh' + b_ih + b_hh``; the loss derivatives at them are found by going back through
-the unrolled layer, and each weight's gradient is a sum over steps of outer products.
+The gates of a step are ``x W_ih' + h W_hh' + b_ih + b_hh``; the loss derivatives at them are found by going back
+through the unrolled layer, and each weight's gradient is a sum over steps of outer products.
 """
 
 from typing import Any
@@ -24,7 +24,8 @@ class _Gates:
         self.linear: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def __call__(self, x: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        w_ih, w_hh, b_ih, b_hh = (None if w is None else w.detach() for w in self.weights)
+        weights: list[Any] = [None if w is None else w.detach() for w in self.weights]
+        w_ih, w_hh, b_ih, b_hh = weights
         found = F.linear(x, w_ih, b_ih), F.linear(h, w_hh, b_hh)
         for each in found:
             if not each.requires_grad:
@@ -60,7 +61,7 @@ def _step(kind: str, gates: _Gates, x: torch.Tensor, state: tuple[torch.Tensor, 
 def layer(module: Any, inputs: tuple, delta: Any, n: int) -> dict[str, Any]:
     """nn.RNN, nn.LSTM and nn.GRU with samples along their batch axis; NotImplementedError for what has no rule."""
     sequence, start = inputs[0], inputs[1] if len(inputs) > 1 else None
-    if not isinstance(sequence, torch.Tensor) or sequence.ndim != 3 or getattr(module, "proj_size", 0):
+    if not isinstance(sequence, torch.Tensor) or sequence.ndim != 3 or module.proj_size:
         raise NotImplementedError("packed, unbatched and projected sequences have no rule")
     batch_axis = 0 if module.batch_first else 1
     if sequence.shape[batch_axis] != n or (module.dropout and module.training and module.num_layers > 1):
@@ -69,7 +70,8 @@ def layer(module: Any, inputs: tuple, delta: Any, n: int) -> dict[str, Any]:
     steps = list(sequence.detach().to(kind).unbind(1 - batch_axis))
     directions = 2 if module.bidirectional else 1
     starts = _starts(module, start, steps[0], module.num_layers * directions)
-    used, last = [], []
+    used: list[_Gates] = []
+    last: list[tuple[torch.Tensor, ...]] = []
     with torch.enable_grad():
         for depth in range(module.num_layers):
             answers = []

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -75,6 +75,12 @@ class AutogradReference:
                 losses[row] = float(loss.detach().sum())
                 correct[row] = self._forward.correct(indices[row : row + 1], outputs)[0]
         return rows, Scores(losses, correct)
+
+    def on(self, x: Any, y: Any) -> Self:
+        made = copy.copy(self)
+        made._forward = self._forward.on(x, y)
+        made.n_samples = made._forward.n_samples
+        return made
 
     def scores(self, indices: np.ndarray) -> Scores:
         return self.sample_gradients(indices)[1]
