@@ -141,11 +141,13 @@ def resume(
     ] = None,
 ) -> None:
     """Go on with an interrupted run from its last checkpoint, or with a sweep."""
+    from sgdphases.sim.cleansing.folder import refuse_cleansing
     from sgdphases.sim.run.folder import RunFolder
     from sgdphases.sim.run.training import prepare
     from sgdphases.sim.storage.claims import claim
     from sgdphases.sim.sweep.folder import SweepFolder
 
+    refuse_cleansing(run_folder)
     sweep_folder = SweepFolder(run_folder)
     if sweep_folder.plan.is_file():
         with claim(run_folder):

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from sgdphases.estimators.errors import UsageError
+from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.sim.cleansing.cleanse import Cleansing
 from sgdphases.sim.cleansing.data import LabelledData
 from sgdphases.sim.run.settings import RunSettings, make_settings, read_settings, settings_toml
 from sgdphases.sim.storage.atomic import write_whole
 from sgdphases.sim.storage.claims import Claim, claim_new
 from sgdphases.sim.storage.folders import ReportFolder, created, holds_anything
+from sgdphases.sim.sweep.folder import SweepFolder
 
 HEADING = ("index", "given", "probability_wrong", "suggested", "loss", "kept")
 
@@ -67,11 +68,20 @@ class CleansingFolder(ReportFolder):
         if not self.config.is_file():
             return  # killed between its first two files
         same = make_settings(read_settings(self.config)) == settings
-        if not same or json.loads(self.options.read_text(encoding="utf-8")) != options:
+        if not same or self.read_options() != options:
             raise UsageError(
                 f"{self.path} holds a cleansing with other settings: repeat those of its config.toml, or choose "
                 "another folder with --out."
             )
+
+    def read_options(self) -> Any:
+        """What the fit was begun with; raises InputError where the file is damaged."""
+        try:
+            return json.loads(self.options.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(
+                f"{self.options} is damaged ({error}): restore it, or choose another folder with --out."
+            ) from None
 
     def start(self, settings: RunSettings, options: dict[str, Any]) -> None:
         """Create the folder, and write the settings; raises InputError where it cannot be written."""
@@ -114,6 +124,32 @@ def claim_cleansing(out: Path | None, settings: RunSettings, options: dict[str, 
         As `CleansingFolder.check` does; and where another process is at work in it.
     """
     return claim_new(out, "cleansed", settings.dataset, lambda path: CleansingFolder(path).check(settings, options))
+
+
+def refuse_cleansing(path: Path) -> None:
+    """Raise a UsageError where a folder holds a cleansing, a study of some, or a member of one: runs go on otherwise.
+
+    Raises
+    ------
+    UsageError
+        Naming the command that goes on with it.
+    InputError
+        If it holds a sweep whose plan is damaged.
+    """
+    sweep = SweepFolder(path)
+    members = sweep.path / "members"
+    if CleansingFolder(path).options.is_file():
+        raise UsageError(
+            f"{path} holds a cleansing: go on with the command that began it, `sgdphases cleanse … --out {path}`."
+        )
+    is_study = sweep.plan.is_file() and (
+        sweep.read_plan().job == "cleansing" or next(members.glob("*/cleansing.nc"), None) is not None
+    )
+    if is_study or (path / "cleansing.nc").is_file():
+        raise UsageError(
+            f"{path} holds a study of cleansing, not of runs: go on with the command that began it, such as "
+            "`sgdphases reproduce fig6`."
+        )
 
 
 def summary(found: Cleansing) -> dict[str, Any]:

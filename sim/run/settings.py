@@ -1,5 +1,6 @@
 """Everything that fixes a run, as one frozen record, to and from TOML."""
 
+import json
 import platform
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sgdphases.estimators.errors import InputError, UsageError
 
+MOVABLE = ("data_dir", "transition_matrix", "noisy_labels", "device")
+"""Settings that may change while a run is interrupted: where files are, and what computes."""
 LIBRARIES = ("sgdphases", "numpy", "scipy", "numba", "torch", "xarray")
 
 
@@ -171,6 +174,42 @@ def settings_toml(settings: RunSettings) -> str:
     options = values.pop("dataset_options")
     values |= {name: list(values[name]) for name in ("hidden", "spectrum_parameters")}
     return tomli_w.dumps({**values, "dataset_options": options, "versions": _versions()})
+
+
+def fixed_settings(settings: RunSettings) -> str:
+    """What a run must be resumed with, as JSON: all but `MOVABLE` settings, and the path of data whose hash is kept."""
+    kept = {name: value for name, value in settings.model_dump(mode="json").items() if name not in MOVABLE}
+    if settings.dataset.endswith(".npz"):
+        del kept["dataset"]
+    return json.dumps(kept)
+
+
+def check_fixed(stored: str, settings: RunSettings, config: Path, again: str) -> None:
+    """Hold settings against those that a checkpoint was made with.
+
+    Parameters
+    ----------
+    stored : str
+        Of `fixed_settings`; settings that it lacks, of an older version, are not compared.
+    settings : RunSettings
+    config : Path
+        Where they come from, for the message.
+    again : str
+        How to begin anew with the present ones, for the message.
+
+    Raises
+    ------
+    UsageError
+        Naming every setting that differs, and both values.
+    """
+    before = json.loads(stored) if stored else {}
+    now = json.loads(fixed_settings(settings))
+    changed = [name for name in now if name in before and before[name] != now[name]]
+    if changed:
+        listed = ", ".join(f"{name} = {now[name]!r} (begun with {before[name]!r})" for name in changed)
+        raise UsageError(
+            f"{config} has been changed since the run began: {listed}. Put back what it was begun with, or {again}."
+        )
 
 
 def _versions() -> dict[str, str]:

@@ -23,7 +23,7 @@ from sgdphases.sim.data.label_noise.add import add_label_noise, load_labels, loa
 from sgdphases.sim.run.checkpoint import Checkpoint, fingerprint
 from sgdphases.sim.run.folder import RunFolder
 from sgdphases.sim.run.schedule import checkpoint_steps, sample_order, steps_per_epoch
-from sgdphases.sim.run.settings import RunSettings
+from sgdphases.sim.run.settings import RunSettings, check_fixed, fixed_settings
 from sgdphases.sim.run.streams import stream
 from sgdphases.sim.run.theory_curves import Curves, theory_curves
 
@@ -192,21 +192,20 @@ def advance(experiment: Experiment, folder: RunFolder, start: Checkpoint | None 
 
     Raises
     ------
+    UsageError
+        If the settings are not those that the checkpoint was made with.
     InputError
-        If the data are not those the checkpoint was made with.
+        If the data are not, or the checkpoint does not go with the network or the schedule.
     TrainingDiverged
         If loss or gradient are no longer finite; the folder keeps what was measured before.
     """
     settings, per_epoch, n_steps = experiment.settings, experiment.steps_per_epoch, experiment.n_steps
     marks = experiment.marks
-    data_mark = fingerprint(experiment.data)
+    data_mark, fixed = fingerprint(experiment.data), fixed_settings(settings)
     if start is None:
         step, rows, measured = 0, {}, 0
     else:
-        if start.fingerprint != data_mark:
-            raise InputError(
-                f"the data differ from those {folder.path} was started on: restore them, or start a new run."
-            )
+        _check_start(experiment, folder, start, data_mark)
         step, rows, measured = start.step, dict(start.rows), len(start.rows["step"])
         experiment.train.load_weights(start.weights)
     saved, published = float("-inf"), time.monotonic()
@@ -217,7 +216,7 @@ def advance(experiment: Experiment, folder: RunFolder, start: Checkpoint | None 
             measured += 1
             patience = KEEP_SECONDS
         if step == n_steps or time.monotonic() - saved > patience:
-            folder.save(Checkpoint(step, experiment.train.weights, rows, data_mark))
+            folder.save(Checkpoint(step, experiment.train.weights, rows, data_mark, fixed))
             saved = time.monotonic()
         if step == n_steps or time.monotonic() - published > PUBLISH_SECONDS:
             folder.publish(rows, per_epoch, experiment.sizes)
@@ -225,7 +224,7 @@ def advance(experiment: Experiment, folder: RunFolder, start: Checkpoint | None 
         try:
             yield Progress(step, n_steps, step / per_epoch, _latest(rows))
         except GeneratorExit:  # left between two steps: all of it can be kept
-            folder.save(Checkpoint(step, experiment.train.weights, rows, data_mark))
+            folder.save(Checkpoint(step, experiment.train.weights, rows, data_mark, fixed))
             raise
         if step == n_steps:
             return
@@ -233,6 +232,29 @@ def advance(experiment: Experiment, folder: RunFolder, start: Checkpoint | None 
         order = sample_order(settings.seed, step, stop, experiment.data.n_samples, settings.batch_size)
         experiment.train.train(order, settings.batch_size, settings.learning_rate)
         step = stop
+
+
+def _check_start(experiment: Experiment, folder: RunFolder, start: Checkpoint, data_mark: str) -> None:
+    """Refuse a checkpoint that was not made by this very run."""
+    settings, marks = experiment.settings, experiment.marks
+    again = f"start a new run with `sgdphases run --config {folder.config}`"
+    check_fixed(start.settings, settings, folder.config, again)
+    if start.fingerprint != data_mark:
+        raise InputError(f"the data differ from those {folder.path} was started on: restore them, or start a new run.")
+    measured = start.rows.get("step", np.empty(0))
+    n = len(measured)
+    last = experiment.n_steps if n >= len(marks) else marks[n]
+    if n > len(marks) or not np.array_equal(measured, marks[:n]) or start.step > last:
+        raise InputError(
+            f"{folder.checkpoint} stands at step {start.step} with {n} measurements, which is no point of a run of "
+            f"epochs = {settings.epochs} and checkpoints = {settings.checkpoints} over {experiment.n_steps} steps: put "
+            f"back the settings it was begun with, or {again}."
+        )
+    if start.weights.shape != experiment.train.weights.shape:
+        raise InputError(
+            f"{folder.checkpoint} holds {start.weights.size} weights, but the network of {folder.config.name} has "
+            f"{experiment.train.weights.size}: put back the settings it was begun with, or {again}."
+        )
 
 
 def _row(experiment: Experiment, step: int) -> dict[str, Any]:
