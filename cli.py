@@ -11,6 +11,7 @@ from rich.console import Console
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
 from sgdphases.faces.cleanse.command import cleanse
 from sgdphases.faces.compare.command import compare
+from sgdphases.faces.encoding import write_any_text
 from sgdphases.faces.options import (
     DataName,
     DataOptions,
@@ -23,6 +24,7 @@ from sgdphases.faces.options import (
     takes_settings,
 )  # fmt: skip
 from sgdphases.faces.terminal import (
+    MOST_ROWS,
     console,
     interrupts,
     progress,
@@ -262,17 +264,21 @@ def _root(
 
 def main() -> None:
     """Entry point: a user's mistake ends in one message, exit code 2 for usage and 1 for failure."""
+    write_any_text()
     try:
         app()
     except UsageError as error:
         _complain(error)
         sys.exit(2)
+    except UnicodeEncodeError as error:  # of a path, in a locale that knows no such letter
+        _complain(f"{error.object!a} cannot be written in the encoding {error.encoding}: set LC_ALL=C.UTF-8.")
+        sys.exit(1)
     except (InputError, TrainingDiverged, OSError, MemoryError) as error:
         _complain(error)
         sys.exit(1)
 
 
-def _complain(error: BaseException) -> None:
+def _complain(error: BaseException | str) -> None:
     Console(stderr=True).print(
         f"Error: {error}" if str(error) else f"Error: {type(error).__name__}", style="red", markup=False, soft_wrap=True
     )
@@ -302,6 +308,17 @@ def _finish_sweep(folder: Any, plan: Any, workers: int | None, dask: str | None)
                 if pressed:
                     raise KeyboardInterrupt
         show_sweep(folder, plan)
+    failures = folder.read_failures()
+    if failures:
+        for name in list(failures)[:MOST_ROWS]:
+            console.print(f"failed: {name}", markup=False, highlight=False, soft_wrap=True, style="red")
+        console.print(
+            f"{len(failures)} of {len(plan.members())} runs failed. Try again with: sgdphases resume {folder.path}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise typer.Exit(1)
 
 
 def _with_base(

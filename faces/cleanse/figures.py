@@ -70,7 +70,7 @@ def loss_figure(agreed: Consensus, found: WrongLabels, wrong: np.ndarray | None)
             axes.axvline(place, color=ALL, linestyle=":", linewidth=1.2, label=name)
         if not found.is_given:
             axes.plot(line, lower + upper, color=ALL, linewidth=1, label=f"fit (distance {mixture.distance:.3f})")
-        title = "Losses around $t_c$" + ("" if found.has_noise else ": no label noise seen")
+        title = "Losses around $t_c$" + ("" if found.has_noise else ": no label noise found")
         axes.set(title=title, xlabel=SCALE_NAMES[mixture.kind], ylabel="density")
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         return figure

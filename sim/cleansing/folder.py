@@ -17,6 +17,7 @@ from sgdphases.sim.storage.claims import Claim, claim_new
 from sgdphases.sim.storage.folders import ReportFolder, created, holds_anything
 from sgdphases.sim.sweep.folder import SweepFolder
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 HEADING = ("index", "given", "probability_wrong", "suggested", "loss", "kept")
 
 
@@ -94,9 +95,9 @@ class CleansingFolder(ReportFolder):
         data, classes, keep = labelled.data, labelled.classes, found.keep
         rows = zip(
             range(data.n_samples),
-            classes[data.y_train],
+            map(_cell, classes[data.y_train]),
             (f"{value:.6f}" for value in found.found.probability),
-            classes[found.suggested],
+            map(_cell, classes[found.suggested]),
             (f"{value:.6g}" for value in found.consensus.loss),
             keep.astype(int),
             strict=True,
@@ -174,6 +175,17 @@ def summary(found: Cleansing) -> dict[str, Any]:
         "distance": mixture.distance,
         "label_share": labels.label_share,
     }
+
+
+def _cell(label: Any) -> Any:
+    """A label as a cell of a table: text that a spreadsheet would run as a formula gets an apostrophe before it."""
+    if not isinstance(label, str) or not label.startswith(_FORMULA):
+        return label
+    try:
+        float(label)
+    except ValueError:
+        return f"'{label}"
+    return label
 
 
 def _kept(labelled: LabelledData, keep: np.ndarray) -> dict[str, np.ndarray]:

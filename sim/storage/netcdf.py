@@ -9,8 +9,12 @@ from sgdphases.sim.storage.atomic import write_whole
 
 
 def write_netcdf(path: Path, dataset: xr.Dataset) -> None:
-    """Write netCDF, whole or not at all."""
-    write_whole(path, lambda part: dataset.to_netcdf(part, engine="h5netcdf"))
+    """Write netCDF, whole or not at all; raises InputError where it cannot be written.
+
+    The file is made in memory first: where the disk is full, the HDF5 library would crash the process at its end.
+    """
+    content = dataset.to_netcdf(engine="h5netcdf")
+    write_whole(path, lambda part: part.write_bytes(content))
 
 
 def read_netcdf(path: Path, kind: str, remedy: str) -> xr.Dataset:
