@@ -44,6 +44,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(theory_app, name="theory")
 takes_several_settings = partial(takes_settings, several=True)
@@ -74,6 +75,8 @@ def run(
         refuse_run(out)
     with console.status("loading data"):
         experiment = prepare(settings)
+    if settings.standardize == "auto" and experiment.settings.standardize == "always":
+        console.print("features are too large or too small to be learnt from, and are standardised", soft_wrap=True)
     with claim_run(out, settings.dataset) as claimed:
         folder = RunFolder(claimed.path)
         start_folder(folder, experiment.settings)

@@ -7,10 +7,11 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 console = Console()
 INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
+WIDE = 72  # characters of a terminal, from which on there is room for a bar
 MOST_ROWS = 40  # of a sweep's table on the terminal
 
 
@@ -42,7 +43,7 @@ def stoppable(how_to_go_on: str) -> Iterator[None]:
 
 @contextmanager
 def progress(n_steps: int) -> Iterator[Any]:
-    """A bar with the newest order parameters; on a plain stream, a line at every tenth of the way."""
+    """A bar with the newest order parameters, as many as fit; on a plain stream, a line at every tenth of the way."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     if not console.is_terminal:
@@ -55,18 +56,17 @@ def progress(n_steps: int) -> Iterator[Any]:
 
         yield line
         return
-    columns = [
-        BarColumn(bar_width=24),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}", markup=False),
-    ]
+    bar_and_time = [BarColumn(bar_width=24), TimeRemainingColumn()] if console.width >= WIDE else []
+    text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True))
+    columns = [*bar_and_time[:1], TaskProgressColumn(), *bar_and_time[1:], text]
+    room = console.width - (39 if bar_and_time else 6)  # beside the bar, the share and the time
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=n_steps)
-        yield lambda state: bar.update(task, completed=state.step, description=_status(state))
+        yield lambda state: bar.update(task, completed=state.step, description=_status(state, room))
 
 
-def _status(state: Any) -> str:
+def _status(state: Any, room: int = 200) -> str:
+    """Epoch and newest order parameters, as many as fit into so many characters."""
     from sgdphases.faces.run.page import number
 
     shown = {"L": "loss", "ε_te": "test_error", "A": "activity", "R_cw": "alignment_cw", "σ_λ²": "projection_variance"}
@@ -75,7 +75,10 @@ def _status(state: Any) -> str:
         for symbol, name in shown.items()
         if state.latest[name] == state.latest[name]
     ]
-    return f"epoch {state.epoch:.4g}  " + "  ".join(known)
+    parts = [f"epoch {state.epoch:.4g}", *known]
+    while len(parts) > 1 and len("  ".join(parts)) > room:
+        parts.pop()
+    return "  ".join(parts)
 
 
 def show_report(folder: Any) -> None:
@@ -104,7 +107,8 @@ def sweep_progress(folder: Any, plan: Any, job: Any = None) -> Iterator[Any]:
     before = sum((job or TRAINING).is_finished(folder.member(member), member.settings) for member in members)
     if before:
         console.print(f"{before} of {len(members)} members ended before", highlight=False)
-    columns = [BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")]
+    bar_column = BarColumn(bar_width=24 if console.width >= WIDE else 8)
+    columns = [bar_column, MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")]
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=len(members), completed=before)
 
@@ -123,7 +127,8 @@ def stage_progress() -> Iterator[Any]:
     """A bar a stage of some work; on a plain stream, a line when a stage begins."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn(), TimeRemainingColumn()]
+    bar_and_time = [BarColumn(bar_width=24), TimeRemainingColumn()] if console.width >= WIDE else []
+    columns = [TextColumn("{task.description}"), *bar_and_time[:1], TaskProgressColumn(), *bar_and_time[1:]]
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         tasks: dict[str, Any] = {}
 

@@ -195,8 +195,8 @@ def _kept(labelled: LabelledData, keep: np.ndarray) -> dict[str, np.ndarray]:
         return {"x": labelled.given[keep], "y": labelled.classes[data.y_train[keep]], "index": index}
     return {
         "x_train": labelled.given[keep],
-        "y_train": data.y_train[keep],
-        "x_test": data.x_test,
-        "y_test": data.y_test,
+        "y_train": labelled.classes[data.y_train[keep]],
+        "x_test": labelled.given_test,
+        "y_test": labelled.classes[data.y_test],
         "index": index,
     }

@@ -62,7 +62,7 @@ class RunFolder(ReportFolder):
         """
         if not self.config.is_file():
             raise UsageError(f"{self.path} holds no run: there is no {self.config.name} in it.")
-        return make_settings(read_settings(self.config))
+        return make_settings({"standardize": "never", **read_settings(self.config)})  # as before there was a choice
 
     def read_checkpoint(self) -> Checkpoint:
         """The newest checkpoint; raises InputError where there is none or it is damaged."""

@@ -30,6 +30,9 @@ class RunSettings(BaseModel):
         Where the files of mnist or cifar10 are.
     train_size, test_size : int or None
         Samples to generate, or to draw from the real ones; None takes the data set's own number.
+    standardize : {"auto", "always", "never"}
+        Whether every feature is given mean 0 and variance 1 over the training set. "auto": in a run, where the
+        features of a ``.npz`` file are too large or too small to be learnt from (see `sgdphases.sim.data.scaling`).
     noise_fraction : float
         The paper's rho, 0 to 1.
     noise_kind : str
@@ -82,6 +85,7 @@ class RunSettings(BaseModel):
     data_dir: str | None = None
     train_size: int | None = Field(default=None, ge=1)
     test_size: int | None = Field(default=None, ge=1)
+    standardize: Literal["auto", "always", "never"] = "auto"
     noise_fraction: float = Field(default=0.0, ge=0, le=1)
     noise_kind: str = "uniform"
     transition_matrix: str | None = None

@@ -20,6 +20,7 @@ from sgdphases.estimators.measure import measure_backend
 from sgdphases.sim.data.dataset import Dataset
 from sgdphases.sim.data.datasets.registry import load_dataset
 from sgdphases.sim.data.label_noise.add import add_label_noise, load_labels, load_transition
+from sgdphases.sim.data.scaling import scaling_problem, standardized
 from sgdphases.sim.run.checkpoint import Checkpoint, fingerprint
 from sgdphases.sim.run.folder import RunFolder
 from sgdphases.sim.run.schedule import checkpoint_steps, sample_order, steps_per_epoch
@@ -38,8 +39,9 @@ FULL_SPECTRUM = 10_000  # samples up to which so many are affordable whatever th
 class Experiment:
     """Everything a run needs in memory: made from its settings alone, before anything is written.
 
-    In ``settings`` an "auto" loss is replaced by the one chosen. ``spectrum`` is a second backend around the same
-    network, for those parameters whose noise spectrum is to be measured: its weights are loaded before each use.
+    In ``settings`` an "auto" loss, or scaling, is replaced by the one chosen. ``spectrum`` is a second backend around
+    the same network, for those parameters whose noise spectrum is to be measured: its weights are loaded before each
+    use.
     """
 
     settings: RunSettings
@@ -86,7 +88,7 @@ class Progress:
 
 
 def prepare(settings: RunSettings) -> Experiment:
-    """Load the data, spoil the labels, build the network.
+    """Load the data, make labels wrong, build the network.
 
     Raises
     ------
@@ -95,7 +97,7 @@ def prepare(settings: RunSettings) -> Experiment:
     InputError
         For data that cannot be used.
     """
-    data = noisy_data(settings)
+    data, settings = _prepared_data(settings)
     if settings.batch_size > data.n_samples:
         raise UsageError(
             f"batch_size = {settings.batch_size} exceeds the {data.n_samples} training samples: choose at most that."
@@ -136,14 +138,25 @@ def initial_network(settings: RunSettings, data: Dataset) -> tuple[Any, str | No
 
 
 def noisy_data(settings: RunSettings) -> Dataset:
-    """The data set of a run, wrong labels in place.
+    """The data set of a run, standardised where the settings ask for it, wrong labels in place.
 
     Raises
     ------
     UsageError, InputError
         As `load_dataset` and `add_label_noise` do.
     """
-    clean = load_dataset(
+    return _prepared_data(settings)[0]
+
+
+def clean_data(settings: RunSettings) -> Dataset:
+    """The data set of a run as it is, before features are scaled and labels made wrong.
+
+    Raises
+    ------
+    UsageError, InputError
+        As `load_dataset` does.
+    """
+    return load_dataset(
         settings.dataset,
         options=settings.dataset_options,
         train_size=settings.train_size,
@@ -151,7 +164,16 @@ def noisy_data(settings: RunSettings) -> Dataset:
         data_dir=settings.data_dir,
         rng=stream(settings.seed, "data"),
     )
-    return with_label_noise(settings, clean)
+
+
+def _prepared_data(settings: RunSettings) -> tuple[Dataset, RunSettings]:
+    """The data set of a run, and the settings with "auto" replaced by whether its features are standardised."""
+    data = clean_data(settings)
+    if settings.standardize == "auto":
+        is_own = settings.dataset == "npz" or settings.dataset.endswith(".npz")
+        how = "always" if is_own and scaling_problem(data.x_train) else "never"
+        settings = settings.model_copy(update={"standardize": how})
+    return with_label_noise(settings, standardized(data) if settings.standardize == "always" else data), settings
 
 
 def with_label_noise(settings: RunSettings, data: Dataset) -> Dataset:
@@ -269,7 +291,7 @@ def _row(experiment: Experiment, step: int) -> dict[str, Any]:
     if not np.isfinite([found.loss, found.activity]).all():
         raise TrainingDiverged(
             f"at step {step} the loss is {found.loss} and the activity {found.activity}: training diverged; "
-            f"lower the learning rate (now {settings.learning_rate})."
+            f"lower the learning rate (now {settings.learning_rate}){_or_scale(experiment)}."
         )
     loss, error = mean_scores(experiment.test)
     told = {} if experiment.theory is None else experiment.theory(step, found)
@@ -282,6 +304,13 @@ def _row(experiment: Experiment, step: int) -> dict[str, Any]:
         **_spectrum(experiment, step),
         **_sample_losses(experiment),
     }
+
+
+def _or_scale(experiment: Experiment) -> str:
+    problem = scaling_problem(experiment.data.x_train)
+    if not problem or experiment.settings.standardize == "always":
+        return ""
+    return f", or scale the inputs, whose {problem}: --standardize always does so"
 
 
 def _parts(experiment: Experiment, whole: OrderParameters) -> dict[str, float]:

@@ -156,7 +156,7 @@ def test_where_the_share_is_known_so_many_are_removed(tmp_path):
         (["digits", "--batch-size", "5000"], 2, "exceeds the 1297"),
         (["teacher-student", "-o", "classes=none"], 2, "classes"),
         (["missing.npz"], 1, "does not exist"),
-        (["broken.npz"], 1, "no .npz file"),
+        (["broken.npz"], 1, "no usable .npz file"),
         (["short.npz"], 1, "give 5 labels"),
         (["same.npz"], 1, "all labels are 1"),
         (["good.npz", "--train-size", "3"], 2, "taken whole"),
