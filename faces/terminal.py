@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 console = Console()
 INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
@@ -149,7 +151,7 @@ def show_sweep(folder: Any, plan: Any) -> None:
     with console.status("drawing"):
         sweep = write_sweep_report(folder, plan)
     heading, rows = sweep_rows(sweep, ranges=False)
-    print_table(heading, rows[:MOST_ROWS])
+    print_table(heading, rows[:MOST_ROWS], repeated=heading.index("runs"))
     if len(rows) > MOST_ROWS:
         console.print(f"… {len(rows) - MOST_ROWS} rows more in the report")
     for reason, count in failed_members(sweep).items():
@@ -158,15 +160,34 @@ def show_sweep(folder: Any, plan: Any) -> None:
     console.print(f"report: {folder.report}", markup=False, highlight=False, soft_wrap=True)
 
 
-def print_table(heading: list[str], rows: list[list[str]]) -> None:
-    """A plain table, nothing wrapped."""
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    for title in heading:
-        table.add_column(title, no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    if rows:
-        console.print(table)
+def print_table(heading: list[str], rows: list[list[str]], repeated: int = 1) -> None:
+    """A plain table, nothing wrapped or cut: columns for which there is no room follow in a table of their own.
+
+    Parameters
+    ----------
+    heading : list of str
+    rows : list of list of str
+    repeated : int
+        Leading columns, those that say what a row is about, which each of these tables begins with.
+    """
+    if not rows:
+        return
+    cells = [heading, *rows]
+    widths = [max(cell_len(row[column]) for row in cells) + 1 for column in range(len(heading))]
+    names, left = list(range(repeated)), list(range(repeated, len(heading)))
+    while True:
+        taken: list[int] = []
+        while left and (not taken or sum(widths[column] for column in (*names, *taken, left[0])) <= console.width):
+            taken.append(left.pop(0))
+        table = Table(box=None, padding=(0, 1, 0, 0))
+        for column in (*names, *taken):
+            table.add_column(heading[column], no_wrap=True, min_width=widths[column] - 1)
+        for row in rows:
+            table.add_row(*(Text(row[column]) for column in (*names, *taken)))
+        console.print(table, crop=False, width=max(console.width, sum(widths[column] for column in (*names, *taken))))
+        if not left:
+            return
+        console.print()
 
 
 def show_checks(results: dict[str, Any]) -> None:

@@ -94,3 +94,17 @@ def test_other_progress_fits_forty_columns(monkeypatch):
 
     last = shown(monkeypatch, 40, sweep)[-1]
     assert len(last) <= 40 and re.search(r"1/1200", last)
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 100])
+def test_tables_are_neither_cut_nor_wrapped(monkeypatch, width):
+    heading = ["ρ", "α", "runs", *(f"quantity {n}" for n in range(9))]
+    rows = [["0.1", "0.0152", "5/5", *(f"{n}.25 [x]" for n in range(9))], ["0.2", "1", "4/5", *["–"] * 9]]
+    lines = shown(monkeypatch, width, lambda: terminal.print_table(heading, rows, repeated=2))
+    cells = [cell for cells in (heading[2:], *(row[2:] for row in rows)) for cell in cells if cell != "–"]
+    for cell in cells:
+        assert sum(cell in line for line in lines) >= 1, cell
+    assert not any("…" in line for line in lines)
+    assert max(len(line.rstrip()) for line in lines) <= max(width, 26)
+    assert sum(line.startswith("ρ") for line in lines) == sum(line.startswith("0.1 0.0152") for line in lines) >= 1
+    assert shown(monkeypatch, width, lambda: terminal.print_table(["a"], [])) == []
