@@ -11,6 +11,7 @@ from rich.console import Console
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
 from sgdphases.faces.cleanse.command import cleanse
 from sgdphases.faces.compare.command import compare
+from sgdphases.faces.encoding import write_any_text
 from sgdphases.faces.options import (
     DataName,
     DataOptions,
@@ -23,6 +24,7 @@ from sgdphases.faces.options import (
     takes_settings,
 )  # fmt: skip
 from sgdphases.faces.terminal import (
+    MOST_ROWS,
     console,
     interrupts,
     progress,
@@ -42,6 +44,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(theory_app, name="theory")
 takes_several_settings = partial(takes_settings, several=True)
@@ -72,6 +75,8 @@ def run(
         refuse_run(out)
     with console.status("loading data"):
         experiment = prepare(settings)
+    if settings.standardize == "auto" and experiment.settings.standardize == "always":
+        console.print("features are too large or too small to be learnt from, and are standardised", soft_wrap=True)
     with claim_run(out, settings.dataset) as claimed:
         folder = RunFolder(claimed.path)
         start_folder(folder, experiment.settings)
@@ -141,11 +146,13 @@ def resume(
     ] = None,
 ) -> None:
     """Go on with an interrupted run from its last checkpoint, or with a sweep."""
+    from sgdphases.sim.cleansing.folder import refuse_cleansing
     from sgdphases.sim.run.folder import RunFolder
     from sgdphases.sim.run.training import prepare
     from sgdphases.sim.storage.claims import claim
     from sgdphases.sim.sweep.folder import SweepFolder
 
+    refuse_cleansing(run_folder)
     sweep_folder = SweepFolder(run_folder)
     if sweep_folder.plan.is_file():
         with claim(run_folder):
@@ -260,17 +267,21 @@ def _root(
 
 def main() -> None:
     """Entry point: a user's mistake ends in one message, exit code 2 for usage and 1 for failure."""
+    write_any_text()
     try:
         app()
     except UsageError as error:
         _complain(error)
         sys.exit(2)
+    except UnicodeEncodeError as error:  # of a path, in a locale that knows no such letter
+        _complain(f"{error.object!a} cannot be written in the encoding {error.encoding}: set LC_ALL=C.UTF-8.")
+        sys.exit(1)
     except (InputError, TrainingDiverged, OSError, MemoryError) as error:
         _complain(error)
         sys.exit(1)
 
 
-def _complain(error: BaseException) -> None:
+def _complain(error: BaseException | str) -> None:
     Console(stderr=True).print(
         f"Error: {error}" if str(error) else f"Error: {type(error).__name__}", style="red", markup=False, soft_wrap=True
     )
@@ -300,6 +311,17 @@ def _finish_sweep(folder: Any, plan: Any, workers: int | None, dask: str | None)
                 if pressed:
                     raise KeyboardInterrupt
         show_sweep(folder, plan)
+    failures = folder.read_failures()
+    if failures:
+        for name in list(failures)[:MOST_ROWS]:
+            console.print(f"failed: {name}", markup=False, highlight=False, soft_wrap=True, style="red")
+        console.print(
+            f"{len(failures)} of {len(plan.members())} runs failed. Try again with: sgdphases resume {folder.path}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise typer.Exit(1)
 
 
 def _with_base(

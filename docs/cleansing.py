@@ -36,7 +36,8 @@ def main() -> None:
     base = dict(dataset=chosen.dataset, train_size=chosen.train_size, epochs=chosen.epochs, checkpoints=40)
     if chosen.data_dir is not None:
         base["data_dir"] = chosen.data_dir
-    plan, folder = plan_sweep(base, {"noise_fraction": chosen.fractions, "seed": chosen.seeds}), SweepFolder(chosen.out)
+    plan = plan_sweep(base, {"noise_fraction": chosen.fractions, "seed": chosen.seeds}, "cleansing")
+    folder = SweepFolder(chosen.out)
     start_sweep(folder, plan)
     for outcome in run_sweep(folder, plan, workers=chosen.workers, job=CLEANSING):
         print(outcome.member.name, outcome.failure or "ended", flush=True)

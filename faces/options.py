@@ -3,7 +3,7 @@
 import inspect
 import os
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,12 +33,14 @@ class Flag:
 
     text: str
     metavar: str = "TEXT"
+    default: str | None = None  # as the help shows it; None takes that of the setting
 
 
 FLAGS = {
     "data_dir": Flag("Where the files of mnist or cifar10 are."),
     "train_size": Flag("Training samples.", "INTEGER"),
     "test_size": Flag("Test samples.", "INTEGER"),
+    "standardize": Flag("Mean 0 and variance 1 for every feature: always, never, or auto, where it is needed."),
     "noise_fraction": Flag("Share of samples given noisy labels, 0 to 1.", "NUMBER"),
     "noise_kind": Flag("uniform, uniform-other, pair-flip, input-dependent, transition, given, redraw or sign-flip."),
     "transition_matrix": Flag("K x K matrix, for noise kind transition."),
@@ -66,7 +68,9 @@ FLAGS = {
 PATHS = ("data_dir", "transition_matrix", "noisy_labels")
 
 
-def takes_settings(command: Callable[..., None], *, several: bool = False) -> Callable[..., None]:
+def takes_settings(
+    command: Callable[..., None], *, several: bool = False, helps: Mapping[str, Flag] | None = None
+) -> Callable[..., None]:
     """A command for typer that has a flag for every setting, and hands those given to ``values``.
 
     Parameters
@@ -75,9 +79,12 @@ def takes_settings(command: Callable[..., None], *, several: bool = False) -> Ca
         With a parameter ``values``, and others that typer understands.
     several : bool
         Whether a flag may be given more than once; ``values`` then holds lists, even of one.
+    helps : mapping, optional
+        Settings that mean something else to this command, or have another default there: what its help says of them.
     """
+    flags = {**FLAGS, **(helps or {})}
     own = [p for p in inspect.signature(command).parameters.values() if p.name != "values"]
-    parameters = [*own, *(_parameter(name, flag, several) for name, flag in FLAGS.items())]
+    parameters = [*own, *(_parameter(name, flag, several) for name, flag in flags.items())]
 
     def run(**given: Any) -> None:
         values = {name: given.pop(name) for name in FLAGS}
@@ -91,7 +98,7 @@ def takes_settings(command: Callable[..., None], *, several: bool = False) -> Ca
 
 def _parameter(name: str, flag: Flag, several: bool) -> inspect.Parameter:
     """A flag that is None unless given, so that a settings file can fill it; the help tells the default."""
-    default = RunSettings.model_fields[name].default
+    default = RunSettings.model_fields[name].default if flag.default is None else flag.default
     if isinstance(default, tuple):
         default = ",".join(map(str, default)) or None
     shown = "" if default is None or flag.metavar == "BOOLEAN" else rf" \[default: {default}]"

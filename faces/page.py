@@ -14,6 +14,7 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 img { max-width: 100%; height: auto; }
+div.wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.9rem; }
 th, td { padding: 0.25rem 0.7rem; text-align: right; white-space: nowrap; }
 th { border-bottom: 1px solid #888; font-weight: 600; } th:first-child, td:first-child { text-align: left; }
@@ -36,7 +37,7 @@ def table(heading: list[str], rows: list[list[str]], *, prose: bool = False) -> 
     """A table of plain text; with ``prose``, of sentences rather than numbers."""
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in heading)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table{' class=prose' * prose}><tr>{head}</tr>{body}</table>"
+    return f"<div class=wide><table{' class=prose' * prose}><tr>{head}</tr>{body}</table></div>"
 
 
 def note(text: str) -> str:

@@ -6,11 +6,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 console = Console()
 INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
+WIDE = 72  # characters of a terminal, from which on there is room for a bar
 MOST_ROWS = 40  # of a sweep's table on the terminal
 
 
@@ -42,7 +45,7 @@ def stoppable(how_to_go_on: str) -> Iterator[None]:
 
 @contextmanager
 def progress(n_steps: int) -> Iterator[Any]:
-    """A bar with the newest order parameters; on a plain stream, a line at every tenth of the way."""
+    """A bar with the newest order parameters, as many as fit; on a plain stream, a line at every tenth of the way."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     if not console.is_terminal:
@@ -55,18 +58,17 @@ def progress(n_steps: int) -> Iterator[Any]:
 
         yield line
         return
-    columns = [
-        BarColumn(bar_width=24),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}", markup=False),
-    ]
+    bar_and_time = [BarColumn(bar_width=24), TimeRemainingColumn()] if console.width >= WIDE else []
+    text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True))
+    columns = [*bar_and_time[:1], TaskProgressColumn(), *bar_and_time[1:], text]
+    room = console.width - (39 if bar_and_time else 6)  # beside the bar, the share and the time
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=n_steps)
-        yield lambda state: bar.update(task, completed=state.step, description=_status(state))
+        yield lambda state: bar.update(task, completed=state.step, description=_status(state, room))
 
 
-def _status(state: Any) -> str:
+def _status(state: Any, room: int = 200) -> str:
+    """Epoch and newest order parameters, as many as fit into so many characters."""
     from sgdphases.faces.run.page import number
 
     shown = {"L": "loss", "ε_te": "test_error", "A": "activity", "R_cw": "alignment_cw", "σ_λ²": "projection_variance"}
@@ -75,7 +77,10 @@ def _status(state: Any) -> str:
         for symbol, name in shown.items()
         if state.latest[name] == state.latest[name]
     ]
-    return f"epoch {state.epoch:.4g}  " + "  ".join(known)
+    parts = [f"epoch {state.epoch:.4g}", *known]
+    while len(parts) > 1 and len("  ".join(parts)) > room:
+        parts.pop()
+    return "  ".join(parts)
 
 
 def show_report(folder: Any) -> None:
@@ -104,7 +109,8 @@ def sweep_progress(folder: Any, plan: Any, job: Any = None) -> Iterator[Any]:
     before = sum((job or TRAINING).is_finished(folder.member(member), member.settings) for member in members)
     if before:
         console.print(f"{before} of {len(members)} members ended before", highlight=False)
-    columns = [BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")]
+    bar_column = BarColumn(bar_width=24 if console.width >= WIDE else 8)
+    columns = [bar_column, MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")]
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=len(members), completed=before)
 
@@ -123,7 +129,8 @@ def stage_progress() -> Iterator[Any]:
     """A bar a stage of some work; on a plain stream, a line when a stage begins."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn(), TimeRemainingColumn()]
+    bar_and_time = [BarColumn(bar_width=24), TimeRemainingColumn()] if console.width >= WIDE else []
+    columns = [TextColumn("{task.description}"), *bar_and_time[:1], TaskProgressColumn(), *bar_and_time[1:]]
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         tasks: dict[str, Any] = {}
 
@@ -144,7 +151,7 @@ def show_sweep(folder: Any, plan: Any) -> None:
     with console.status("drawing"):
         sweep = write_sweep_report(folder, plan)
     heading, rows = sweep_rows(sweep, ranges=False)
-    print_table(heading, rows[:MOST_ROWS])
+    print_table(heading, rows[:MOST_ROWS], repeated=heading.index("runs"))
     if len(rows) > MOST_ROWS:
         console.print(f"… {len(rows) - MOST_ROWS} rows more in the report")
     for reason, count in failed_members(sweep).items():
@@ -153,15 +160,34 @@ def show_sweep(folder: Any, plan: Any) -> None:
     console.print(f"report: {folder.report}", markup=False, highlight=False, soft_wrap=True)
 
 
-def print_table(heading: list[str], rows: list[list[str]]) -> None:
-    """A plain table, nothing wrapped."""
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    for title in heading:
-        table.add_column(title, no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    if rows:
-        console.print(table)
+def print_table(heading: list[str], rows: list[list[str]], repeated: int = 1) -> None:
+    """A plain table, nothing wrapped or cut: columns for which there is no room follow in a table of their own.
+
+    Parameters
+    ----------
+    heading : list of str
+    rows : list of list of str
+    repeated : int
+        Leading columns, those that say what a row is about, which each of these tables begins with.
+    """
+    if not rows:
+        return
+    cells = [heading, *rows]
+    widths = [max(cell_len(row[column]) for row in cells) + 1 for column in range(len(heading))]
+    names, left = list(range(repeated)), list(range(repeated, len(heading)))
+    while True:
+        taken: list[int] = []
+        while left and (not taken or sum(widths[column] for column in (*names, *taken, left[0])) <= console.width):
+            taken.append(left.pop(0))
+        table = Table(box=None, padding=(0, 1, 0, 0))
+        for column in (*names, *taken):
+            table.add_column(heading[column], no_wrap=True, min_width=widths[column] - 1)
+        for row in rows:
+            table.add_row(*(Text(row[column]) for column in (*names, *taken)))
+        console.print(table, crop=False, width=max(console.width, sum(widths[column] for column in (*names, *taken))))
+        if not left:
+            return
+        console.print()
 
 
 def show_checks(results: dict[str, Any]) -> None:

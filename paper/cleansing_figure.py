@@ -98,9 +98,10 @@ def _mixture(axes: Axes, record: xr.Dataset) -> None:
     losses = np.linspace(0, MOST_LOSS, 500)
     lower = (1 - now["fitted_share"]) * norm.pdf(losses, now["mean_c"], now["deviation_c"])
     upper = now["fitted_share"] * norm.pdf(losses, now["mean_w"], now["deviation_w"])
+    name = f"fit (distance {now['fit_distance']:.3f})"  # broad and pale, so that the components are seen on it
+    axes.plot(losses, lower + upper, color=ALL, linewidth=4.5, alpha=0.3, solid_capstyle="butt", label=name)
     axes.plot(losses, lower, "--", color=CLEAN, label="$(1-r)\\,N(m_c, s_c^2)$")
     axes.plot(losses, upper, "--", color=WRONG, label=f"$r\\,N(m_w, s_w^2)$, r = {now['fitted_share']:.2f}")
-    axes.plot(losses, lower + upper, color=ALL, label=f"fit (distance {now['fit_distance']:.3f})")
     axes.set(xlim=(0, MOST_LOSS), ylim=(0, None), xlabel="loss $l$ (nats)", ylabel="density $P(l)$ (1/nat)")
     axes.set_title(f"B  all losses at $t_c$ (epoch {float(record['t_clean']):.3g})")
     axes.legend(loc="upper right")

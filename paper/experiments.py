@@ -145,7 +145,8 @@ def paper_sweeps(
             continue
         axes: dict[str, Any] = {"noise_fraction": fractions[name]} if name in fractions else {}
         axes["seed"] = tuple(range(min(n_seeds, scale.image_seeds) if on_images else n_seeds))
-        plans[name] = plan_sweep({key: value for key, value in bases[name].items() if value is not None}, axes)
+        base = {key: value for key, value in bases[name].items() if value is not None}
+        plans[name] = plan_sweep(base, axes, "cleansing" if job_of(name) is CLEANSING else "training")
     return plans
 
 

@@ -132,10 +132,11 @@ def fractions(by_fraction: Mapping[float, Runs]) -> Figure:
 
 
 def activities(runs: Runs) -> Figure:
-    """Figure 4: A activities, B directed activities with their ratio inset, C alignments, D both gradients by phase."""
+    """Figure 4: A activities, B directed activities over their ratio, C alignments, D both gradients by phase."""
     with matplotlib.rc_context(PAPER):
-        figure = Figure(figsize=(8.5, 6.3), layout="constrained")
-        ((a, b), (c, d)) = figure.subplots(2, 2)
+        figure = Figure(figsize=(8.5, 6.8), layout="constrained")
+        places = figure.subplot_mosaic([["a", "b"], ["a", "ratio"], ["c", "d"]], height_ratios=(2.2, 1, 3))
+        a, b, ratio, c, d = (places[name] for name in ("a", "b", "ratio", "c", "d"))
         phases = combine_phases([find_phases(run) for run in runs])
         for axes, curves in (
             (a, (("activity", ALL, "$A$"), ("activity_c", CLEAN, "$A_c$"), ("activity_w", WRONG, "$A_w$"))),
@@ -160,24 +161,20 @@ def activities(runs: Runs) -> Figure:
                 median_and_range(axes, runs, name, colour, label)
             axes.set_xlabel("epoch")
         a.set(yscale="log", ylabel="mean squared gradient norm")
-        b.set(yscale="log", ylabel="squared norm of mean gradient")
+        b.set(yscale="log", ylabel="mean gradient, squared norm")
         c.set(ylim=(-1.05, 1.05), ylabel="cosine")
         c.axhline(0, color="0.5", linewidth=0.8, linestyle=":")
-        low, high = b.get_ylim()
-        b.set_ylim(low * (low / high) ** 0.7, high)  # room for the inset
-        for axes, heading in ((a, "A  activities"), (b, "B  directed activities"), (c, "C  alignments")):
-            shade_phases([axes], runs, phases, heading)
+        median_and_range(ratio, runs, _balance, OTHER)
+        ratio.axhline(1, color="0.5", linewidth=0.8, linestyle=":")
+        ratio.set(yscale="log", xlabel="epoch", ylabel="$A_{0,w} / A_{0,c}$")
+        for panels, heading in (([a], "A  activities"), ([b, ratio], "B  directed activities"), ([c], "C  alignments")):
+            shade_phases(panels, runs, phases, heading)
+        b.tick_params(labelbottom=False)
+        b.set_xlabel("")
+        _plain_ticks(ratio.yaxis, (1, 3))
         a.legend(loc="upper left")
         b.legend(loc="upper left")
         c.legend(loc="lower left")
-        inset = b.inset_axes((0.12, 0.1, 0.5, 0.26))
-        median_and_range(inset, runs, _balance, OTHER)
-        inset.set(xscale="log", yscale="log")
-        inset.axhline(1, color="0.5", linewidth=0.8, linestyle=":")
-        inset.set_title("$A_{0,w} / A_{0,c}$", fontsize=7.5, pad=2)
-        inset.tick_params(labelsize=6.5)
-        for axis in (inset.xaxis, inset.yaxis):
-            _plain_ticks(axis, (1,))
         _gradients(d, runs)
         return figure
 

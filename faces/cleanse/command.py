@@ -2,13 +2,21 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sgdphases.estimators.errors import UsageError
-from sgdphases.faces.options import DataOptions, absolute_paths, one_value, option_values, takes_settings
+from sgdphases.faces.options import (
+    DataOptions,
+    Flag,
+    absolute_paths,
+    one_value,
+    option_values,
+    takes_settings,
+)
 from sgdphases.faces.terminal import console, interrupts, print_table, stage_progress, stoppable
 
 WITHOUT_EFFECT = (
@@ -16,6 +24,14 @@ WITHOUT_EFFECT = (
     "wrong_labels",
 )  # fmt: skip
 PROBES = 40
+HELPS = {
+    "checkpoints": Flag("Probes: how often losses are recorded, log-spaced along the run.", "INTEGER", str(PROBES)),
+    "epochs": Flag("Passes over the training set.", "INTEGER", "100, or as many as make 10,000 steps"),
+    "standardize": Flag(
+        "Mean 0 and variance 1 for every feature: always, never, or auto, where a file has values beyond -1 to 1."
+    ),
+}
+"""Where the help differs from that of `run`."""
 
 
 def _fewer_flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -33,12 +49,12 @@ def _fewer_flags(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @_fewer_flags
-@takes_settings
+@partial(takes_settings, helps=HELPS)
 def cleanse(
     dataset: Annotated[
         str,
         typer.Argument(
-            help="A .npz file with x and y, a folder of MNIST or CIFAR-10 files, or a name from `sgdphases datasets`.",
+            help="A .npz file, a folder of MNIST or CIFAR-10 files, or a name from `sgdphases datasets`.",
             show_default=False,
         ),
     ],
@@ -60,8 +76,7 @@ def cleanse(
 ) -> None:
     """Find wrong labels by the order in which they are learnt, and write the data without them.
 
-    Trains 100 epochs, and 10,000 steps at least, and looks 40 times, unless --epochs and --checkpoints tell otherwise.
-    Noise flags try it out.
+    Trains on all labels, recording every sample's loss at the probes. Noise flags try it out.
     """
     given = {name: one_value(name, text) for name, text in values.items()}
     options = {name: several[-1] for name, several in option_values(option or []).items()}

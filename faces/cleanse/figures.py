@@ -22,8 +22,8 @@ SCALE_NAMES = {
 def agreement_figure(found: Consensus) -> Figure:
     """Rank correlations between all pairs of probes, and their mean, with t_c and its window."""
     with rc_context(STYLE):
-        figure = Figure(figsize=(7.4, 3.8), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=(1, 1.1))
+        figure = Figure(figsize=(7.8, 3.9), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
         shown = left.imshow(found.agreement, origin="lower", vmin=0, vmax=1, cmap="cividis", interpolation="nearest")
         places = np.unique(np.rint(np.linspace(0, len(found.epochs) - 1, 6)).astype(int))
         names = [f"{found.epochs[place]:.2g}" if found.epochs[place] < 10 else f"{found.epochs[place]:.0f}"
@@ -39,7 +39,7 @@ def agreement_figure(found: Consensus) -> Figure:
         right.axvline(found.t_clean, color=WRONG, linestyle=":", label=f"$t_c$ = {found.t_clean:.3g} epochs")
         right.set_xscale("log")
         right.set(title="Agreement along the run", xlabel="epoch", ylabel="rank correlation", ylim=(0, 1.05))
-        right.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=2, columnspacing=1)
+        figure.legend(loc="outside lower right", ncols=4, columnspacing=1)
         return figure
 
 
@@ -61,6 +61,9 @@ def loss_figure(agreed: Consensus, found: WrongLabels, wrong: np.ndarray | None)
                 axes.hist(values[mask], edges.tolist(), weights=weights, histtype="step", color=colour, label=name)
         line = np.linspace(edges[0], edges[-1], 600)
         lower, upper = mixture.densities(line)
+        if not found.is_given:  # broad and pale, so that the components are seen on it
+            name = f"fit (distance {mixture.distance:.3f})"
+            axes.plot(line, lower + upper, color=ALL, linewidth=5, alpha=0.3, solid_capstyle="butt", label=name)
         if found.has_noise and not found.is_given:
             axes.plot(line, lower, "--", color=TEST, label="fitted, right")
             axes.plot(line, upper, "--", color=OTHER, label="fitted, wrong")
@@ -68,9 +71,7 @@ def loss_figure(agreed: Consensus, found: WrongLabels, wrong: np.ndarray | None)
             place = float(SCALES[mixture.kind](np.array([mixture.loss_threshold]))[0])
             name = f"$l_c$ = {mixture.loss_threshold:.2f} nats"
             axes.axvline(place, color=ALL, linestyle=":", linewidth=1.2, label=name)
-        if not found.is_given:
-            axes.plot(line, lower + upper, color=ALL, linewidth=1, label=f"fit (distance {mixture.distance:.3f})")
-        title = "Losses around $t_c$" + ("" if found.has_noise else ": no label noise seen")
+        title = "Losses around $t_c$" + ("" if found.has_noise else ": no label noise found")
         axes.set(title=title, xlabel=SCALE_NAMES[mixture.kind], ylabel="density")
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         return figure

@@ -106,7 +106,7 @@ def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
     if labels.has_noise:
         found_share = (
             f"{removed} of {n} labels are flagged, those with the highest losses: a share of "
-            f"{labels.noise_fraction:.1%} was told."
+            f"{labels.noise_fraction:.1%} was given."
             if labels.is_given
             else f"{removed} of {n} labels are probably wrong. Estimated share of wrong labels: "
             f"{labels.noise_fraction:.1%} ({low:.1%} to {high:.1%})."
@@ -123,7 +123,7 @@ def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
         ]
     elif labels.mixture.is_two:
         lines = [
-            "No label noise present, as far as can be told: the losses form two populations, but "
+            "No label noise found: the losses form two populations, but "
             f"{labels.label_share:.0%} of their spread lies between labels, so some classes are likely to be hard to "
             "learn. --per-class judges each class by itself, --known-fraction flags as many as you say.",
             *lines,
@@ -136,7 +136,7 @@ def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
         ]
     else:
         lines = [
-            "No label noise present: the losses form one population. A few wrong labels (up to about 5 % in a thousand "
+            "No label noise found: the losses form one population. A few wrong labels (up to about 5 % in a thousand "
             "samples) can hide in its tail: the most suspect are listed.",
             *lines,
         ]

@@ -49,6 +49,7 @@ def write_report(folder: RunFolder) -> tuple[xr.Dataset, Phases, list[Signature]
         If the folder holds no run or its files are damaged.
     """
     settings, trajectory = folder.read_settings(), folder.read_trajectory()
+    folder.check_trajectory(trajectory)
     phases = find_phases(trajectory)
     found = signatures(trajectory, phases)
     text = json.dumps(

@@ -12,7 +12,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from sgdphases.estimators.phases.find import find_phases
 from sgdphases.estimators.phases.phase_time import combine_phases
@@ -184,8 +184,9 @@ def _map(figure: Figure, axes: Axes, sweep: xr.Dataset, name: str, across: str, 
     bar = figure.colorbar(image, ax=axes)
     unit = sweep[name].attrs.get("units", "1")
     if isinstance(norm, LogNorm):
-        bar.ax.yaxis.set_major_formatter("{x:g}")
-        bar.ax.yaxis.set_minor_formatter("{x:g}")
+        places = log_ticks(float(norm.vmin or 1), float(norm.vmax or 1))
+        bar.set_ticks(places, labels=[f"{place:g}" for place in places])
+        bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.set_label(sweep[name].attrs["symbol"] + ("" if unit == "1" else f" ({unit}s)"))
     axes.set_title(sweep[name].attrs["long_name"].split(" from ")[0])
     for axis, which, set_label, set_ticks in (
@@ -217,6 +218,19 @@ def _scale(name: str, values: np.ndarray) -> tuple[str, Normalize]:
     if name.startswith("t_") and low > 0:
         return "cividis", LogNorm(low, high if high > low else low * 1.01)
     return "cividis", Normalize(low, high if high > low else low + 1e-9)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Three to seven round numbers between two, spread over a logarithmic axis; one or two where there is no room."""
+    first, last = int(np.floor(np.log10(low))), int(np.ceil(np.log10(high)))
+    for step in range(1, last - first + 1):
+        for parts in ((1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)) if step == 1 else ((1,),):
+            places = [part * 10.0**power for power in range(first, last + 1, step) for part in parts]
+            inside = [float(f"{place:.6g}") for place in places if low <= place <= high]
+            if 3 <= len(inside) <= 7:
+                return inside
+    between = [float(place) for place in MaxNLocator(5).tick_values(low, high) if low <= place <= high]
+    return between or [float(f"{low:.3g}")]
 
 
 def _by_seed(sweep: xr.Dataset, name: str) -> xr.DataArray:

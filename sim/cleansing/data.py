@@ -1,19 +1,17 @@
-"""A training set whose labels are in doubt: one of the data sets, or arrays ``x`` and ``y`` of one's own."""
+"""A training set whose labels are in doubt: one of the data sets, or arrays of one's own."""
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from sgdphases.estimators.errors import InputError, UsageError
-from sgdphases.sim.cleansing.find import scaled, usable_samples
 from sgdphases.sim.data.dataset import Dataset
+from sgdphases.sim.data.datasets.checks import check_dataset
+from sgdphases.sim.data.datasets.npz import OwnArrays, encoded_labels, read_own, samples
+from sgdphases.sim.data.scaling import standardized
 from sgdphases.sim.run.settings import RunSettings
-from sgdphases.sim.run.training import noisy_data, with_label_noise
-
-_UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+from sgdphases.sim.run.training import clean_data, with_label_noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,14 +25,19 @@ class LabelledData:
     classes : ndarray, shape (K,)
         What the labels 0..K-1 are called.
     given : ndarray, shape (N, ...)
-        The samples as they stood in the file: bytes stay bytes.
-    has_test : bool
+        The samples as they stood in the file: bytes stay bytes, and nothing is standardised.
+    given_test : ndarray, shape (N_test, ...), or None
+        Likewise those of the test set, if there is one.
     """
 
     data: Dataset
     classes: np.ndarray
     given: np.ndarray
-    has_test: bool
+    given_test: np.ndarray | None
+
+    @property
+    def has_test(self) -> bool:
+        return self.given_test is not None
 
 
 def labelled_data(settings: RunSettings) -> LabelledData:
@@ -43,8 +46,9 @@ def labelled_data(settings: RunSettings) -> LabelledData:
     Parameters
     ----------
     settings : RunSettings
-        ``dataset`` may be a ``.npz`` file that holds ``x``, ``y`` and, where the right labels are known, ``y_clean``.
-        There labels may be any whole numbers or text, and features beyond [-1, 1] are standardised.
+        ``dataset`` may be a ``.npz`` file: see `sgdphases.sim.data.datasets.npz.load_npz`. Without a test set it is
+        taken whole, and its labels may be any whole numbers or text. Features of such a file are standardised where
+        any is beyond [-1, 1], unless ``standardize`` says otherwise.
 
     Returns
     -------
@@ -55,47 +59,40 @@ def labelled_data(settings: RunSettings) -> LabelledData:
     UsageError, InputError
         As `noisy_data` does; and for a regression, or a file that cannot be used.
     """
-    own = _own_arrays(settings)
-    data = noisy_data(settings) if own is None else own.data
+    path = Path(settings.dataset).expanduser()
+    is_own = path.suffix == ".npz"
+    own = read_own(path) if is_own else None
+    if own is not None and own.x_test is None:
+        data, classes, given, given_test = *_without_test(settings, path, own), own.x, None
+    else:
+        data = clean_data(settings)
+        classes = np.array(data.class_names) if data.class_names else np.arange(data.n_classes or 0)
+        given, given_test = data.x_train, data.x_test
     if data.n_classes is None:
         raise UsageError(f"{data.name} is a regression: wrong labels are found among classes only.")
-    if own is not None:
-        return own
-    names = np.array(data.class_names) if data.class_names else np.arange(data.n_classes)
-    return LabelledData(data, names, data.x_train, True)
+    wanted = {"always": True, "never": False}.get(settings.standardize, is_own and bool(np.abs(data.x_train).max() > 1))
+    data = with_label_noise(settings, standardized(data) if wanted else data)
+    return LabelledData(data, classes, given, given_test)
 
 
-def _own_arrays(settings: RunSettings) -> LabelledData | None:
-    """Arrays x and y of a file, or None where it holds no such."""
-    path = Path(settings.dataset).expanduser()
-    if path.suffix != ".npz" or not zipfile.is_zipfile(path):
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            if not {"x", "y"} <= set(content.files):
-                return None
-            arrays = {name: content[name] for name in ("x", "y", "y_clean") if name in content.files}
-    except _UNREADABLE as error:
-        raise InputError(
-            f"{path} is damaged, or holds arrays of Python objects ({error}): write it anew with numpy.savez from "
-            "arrays of numbers or text."
-        ) from None
+def _without_test(settings: RunSettings, path: Path, own: OwnArrays) -> tuple[Dataset, np.ndarray]:
+    """All samples of a file without a test set, which stands for one in form only, and the names of the labels."""
     for name in ("train_size", "test_size", "data_dir"):
         if getattr(settings, name) is not None:
             raise UsageError(f"{name} = {getattr(settings, name)!r} has no effect on {path}, which is taken whole.")
     if settings.dataset_options:
-        raise UsageError(f"{path} with x and y takes no options, but {', '.join(settings.dataset_options)} is given.")
-    x = scaled(usable_samples(arrays["x"]), None)
-    labels = {name: arrays[name] for name in ("y", "y_clean") if name in arrays}
-    for name, values in labels.items():
-        if values.shape != (len(x),) or values.dtype.kind not in "biuUS":
-            raise InputError(
-                f"{path}: {name} has the type {values.dtype} and the shape {values.shape}: give {len(x)} labels, whole "
-                "numbers or text."
-            )
-    classes = np.unique(np.concatenate(list(labels.values())))
+        raise UsageError(
+            f"{path} without a test set takes no options here, but {', '.join(settings.dataset_options)} is given."
+        )
+    if len(own.x) != len(own.y):
+        raise InputError(f"{path} holds {len(own.x)} samples: give {len(own.x)} labels, not {len(own.y)}.")
+    labels, classes = encoded_labels(own, path)
+    if classes is None:
+        raise InputError(
+            f"{path}: {own.names['y']} has the type {own.y.dtype}: give labels that are whole numbers or text."
+        )
     if len(classes) < 2:
         raise InputError(f"{path}: all labels are {classes[0]}: give samples of two classes at least.")
-    encoded = {name: np.searchsorted(classes, values) for name, values in labels.items()}
-    data = Dataset(path.name, x, encoded["y"], x[:1], encoded["y"][:1], len(classes), encoded.get("y_clean"))
-    return LabelledData(with_label_noise(settings, data), classes, arrays["x"], False)
+    x = samples(own.x, f"{path}: {own.names['x']}")
+    data = Dataset(path.name, x, labels["y"], x[:1], labels["y"][:1], len(classes), labels.get("y_clean"))
+    return check_dataset(data, str(path)), classes

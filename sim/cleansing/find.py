@@ -12,6 +12,7 @@ from sklearn.utils.validation import validate_data
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.sim.cleansing.cleanse import Cleansing, Show, cleanse
 from sgdphases.sim.cleansing.sample_losses import enough_epochs
+from sgdphases.sim.data.scaling import centre_and_spread, rescaled
 from sgdphases.sim.run.settings import make_settings
 
 SAMPLES_FIELDS = {
@@ -164,7 +165,7 @@ def usable_samples(x: Any) -> np.ndarray:
         return np.divide(samples, 255, dtype=np.float32)
     samples = samples.astype(np.float64 if samples.dtype == np.float64 else np.float32, copy=False)
     if not np.isfinite(samples).all():
-        raise InputError("samples hold NaN or infinity: mend these values, or leave those samples out.")
+        raise InputError("samples hold NaN or infinity: fix these values, or leave those samples out.")
     return samples
 
 
@@ -174,9 +175,7 @@ def scaled(samples: np.ndarray, standardize: bool | None) -> np.ndarray:
         standardize = bool(np.abs(samples).max() > 1)
     if not standardize:
         return samples
-    centred = samples - samples.mean(axis=0)
-    spread = samples.std(axis=0)
-    return np.asarray(centred / np.where(spread > 0, spread, 1))
+    return rescaled(samples, *centre_and_spread(samples))
 
 
 class WrongLabelFinder(BaseEstimator):

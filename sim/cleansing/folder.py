@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from sgdphases.estimators.errors import UsageError
+from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.sim.cleansing.cleanse import Cleansing
 from sgdphases.sim.cleansing.data import LabelledData
 from sgdphases.sim.run.settings import RunSettings, make_settings, read_settings, settings_toml
 from sgdphases.sim.storage.atomic import write_whole
 from sgdphases.sim.storage.claims import Claim, claim_new
 from sgdphases.sim.storage.folders import ReportFolder, created, holds_anything
+from sgdphases.sim.sweep.folder import SweepFolder
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 HEADING = ("index", "given", "probability_wrong", "suggested", "loss", "kept")
 
 
@@ -67,11 +69,20 @@ class CleansingFolder(ReportFolder):
         if not self.config.is_file():
             return  # killed between its first two files
         same = make_settings(read_settings(self.config)) == settings
-        if not same or json.loads(self.options.read_text(encoding="utf-8")) != options:
+        if not same or self.read_options() != options:
             raise UsageError(
                 f"{self.path} holds a cleansing with other settings: repeat those of its config.toml, or choose "
                 "another folder with --out."
             )
+
+    def read_options(self) -> Any:
+        """What the fit was begun with; raises InputError where the file is damaged."""
+        try:
+            return json.loads(self.options.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(
+                f"{self.options} is damaged ({error}): restore it, or choose another folder with --out."
+            ) from None
 
     def start(self, settings: RunSettings, options: dict[str, Any]) -> None:
         """Create the folder, and write the settings; raises InputError where it cannot be written."""
@@ -84,9 +95,9 @@ class CleansingFolder(ReportFolder):
         data, classes, keep = labelled.data, labelled.classes, found.keep
         rows = zip(
             range(data.n_samples),
-            classes[data.y_train],
+            map(_cell, classes[data.y_train]),
             (f"{value:.6f}" for value in found.found.probability),
-            classes[found.suggested],
+            map(_cell, classes[found.suggested]),
             (f"{value:.6g}" for value in found.consensus.loss),
             keep.astype(int),
             strict=True,
@@ -116,6 +127,32 @@ def claim_cleansing(out: Path | None, settings: RunSettings, options: dict[str, 
     return claim_new(out, "cleansed", settings.dataset, lambda path: CleansingFolder(path).check(settings, options))
 
 
+def refuse_cleansing(path: Path) -> None:
+    """Raise a UsageError where a folder holds a cleansing, a study of some, or a member of one: runs go on otherwise.
+
+    Raises
+    ------
+    UsageError
+        Naming the command that goes on with it.
+    InputError
+        If it holds a sweep whose plan is damaged.
+    """
+    sweep = SweepFolder(path)
+    members = sweep.path / "members"
+    if CleansingFolder(path).options.is_file():
+        raise UsageError(
+            f"{path} holds a cleansing: go on with the command that began it, `sgdphases cleanse … --out {path}`."
+        )
+    is_study = sweep.plan.is_file() and (
+        sweep.read_plan().job == "cleansing" or next(members.glob("*/cleansing.nc"), None) is not None
+    )
+    if is_study or (path / "cleansing.nc").is_file():
+        raise UsageError(
+            f"{path} holds a study of cleansing, not of runs: go on with the command that began it, such as "
+            "`sgdphases reproduce fig6`."
+        )
+
+
 def summary(found: Cleansing) -> dict[str, Any]:
     """What was found, in numbers; None where there is none."""
     mixture, labels = found.found.mixture, found.found
@@ -140,6 +177,17 @@ def summary(found: Cleansing) -> dict[str, Any]:
     }
 
 
+def _cell(label: Any) -> Any:
+    """A label as a cell of a table: text that a spreadsheet would run as a formula gets an apostrophe before it."""
+    if not isinstance(label, str) or not label.startswith(_FORMULA):
+        return label
+    try:
+        float(label)
+    except ValueError:
+        return f"'{label}"
+    return label
+
+
 def _kept(labelled: LabelledData, keep: np.ndarray) -> dict[str, np.ndarray]:
     """The samples kept, with their numbers; with the test set, as a data set that can be run, where there is one."""
     data, index = labelled.data, np.flatnonzero(keep)
@@ -147,8 +195,8 @@ def _kept(labelled: LabelledData, keep: np.ndarray) -> dict[str, np.ndarray]:
         return {"x": labelled.given[keep], "y": labelled.classes[data.y_train[keep]], "index": index}
     return {
         "x_train": labelled.given[keep],
-        "y_train": data.y_train[keep],
-        "x_test": data.x_test,
-        "y_test": data.y_test,
+        "y_train": labelled.classes[data.y_train[keep]],
+        "x_test": labelled.given_test,
+        "y_test": labelled.classes[data.y_test],
         "index": index,
     }

@@ -14,7 +14,7 @@ from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
 from sgdphases.sim.data.dataset import Dataset
 from sgdphases.sim.run.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
 from sgdphases.sim.run.schedule import sample_order, steps_per_epoch
-from sgdphases.sim.run.settings import RunSettings
+from sgdphases.sim.run.settings import RunSettings, check_fixed, fixed_settings
 from sgdphases.sim.run.training import initial_network
 
 SAVE_SECONDS = 20.0  # at most this much training is lost
@@ -126,10 +126,21 @@ def watch(
     step, losses = 0, np.empty((0, len(x)), np.float32)
     if checkpoint is not None and checkpoint.exists():
         found = load_checkpoint(checkpoint)
+        check_fixed(found.settings, settings, checkpoint.with_name("config.toml"), "choose another folder")
         if found.fingerprint != mark:
             raise InputError(f"the data differ from those {checkpoint} was made with: restore them, or start anew.")
-        backend.load_weights(found.weights)
         step, losses = found.step, found.rows.get("sample_loss", losses)
+        n = len(losses)
+        if (
+            n > len(marks)
+            or losses.shape != (n, len(x))
+            or not (marks[n - 1] if n else 0) <= step <= marks[min(n, len(marks) - 1)]
+            or found.weights.shape != backend.weights.shape
+        ):
+            raise InputError(
+                f"{checkpoint} does not go with these settings: put back those it was made with, or start anew."
+            )
+        backend.load_weights(found.weights)
     per_epoch, saved = steps_per_epoch(len(x), settings.batch_size), time.monotonic()
 
     def seen() -> Watched:
@@ -138,7 +149,7 @@ def watch(
     def keep() -> None:
         if checkpoint is not None:
             rows = {"sample_loss": losses} if len(losses) else {}
-            save_checkpoint(checkpoint, Checkpoint(step, backend.weights, rows, mark))
+            save_checkpoint(checkpoint, Checkpoint(step, backend.weights, rows, mark, fixed_settings(settings)))
 
     while len(losses) < len(marks):
         start = step

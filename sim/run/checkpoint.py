@@ -1,7 +1,7 @@
 """The state a run goes on from: weights, step, and every row measured so far, in one file."""
 
 import hashlib
-import zipfile
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from sgdphases.estimators.errors import InputError
 from sgdphases.sim.data.dataset import Dataset
+from sgdphases.sim.storage.arrays import read_npz
 from sgdphases.sim.storage.atomic import write_whole
 
 
@@ -26,14 +27,19 @@ class Checkpoint:
         numbers a checkpoint, shape (checkpoints so far, k), in its own dtype.
     fingerprint : str
         Of the data the run was started on.
+    settings : str
+        Those that fix the curves, as `sgdphases.sim.run.settings.fixed_settings` writes them; empty in checkpoints of
+        before they were kept.
     """
 
     step: int
     weights: np.ndarray
     rows: dict[str, np.ndarray]
     fingerprint: str
+    settings: str = ""
 
 
+_REMEDY = "restore it from a copy or start the run anew"
 _ARRAY = "array "  # what the names of rows of more than one number a checkpoint begin with in the file
 
 
@@ -52,6 +58,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
                 names=names,
                 table=table,
                 fingerprint=np.array(checkpoint.fingerprint),
+                settings=np.array(checkpoint.settings),
                 **arrays,  # type: ignore[arg-type]  # none of them is called allow_pickle
             )
 
@@ -67,17 +74,35 @@ def load_checkpoint(path: Path) -> Checkpoint:
         If the file is missing, damaged or no checkpoint.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            names, table = stored["names"], stored["table"]
-            rows = {str(name): values for name, values in zip(names, table, strict=True)}
-            rows |= {name.removeprefix(_ARRAY): stored[name] for name in stored.files if name.startswith(_ARRAY)}
-            return Checkpoint(int(stored["step"]), stored["weights"], rows, str(stored["fingerprint"]))
+        stored = read_npz(path, "checkpoint", _REMEDY)
     except FileNotFoundError:
         raise InputError(f"{path} is not there: the run never reached its first checkpoint; start it anew.") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path} is no usable checkpoint ({error}): restore it from a copy or start the run anew."
-        ) from None
+    try:
+        return _checked(stored)
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path} is no usable checkpoint ({error}): {_REMEDY}.") from None
+
+
+def _checked(stored: dict[str, np.ndarray]) -> Checkpoint:
+    """A checkpoint from its arrays; ValueError, KeyError or TypeError where they are not those of one."""
+    step, weights, names, table = (stored[name] for name in ("step", "weights", "names", "table"))
+    if step.shape != () or step.dtype.kind not in "iu" or step < 0:
+        raise ValueError(f"its step is {step.tolist()!r}, no whole number from 0 on")
+    if weights.ndim != 1 or weights.dtype.kind != "f":
+        raise ValueError(f"its weights have the type {weights.dtype} and the shape {weights.shape}")
+    if names.ndim != 1 or table.ndim not in (1, 2) or table.dtype.kind != "f":
+        raise ValueError(f"its rows have the names {names.tolist()!r:.60} and the shape {table.shape}")
+    rows = {str(name): values for name, values in zip(names, table, strict=True)}
+    rows |= {name.removeprefix(_ARRAY): stored[name] for name in stored if name.startswith(_ARRAY)}
+    lengths = {len(values) for values in rows.values()}
+    if len(lengths) > 1:
+        raise ValueError(f"its rows differ in length: {sorted(lengths)}")
+    if "step" in rows and (np.any(np.diff(rows["step"]) <= 0) or not rows["step"][-1] <= step):
+        raise ValueError(f"its step {step} and the steps of its rows do not go together")
+    settings = str(stored["settings"]) if "settings" in stored else ""
+    if settings and not isinstance(json.loads(settings), dict):
+        raise ValueError("its settings are none")
+    return Checkpoint(int(step), weights, rows, str(stored["fingerprint"]), settings)
 
 
 def fingerprint(data: Dataset) -> str:

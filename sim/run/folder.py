@@ -1,5 +1,7 @@
 """A run on disk: a folder with fixed names, every file whole at any moment."""
 
+import json
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import xarray as xr
 
 from sgdphases.estimators.errors import UsageError
 from sgdphases.sim.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from sgdphases.sim.run.settings import RunSettings, make_settings, read_settings, settings_toml
+from sgdphases.sim.run.settings import RunSettings, check_fixed, make_settings, read_settings, settings_toml
 from sgdphases.sim.run.trajectory import read_trajectory, trajectory_dataset
 from sgdphases.sim.storage.atomic import write_whole
 from sgdphases.sim.storage.claims import Claim, claim_new
@@ -60,11 +62,17 @@ class RunFolder(ReportFolder):
         """
         if not self.config.is_file():
             raise UsageError(f"{self.path} holds no run: there is no {self.config.name} in it.")
-        return make_settings(read_settings(self.config))
+        return make_settings({"standardize": "never", **read_settings(self.config)})  # as before there was a choice
 
     def read_checkpoint(self) -> Checkpoint:
         """The newest checkpoint; raises InputError where there is none or it is damaged."""
         return load_checkpoint(self.checkpoint)
+
+    def check_trajectory(self, trajectory: xr.Dataset) -> None:
+        """Raise a UsageError where ``config.toml`` is no more what a trajectory of this run was measured with."""
+        before = tomllib.loads(trajectory.attrs.get("settings", ""))
+        again = f"start a new run with `sgdphases run --config {self.config}`"
+        check_fixed(json.dumps(before), self.read_settings(), self.config, again)
 
     def read_trajectory(self) -> xr.Dataset:
         """The trajectory; raises InputError where there is none or it is damaged."""

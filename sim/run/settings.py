@@ -1,5 +1,6 @@
 """Everything that fixes a run, as one frozen record, to and from TOML."""
 
+import json
 import platform
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sgdphases.estimators.errors import InputError, UsageError
 
+MOVABLE = ("data_dir", "transition_matrix", "noisy_labels", "device")
+"""Settings that may change while a run is interrupted: where files are, and what computes."""
 LIBRARIES = ("sgdphases", "numpy", "scipy", "numba", "torch", "xarray")
 
 
@@ -27,6 +30,9 @@ class RunSettings(BaseModel):
         Where the files of mnist or cifar10 are.
     train_size, test_size : int or None
         Samples to generate, or to draw from the real ones; None takes the data set's own number.
+    standardize : {"auto", "always", "never"}
+        Whether every feature is given mean 0 and variance 1 over the training set. "auto": in a run, where the
+        features of a ``.npz`` file are too large or too small to be learnt from (see `sgdphases.sim.data.scaling`).
     noise_fraction : float
         The paper's rho, 0 to 1.
     noise_kind : str
@@ -79,6 +85,7 @@ class RunSettings(BaseModel):
     data_dir: str | None = None
     train_size: int | None = Field(default=None, ge=1)
     test_size: int | None = Field(default=None, ge=1)
+    standardize: Literal["auto", "always", "never"] = "auto"
     noise_fraction: float = Field(default=0.0, ge=0, le=1)
     noise_kind: str = "uniform"
     transition_matrix: str | None = None
@@ -171,6 +178,42 @@ def settings_toml(settings: RunSettings) -> str:
     options = values.pop("dataset_options")
     values |= {name: list(values[name]) for name in ("hidden", "spectrum_parameters")}
     return tomli_w.dumps({**values, "dataset_options": options, "versions": _versions()})
+
+
+def fixed_settings(settings: RunSettings) -> str:
+    """What a run must be resumed with, as JSON: all but `MOVABLE` settings, and the path of data whose hash is kept."""
+    kept = {name: value for name, value in settings.model_dump(mode="json").items() if name not in MOVABLE}
+    if settings.dataset.endswith(".npz"):
+        del kept["dataset"]
+    return json.dumps(kept)
+
+
+def check_fixed(stored: str, settings: RunSettings, config: Path, again: str) -> None:
+    """Hold settings against those that a checkpoint was made with.
+
+    Parameters
+    ----------
+    stored : str
+        Of `fixed_settings`; settings that it lacks, of an older version, are not compared.
+    settings : RunSettings
+    config : Path
+        Where they come from, for the message.
+    again : str
+        How to begin anew with the present ones, for the message.
+
+    Raises
+    ------
+    UsageError
+        Naming every setting that differs, and both values.
+    """
+    before = json.loads(stored) if stored else {}
+    now = json.loads(fixed_settings(settings))
+    changed = [name for name in now if name in before and before[name] != now[name]]
+    if changed:
+        listed = ", ".join(f"{name} = {now[name]!r} (begun with {before[name]!r})" for name in changed)
+        raise UsageError(
+            f"{config} has been changed since the run began: {listed}. Put back what it was begun with, or {again}."
+        )
 
 
 def _versions() -> dict[str, str]:

@@ -20,10 +20,11 @@ from sgdphases.estimators.measure import measure_backend
 from sgdphases.sim.data.dataset import Dataset
 from sgdphases.sim.data.datasets.registry import load_dataset
 from sgdphases.sim.data.label_noise.add import add_label_noise, load_labels, load_transition
+from sgdphases.sim.data.scaling import scaling_problem, standardized
 from sgdphases.sim.run.checkpoint import Checkpoint, fingerprint
 from sgdphases.sim.run.folder import RunFolder
 from sgdphases.sim.run.schedule import checkpoint_steps, sample_order, steps_per_epoch
-from sgdphases.sim.run.settings import RunSettings
+from sgdphases.sim.run.settings import RunSettings, check_fixed, fixed_settings
 from sgdphases.sim.run.streams import stream
 from sgdphases.sim.run.theory_curves import Curves, theory_curves
 from sgdphases.sim.run.trajectory import error_sizes, test_lost
@@ -39,8 +40,9 @@ FULL_SPECTRUM = 10_000  # samples up to which so many are affordable whatever th
 class Experiment:
     """Everything a run needs in memory: made from its settings alone, before anything is written.
 
-    In ``settings`` an "auto" loss is replaced by the one chosen. ``spectrum`` is a second backend around the same
-    network, for those parameters whose noise spectrum is to be measured: its weights are loaded before each use.
+    In ``settings`` an "auto" loss, or scaling, is replaced by the one chosen. ``spectrum`` is a second backend around
+    the same network, for those parameters whose noise spectrum is to be measured: its weights are loaded before each
+    use.
     """
 
     settings: RunSettings
@@ -89,7 +91,7 @@ class Progress:
 
 
 def prepare(settings: RunSettings) -> Experiment:
-    """Load the data, spoil the labels, build the network.
+    """Load the data, make labels wrong, build the network.
 
     Raises
     ------
@@ -98,7 +100,7 @@ def prepare(settings: RunSettings) -> Experiment:
     InputError
         For data that cannot be used.
     """
-    data = noisy_data(settings)
+    data, settings = _prepared_data(settings)
     if settings.batch_size > data.n_samples:
         raise UsageError(
             f"batch_size = {settings.batch_size} exceeds the {data.n_samples} training samples: choose at most that."
@@ -139,14 +141,25 @@ def initial_network(settings: RunSettings, data: Dataset) -> tuple[Any, str | No
 
 
 def noisy_data(settings: RunSettings) -> Dataset:
-    """The data set of a run, wrong labels in place.
+    """The data set of a run, standardised where the settings ask for it, wrong labels in place.
 
     Raises
     ------
     UsageError, InputError
         As `load_dataset` and `add_label_noise` do.
     """
-    clean = load_dataset(
+    return _prepared_data(settings)[0]
+
+
+def clean_data(settings: RunSettings) -> Dataset:
+    """The data set of a run as it is, before features are scaled and labels made wrong.
+
+    Raises
+    ------
+    UsageError, InputError
+        As `load_dataset` does.
+    """
+    return load_dataset(
         settings.dataset,
         options=settings.dataset_options,
         train_size=settings.train_size,
@@ -154,7 +167,16 @@ def noisy_data(settings: RunSettings) -> Dataset:
         data_dir=settings.data_dir,
         rng=stream(settings.seed, "data"),
     )
-    return with_label_noise(settings, clean)
+
+
+def _prepared_data(settings: RunSettings) -> tuple[Dataset, RunSettings]:
+    """The data set of a run, and the settings with "auto" replaced by whether its features are standardised."""
+    data = clean_data(settings)
+    if settings.standardize == "auto":
+        is_own = settings.dataset == "npz" or settings.dataset.endswith(".npz")
+        how = "always" if is_own and scaling_problem(data.x_train) else "never"
+        settings = settings.model_copy(update={"standardize": how})
+    return with_label_noise(settings, standardized(data) if settings.standardize == "always" else data), settings
 
 
 def with_label_noise(settings: RunSettings, data: Dataset) -> Dataset:
@@ -195,21 +217,20 @@ def advance(experiment: Experiment, folder: RunFolder, start: Checkpoint | None 
 
     Raises
     ------
+    UsageError
+        If the settings are not those that the checkpoint was made with.
     InputError
-        If the data are not those the checkpoint was made with.
+        If the data are not, or the checkpoint does not go with the network or the schedule.
     TrainingDiverged
         If loss or gradient are no longer finite; the folder keeps what was measured before.
     """
     settings, per_epoch, n_steps = experiment.settings, experiment.steps_per_epoch, experiment.n_steps
     marks = experiment.marks
-    data_mark = fingerprint(experiment.data)
+    data_mark, fixed = fingerprint(experiment.data), fixed_settings(settings)
     if start is None:
         step, rows, measured = 0, {}, 0
     else:
-        if start.fingerprint != data_mark:
-            raise InputError(
-                f"the data differ from those {folder.path} was started on: restore them, or start a new run."
-            )
+        _check_start(experiment, folder, start, data_mark)
         step, rows, measured = start.step, dict(start.rows), len(start.rows["step"])
         experiment.train.load_weights(start.weights)
     saved, published = float("-inf"), time.monotonic()
@@ -220,7 +241,7 @@ def advance(experiment: Experiment, folder: RunFolder, start: Checkpoint | None 
             measured += 1
             patience = KEEP_SECONDS
         if step == n_steps or time.monotonic() - saved > patience:
-            folder.save(Checkpoint(step, experiment.train.weights, rows, data_mark))
+            folder.save(Checkpoint(step, experiment.train.weights, rows, data_mark, fixed))
             saved = time.monotonic()
         if step == n_steps or time.monotonic() - published > PUBLISH_SECONDS:
             folder.publish(rows, per_epoch, experiment.sizes)
@@ -228,7 +249,7 @@ def advance(experiment: Experiment, folder: RunFolder, start: Checkpoint | None 
         try:
             yield Progress(step, n_steps, step / per_epoch, _latest(rows))
         except GeneratorExit:  # left between two steps: all of it can be kept
-            folder.save(Checkpoint(step, experiment.train.weights, rows, data_mark))
+            folder.save(Checkpoint(step, experiment.train.weights, rows, data_mark, fixed))
             raise
         if step == n_steps:
             return
@@ -236,6 +257,29 @@ def advance(experiment: Experiment, folder: RunFolder, start: Checkpoint | None 
         order = sample_order(settings.seed, step, stop, experiment.data.n_samples, settings.batch_size)
         experiment.train.train(order, settings.batch_size, settings.learning_rate)
         step = stop
+
+
+def _check_start(experiment: Experiment, folder: RunFolder, start: Checkpoint, data_mark: str) -> None:
+    """Refuse a checkpoint that was not made by this very run."""
+    settings, marks = experiment.settings, experiment.marks
+    again = f"start a new run with `sgdphases run --config {folder.config}`"
+    check_fixed(start.settings, settings, folder.config, again)
+    if start.fingerprint != data_mark:
+        raise InputError(f"the data differ from those {folder.path} was started on: restore them, or start a new run.")
+    measured = start.rows.get("step", np.empty(0))
+    n = len(measured)
+    last = experiment.n_steps if n >= len(marks) else marks[n]
+    if n > len(marks) or not np.array_equal(measured, marks[:n]) or start.step > last:
+        raise InputError(
+            f"{folder.checkpoint} stands at step {start.step} with {n} measurements, which is no point of a run of "
+            f"epochs = {settings.epochs} and checkpoints = {settings.checkpoints} over {experiment.n_steps} steps: put "
+            f"back the settings it was begun with, or {again}."
+        )
+    if start.weights.shape != experiment.train.weights.shape:
+        raise InputError(
+            f"{folder.checkpoint} holds {start.weights.size} weights, but the network of {folder.config.name} has "
+            f"{experiment.train.weights.size}: put back the settings it was begun with, or {again}."
+        )
 
 
 def _row(experiment: Experiment, step: int, rows: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -250,7 +294,7 @@ def _row(experiment: Experiment, step: int, rows: dict[str, np.ndarray]) -> dict
     if not np.isfinite([found.loss, found.activity]).all():
         raise TrainingDiverged(
             f"at step {step} the loss is {found.loss} and the activity {found.activity}: training diverged; "
-            f"lower the learning rate (now {settings.learning_rate})."
+            f"lower the learning rate (now {settings.learning_rate}){_or_scale(experiment)}."
         )
     tested = all_scores(experiment.test)
     told = {} if experiment.theory is None else experiment.theory(step, found)
@@ -264,6 +308,13 @@ def _row(experiment: Experiment, step: int, rows: dict[str, np.ndarray]) -> dict
         **_spectrum(experiment, step),
         **_sample_losses(experiment),
     }
+
+
+def _or_scale(experiment: Experiment) -> str:
+    problem = scaling_problem(experiment.data.x_train)
+    if not problem or experiment.settings.standardize == "always":
+        return ""
+    return f", or scale the inputs, whose {problem}: --standardize always does so"
 
 
 def _parts(experiment: Experiment, whole: OrderParameters) -> dict[str, float]:

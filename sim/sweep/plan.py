@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from math import prod
 from typing import Any
@@ -35,10 +35,13 @@ class SweepPlan:
         Plain settings, as `make_settings` takes them.
     axes : dict of tuple
         Setting -> its values, in order; "dataset_options.NAME" is an option of the data set.
+    job : str
+        What is done with each member: "training", or "cleansing" in a study of how well wrong labels are found.
     """
 
     base: dict[str, Any]
     axes: dict[str, tuple[Any, ...]]
+    job: str = field(default="training", compare=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -59,7 +62,7 @@ class SweepPlan:
         return found
 
 
-def plan_sweep(base: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> SweepPlan:
+def plan_sweep(base: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], job: str = "training") -> SweepPlan:
     """A sweep over every combination of the axes' values.
 
     Parameters
@@ -68,6 +71,8 @@ def plan_sweep(base: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> Sw
         Settings of all runs.
     axes : mapping
         Setting -> values. An axis wins over the same setting in ``base``.
+    job : str
+        See `SweepPlan`.
 
     Returns
     -------
@@ -80,7 +85,7 @@ def plan_sweep(base: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> Sw
     """
     if not axes:
         raise UsageError("nothing is swept: give at least one setting several values, or --seeds.")
-    plan = SweepPlan(dict(base), {axis: tuple(values) for axis, values in axes.items()})
+    plan = SweepPlan(dict(base), {axis: tuple(values) for axis, values in axes.items()}, job)
     for axis, values in plan.axes.items():
         if not axis.startswith(OPTION) and (axis not in RunSettings.model_fields or axis == "dataset_options"):
             raise UsageError(f"axis {axis!r} is no setting: known are {', '.join(RunSettings.model_fields)}.")
@@ -101,14 +106,15 @@ def plan_toml(plan: SweepPlan) -> str:
     """A plan as TOML."""
     base = {name: value for name, value in plan.base.items() if value is not None}
     axes = {axis: [list(v) if isinstance(v, tuple) else v for v in values] for axis, values in plan.axes.items()}
-    return tomli_w.dumps({"axes": axes, "base": base})
+    job = {} if plan.job == "training" else {"job": plan.job}
+    return tomli_w.dumps({**job, "axes": axes, "base": base})
 
 
 def read_plan(text: str) -> SweepPlan:
     """A plan from TOML; raises InputError where it is none."""
     try:
         stored = tomllib.loads(text)
-        return plan_sweep(stored["base"], stored["axes"])
+        return plan_sweep(stored["base"], stored["axes"], str(stored.get("job", "training")))
     except (tomllib.TOMLDecodeError, KeyError, AttributeError) as error:
         raise InputError(f"this is no plan of a sweep ({error}): restore it, or start a new sweep.") from None
 

@@ -91,7 +91,7 @@ def test_noise_put_in_on_purpose_is_judged(tmp_path):
 
 def test_clean_data_are_said_to_be_clean(tmp_path):
     done = call("digits", *QUICK, "--out", tmp_path / "out")
-    assert done.returncode == 0 and "No label noise present" in done.stdout, done.stderr
+    assert done.returncode == 0 and "No label noise found" in done.stdout, done.stderr
     assert "some classes are likely to be hard to learn" in done.stdout  # for so small a network
     with np.load(tmp_path / "out" / "cleaned.npz") as data:
         assert len(data["index"]) == 1297
@@ -117,9 +117,30 @@ def test_a_folder_of_nothing_known_is_refused(tmp_path):
     assert "files of both" in call(tmp_path / "mine", *QUICK).stderr
 
 
+def test_labels_that_a_spreadsheet_would_run_are_escaped_and_numbers_are_not(tmp_path):
+    rng = np.random.default_rng(0)
+    right = rng.integers(0, 6, 240)
+    x = 4 * np.eye(6)[right] + rng.normal(size=(240, 6))
+    names = np.array(["=1+1", "@SUM(A1)", "\tcat", "-3", "+x", "-x"])
+    np.savez(tmp_path / "text.npz", x=x, y=names[right])
+    np.savez(tmp_path / "numbers.npz", x=x, y=right - 3)
+    few = ["--hidden", "8", "--epochs", "10", "--checkpoints", "5"]
+    for kind, labels in (("text", names[right]), ("numbers", right - 3)):
+        done = call(tmp_path / f"{kind}.npz", *few, "--out", tmp_path / kind)
+        assert done.returncode == 0, done.stderr
+        with open(tmp_path / kind / "labels.csv", newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        escaped = {"-3": "-3"} if kind == "text" else {}
+        expected = [escaped.get(label, f"'{label}") if kind == "text" else str(label) for label in labels]
+        assert [row["given"] for row in rows] == expected
+        assert {row["suggested"] for row in rows} <= set(expected)
+        with np.load(tmp_path / kind / "cleaned.npz") as cleaned:
+            assert np.array_equal(cleaned["y"], labels[cleaned["index"]])
+
+
 def test_where_the_share_is_known_so_many_are_removed(tmp_path):
     done = call("digits", *QUICK, "--epochs", "40", "--known-fraction", "0.1", "--out", tmp_path / "out")
-    assert done.returncode == 0 and "a share of 10.0% was told" in done.stdout, done.stderr
+    assert done.returncode == 0 and "a share of 10.0% was given" in done.stdout, done.stderr
     summary = json.loads((tmp_path / "out" / "cleansing.json").read_text(encoding="utf-8"))
     assert summary["is_told"] and summary["n_flagged"] == 130 and summary["noise_fraction"] == 0.1
 
@@ -135,7 +156,7 @@ def test_where_the_share_is_known_so_many_are_removed(tmp_path):
         (["digits", "--batch-size", "5000"], 2, "exceeds the 1297"),
         (["teacher-student", "-o", "classes=none"], 2, "classes"),
         (["missing.npz"], 1, "does not exist"),
-        (["broken.npz"], 1, "no .npz file"),
+        (["broken.npz"], 1, "no usable .npz file"),
         (["short.npz"], 1, "give 5 labels"),
         (["same.npz"], 1, "all labels are 1"),
         (["good.npz", "--train-size", "3"], 2, "taken whole"),

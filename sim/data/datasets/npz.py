@@ -1,7 +1,6 @@
-"""The user's own data, from one ``.npz`` file."""
+"""The user's own data, from one ``.npz`` file: read alike by all that takes one."""
 
-import zipfile
-import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,24 +8,60 @@ import numpy as np
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.sim.data.dataset import Dataset
 from sgdphases.sim.data.datasets.checks import check_count, check_dataset, check_labels
+from sgdphases.sim.storage.arrays import read_npz
 
-_NEEDED = ("x_train", "y_train", "x_test", "y_test")
-_UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+TEST_FRACTION = 0.2  # of the samples, set apart where a file holds no test set
+_KNOWN = ("x", "y", "x_train", "y_train", "x_test", "y_test", "y_clean")
+_NAMES = "x and y, or x_train and y_train, perhaps x_test and y_test, and y_clean"
 
 
-def load_npz(path: str | Path, *, classes: int | None = None) -> Dataset:
-    """Your own arrays, saved with ``numpy.savez(path, x_train=, y_train=, x_test=, y_test=)``.
+@dataclass(frozen=True, eq=False)
+class OwnArrays:
+    """The arrays of a file as they stand there.
+
+    Attributes
+    ----------
+    x, y : ndarray, shape (N, ...)
+        Training samples and labels.
+    x_test, y_test : ndarray or None
+    y_clean : ndarray or None
+        Right labels of the training samples.
+    names : dict of str
+        "x" and "y" -> what they are called in the file.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    x_test: np.ndarray | None
+    y_test: np.ndarray | None
+    y_clean: np.ndarray | None
+    names: dict[str, str]
+
+
+def load_npz(
+    path: str | Path,
+    *,
+    classes: int | None = None,
+    test_fraction: float | None = None,
+    rng: np.random.Generator | None = None,
+) -> Dataset:
+    """Your own arrays, saved with ``numpy.savez(path, x=, y=)`` or with x_train, y_train, x_test, y_test.
 
     Parameters
     ----------
     path : path
-        A ``.npz`` file holding ``x_train``, ``y_train``, ``x_test``, ``y_test`` and, where the right training
-        labels are known, ``y_clean``. Samples are of shape (N, ...): bytes (uint8) are taken as images and
-        divided by 255, other whole numbers become float32 as they are. Whole-number labels of shape (N,)
-        make a classification; floating-point labels, whole or not, of shape (N,) or (N, outputs) make a
-        regression.
+        A ``.npz`` file holding ``x`` and ``y``, or ``x_train`` and ``y_train``; where there is one, a test set
+        ``x_test``, ``y_test``; and where the right training labels are known, ``y_clean``. Samples are of shape
+        (N, ...): bytes (uint8) are taken as images and divided by 255, other whole numbers become float32 as they are.
+        Labels of shape (N,) that are text, or whole numbers, make a classification; floating-point labels, whole or
+        not, of shape (N,) or (N, outputs) make a regression. Whole numbers called ``y`` may be any, those called
+        ``y_train`` are counted from 0.
     classes : int, optional
-        K; by default one more than the largest label in the file.
+        K, for whole numbers counted from 0; by default one more than the largest label in the file.
+    test_fraction : float, optional
+        Share of the samples set apart as a test set where the file holds none; 0.2 by default.
+    rng : numpy.random.Generator, optional
+        Which samples these are; by default a generator with the seed 0.
 
     Returns
     -------
@@ -37,7 +72,7 @@ def load_npz(path: str | Path, *, classes: int | None = None) -> Dataset:
     Raises
     ------
     UsageError
-        `classes` is given for a regression or is no count.
+        `classes` is given for a regression or text or is no count, or `test_fraction` is of no use.
     InputError
         The file or an array in it is missing, damaged, pickled, empty, of the wrong type or shape, or holds
         NaN, infinity or labels outside 0..K-1.
@@ -45,68 +80,100 @@ def load_npz(path: str | Path, *, classes: int | None = None) -> Dataset:
     if classes is not None:
         check_count("classes", classes)
     path = Path(path).expanduser()
-    arrays = _read(path)
-    x_train, x_test = (_samples(arrays[key], f"{path}: {key}") for key in ("x_train", "x_test"))
-    names = [key for key in ("y_train", "y_test", "y_clean") if key in arrays]
-    real = {key: _is_real(arrays[key], f"{path}: {key}") for key in names}
-    if len(set(real.values())) > 1:
-        kinds = ", ".join(f"{key} {arrays[key].dtype}" for key in names)
-        raise InputError(
-            f"{path} mixes whole-number and floating-point labels ({kinds}); save class labels as integers, "
-            "regression targets as floats"
-        )
-    if real["y_train"]:
-        if classes is not None:
-            raise UsageError(
-                f"classes={classes} is given, but {path} holds floating-point targets, a regression; leave "
-                "it out, or save the class labels as integers"
-            )
-        labels = {key: arrays[key].astype(np.float64) for key in names}
-        labels = {key: y[:, None] if y.ndim == 1 else y for key, y in labels.items()}
-        n_classes = None
-    else:
-        n_classes = _count_classes({key: arrays[key] for key in names}, classes, path)
-        labels = {key: arrays[key].astype(np.int64) for key in names}
+    own = read_own(path)
+    labels, known = encoded_labels(own, path, classes)
+    if own.x_test is None:
+        own, labels = _split(own, labels, TEST_FRACTION if test_fraction is None else test_fraction, path, rng)
+    elif test_fraction is not None:
+        raise UsageError(f"test_fraction={test_fraction} has no effect on {path}, which holds a test set; leave it out")
+    assert own.x_test is not None  # by now
     data = Dataset(
         path.name,
-        x_train,
-        labels["y_train"],
-        x_test,
+        samples(own.x, f"{path}: {own.names['x']}"),
+        labels["y"],
+        samples(own.x_test, f"{path}: x_test"),
         labels["y_test"],
-        n_classes=n_classes,
+        n_classes=None if known is None else len(known),
         y_clean=labels.get("y_clean"),
+        class_names=() if known is None or _is_counted(known) else tuple(map(str, known)),
     )
     return check_dataset(data, str(path))
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise InputError(f"the data file {path} does not exist; give the path of a .npz file")
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"{path} is no .npz file, or is cut short; write it with numpy.savez")
+def read_own(path: Path) -> OwnArrays:
+    """The arrays of a ``.npz`` file by their known names; raises InputError where they are not there or damaged."""
+    found: dict[str, str] = {}
+
+    def choose(names: list[str]) -> list[str]:
+        kinds = [pair for pair in (("x", "y"), ("x_train", "y_train")) if set(pair) & set(names)]
+        lacking = [name for name in kinds[0] if name not in names] if len(kinds) == 1 else []
+        lacking += [name for name in ("x_test", "y_test") if name not in names and {"x_test", "y_test"} & set(names)]
+        if len(kinds) != 1 or lacking:
+            what = "holds both x and x_train" if len(kinds) > 1 else f"lacks {', '.join(lacking) or 'x and y'}"
+            raise ValueError(f"it {what}; it holds {', '.join(names) or 'nothing'}")
+        found.update(zip(("x", "y"), kinds[0], strict=True))
+        return [name for name in _KNOWN if name in names]
+
+    remedy = f"write it anew with numpy.savez, from arrays of numbers or text: {_NAMES}"
     try:
-        with np.load(path, allow_pickle=False) as content:
-            missing = [key for key in _NEEDED if key not in content.files]
-            if missing:
-                raise InputError(
-                    f"{path} lacks {', '.join(missing)}; it holds {', '.join(content.files) or 'nothing'}; "
-                    f"save it with {', '.join(_NEEDED)} and, if known, y_clean"
-                )
-            arrays = {key: content[key] for key in (*_NEEDED, "y_clean") if key in content.files}
-    except InputError:
-        raise
-    except _UNREADABLE as error:
+        arrays = read_npz(path, ".npz file", remedy, choose)
+    except FileNotFoundError:
+        raise InputError(f"the data file {path} does not exist; give the path of a .npz file") from None
+    return OwnArrays(
+        arrays[found["x"]],
+        arrays[found["y"]],
+        arrays.get("x_test"),
+        arrays.get("y_test"),
+        arrays.get("y_clean"),
+        found,
+    )
+
+
+def encoded_labels(
+    own: OwnArrays, path: Path, classes: int | None = None
+) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """Labels 0..K-1, shape (N,), int64, and what they stand for; or real targets, shape (N, outputs).
+
+    Returns
+    -------
+    labels : dict of ndarray
+        "y", and "y_test" and "y_clean" where the file holds them.
+    known : ndarray, shape (K,), or None
+        The labels in the file that 0..K-1 stand for; None for a regression.
+
+    Raises
+    ------
+    UsageError, InputError
+        As `load_npz` does.
+    """
+    given = {"y": own.y, "y_test": own.y_test, "y_clean": own.y_clean}
+    arrays = {name: values for name, values in given.items() if values is not None}
+    names = {name: own.names.get(name, name) for name in arrays}
+    kinds = {name: _kind(values, f"{path}: {names[name]}") for name, values in arrays.items()}
+    if len(set(kinds.values())) > 1:
+        listed = ", ".join(f"{names[name]} {values.dtype}" for name, values in arrays.items())
         raise InputError(
-            f"{path} is damaged, or holds arrays of Python objects ({error}); write it anew with numpy.savez "
-            "from arrays of numbers"
-        ) from error
-    strange = [key for key, array in arrays.items() if not isinstance(array, np.ndarray)]
-    if strange:
-        raise InputError(f"{path} holds no arrays under {', '.join(strange)}; write it with numpy.savez")
-    return arrays
+            f"{path} mixes text, whole-number and floating-point labels ({listed}); save class labels as integers or "
+            "text, regression targets as floats"
+        )
+    kind = kinds["y"]
+    if kind != "whole" and classes is not None:
+        raise UsageError(
+            f"classes={classes} is given, but {path} holds "
+            + ("text labels; leave it out" if kind == "text" else "floating-point targets, a regression; leave it out, "
+               "or save the class labels as integers")
+        )  # fmt: skip
+    if kind == "real":
+        targets = {name: values.astype(np.float64) for name, values in arrays.items()}
+        return {name: y[:, None] if y.ndim == 1 else y for name, y in targets.items()}, None
+    if kind == "text" or (own.names["y"] == "y" and classes is None):
+        return _by_name(arrays, names, path)
+    n_classes = _count_classes({names[name]: values for name, values in arrays.items()}, classes, path)
+    return {name: values.astype(np.int64) for name, values in arrays.items()}, np.arange(n_classes)
 
 
-def _samples(x: np.ndarray, name: str) -> np.ndarray:
+def samples(x: np.ndarray, name: str) -> np.ndarray:
+    """Samples as floating-point numbers, bytes divided by 255; raises InputError where they are no numbers."""
     if x.dtype == np.uint8:
         return np.divide(x, 255, dtype=np.float32)
     if x.dtype.kind not in "biuf":
@@ -114,18 +181,72 @@ def _samples(x: np.ndarray, name: str) -> np.ndarray:
     return x.astype(np.float64 if x.dtype.kind == "f" and x.dtype.itemsize >= 8 else np.float32, copy=False)
 
 
-def _is_real(y: np.ndarray, name: str) -> bool:
+def _split(
+    own: OwnArrays, labels: dict[str, np.ndarray], fraction: float, path: Path, rng: np.random.Generator | None
+) -> tuple[OwnArrays, dict[str, np.ndarray]]:
+    """Set some samples apart for the test, drawn at random; the others keep their order."""
+    n = len(own.x) if own.x.ndim else 0
+    if not 0 < fraction < 1:
+        raise UsageError(f"test_fraction={fraction} must be between 0 and 1, both excluded: a run needs a test set")
+    for name, values in labels.items():
+        if values.ndim == 0 or len(values) != n:
+            raise InputError(
+                f"{path}: {own.names['x']} holds {n} samples but {own.names.get(name, name)} "
+                f"{len(values) if values.ndim else 'no list of'} labels; there must be one each"
+            )
+    n_test = max(1, round(fraction * n))
+    if n_test >= n:
+        raise InputError(f"{path} holds {n} sample(s), too few to set a share of {fraction:g} apart for a test")
+    test = np.zeros(n, dtype=bool)
+    test[(np.random.default_rng(0) if rng is None else rng).permutation(n)[:n_test]] = True
+    parted = OwnArrays(own.x[~test], own.y[~test], own.x[test], own.y[test], None, own.names)
+    kept = {name: values[~test] for name, values in labels.items()}
+    return parted, {**kept, "y_test": labels["y"][test]}
+
+
+def _kind(y: np.ndarray, name: str) -> str:
+    if y.dtype.kind in "US":
+        return "text"
     if y.dtype.kind not in "biuf":
-        raise InputError(f"{name} has the type {y.dtype}; save class labels as integers, regression targets as floats")
-    return y.dtype.kind == "f"
+        raise InputError(
+            f"{name} has the type {y.dtype}; save class labels as integers or text, regression targets as floats"
+        )
+    return "real" if y.dtype.kind == "f" else "whole"
+
+
+def _by_name(
+    arrays: dict[str, np.ndarray], names: dict[str, str], path: Path
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Text, or any whole numbers, numbered in their order."""
+    for name, values in arrays.items():
+        if values.ndim != 1:
+            raise InputError(
+                f"{path}: {names[name]} must hold one label per sample, shape (N,); it has the shape {values.shape}"
+            )
+    plain = {name: _text(values) if values.dtype.kind == "S" else values for name, values in arrays.items()}
+    known = np.unique(np.concatenate(list(plain.values())))
+    if not len(known):
+        raise InputError(f"{path}: {names['y']} is empty; at least one sample is needed")
+    return {name: np.searchsorted(known, values).astype(np.int64) for name, values in plain.items()}, known
+
+
+def _is_counted(known: np.ndarray) -> bool:
+    return known.dtype.kind != "U" and np.array_equal(known, np.arange(len(known)))
+
+
+def _text(values: np.ndarray) -> np.ndarray:
+    try:
+        return np.char.decode(values, "utf-8")
+    except UnicodeDecodeError:
+        return np.char.decode(values, "latin-1")
 
 
 def _count_classes(labels: dict[str, np.ndarray], classes: int | None, path: Path) -> int:
     largest = max((int(y.max()) for y in labels.values() if y.size), default=0)
-    samples = sum(len(y) for key, y in labels.items() if key != "y_clean" and y.ndim)
-    if classes is None and largest >= max(samples, 2):
+    n_samples = sum(len(y) for key, y in labels.items() if key != "y_clean" and y.ndim)
+    if classes is None and largest >= max(n_samples, 2):
         raise InputError(
-            f"{path} holds the label {largest} with only {samples} samples; number the classes from 0, or "
+            f"{path} holds the label {largest} with only {n_samples} samples; number the classes from 0, or "
             "give the number of classes with the option classes"
         )
     n_classes = classes or max(largest, 0) + 1

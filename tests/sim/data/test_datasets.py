@@ -52,7 +52,8 @@ def test_names_and_descriptions():
         "committee",
     )
     assert [str(option) for option in mnist.options] == ["fetch=false"] and mnist.takes_folder
-    assert [str(option) for option in npz.options] == ["path", "classes=none"] and npz.options[0].required
+    assert [str(option) for option in npz.options] == ["path", "classes=none", "test_fraction=none"]
+    assert npz.options[0].required
 
 
 def test_importing_the_registry_imports_no_heavy_library():
@@ -164,7 +165,9 @@ NAN = np.where(np.arange(18).reshape(6, 3) == 7, np.nan, 0.0)
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"x_test": None, "y_test": None}, "lacks x_test, y_test; it holds x_train, y_train"),
+        ({"y_test": None}, "lacks y_test; it holds x_train, y_train, x_test"),
+        ({"x_train": None, "y_train": None}, "lacks x and y; it holds x_test, y_test"),
+        ({"x": np.ones((6, 3))}, "holds both x and x_train"),
         ({"x_train": NAN}, r"x_train holds 1 value.*\[2, 1\]"),
         ({"x_test": np.full((4, 3), -np.inf)}, r"x_test holds 12 value.*\[0, 0\]"),
         ({"y_train": np.array([0, 1, -1, 0, 1, 2])}, r"y_train holds the label -1 at index \[2\]"),
@@ -178,9 +181,10 @@ NAN = np.where(np.arange(18).reshape(6, 3) == 7, np.nan, 0.0)
         ({"x_test": np.ones((4, 0))}, "x_test is empty"),
         ({"x_train": np.full((6, 3), "a")}, "x_train has the type <U1"),
         ({"x_train": np.ones((6, 3), complex)}, "complex128"),
-        ({"y_train": np.full(6, "cat")}, "save class labels as integers"),
+        ({"y_train": np.full(6, "cat")}, "mixes text"),
+        ({"y_train": np.full(6, 1j)}, "save class labels as integers"),
         ({"y_train": np.array([{}] * 6)}, "Python objects"),
-        ({"y_test": np.zeros(4)}, "mixes whole-number and floating-point labels"),
+        ({"y_test": np.zeros(4)}, "mixes text, whole-number and floating-point labels"),
         ({"y_clean": np.zeros(6)}, "mixes"),
         ({"y_clean": np.zeros(5, int)}, r"y_clean has the shape \(5,\)"),
         ({"y_clean": np.full(6, -2)}, "y_clean holds the label -2"),
@@ -211,18 +215,12 @@ def test_npz_number_of_classes_is_checked(save):
 def test_damaged_npz_is_refused(save, tmp_path):
     whole = save().read_bytes()
     path = tmp_path / "damaged.npz"
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="cut short"):
-        load_npz(path)
     broken = bytearray(whole)
-    start = whole.index(b"\x93NUMPY") + 140
-    broken[start] ^= 0xFF
-    path.write_bytes(bytes(broken))
-    with pytest.raises(InputError, match=r"damaged.npz is damaged"):
-        load_npz(path)
-    path.write_text("no archive")
-    with pytest.raises(InputError, match=r"no \.npz file"):
-        load_npz(path)
+    broken[whole.index(b"\x93NUMPY") + 140] ^= 0xFF
+    for content in (whole[: len(whole) // 2], bytes(broken), b"no archive", b""):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"damaged\.npz is no usable \.npz file"):
+            load_npz(path)
     with pytest.raises(InputError, match="does not exist"):
         load_npz(tmp_path / "absent.npz")
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,7 +97,7 @@ def test_the_settings_on_disk_repeat_the_run(tmp_path, whole):
 def test_other_data_than_the_run_was_started_on_are_refused(tmp_path):
     experiment, folder = start(tmp_path / "run")
     next(advance(experiment, folder))
-    changed = prepare(make_settings({**SMALL, "seed": 4}))
+    changed = replace(experiment, data=prepare(make_settings({**SMALL, "seed": 4})).data)
     with pytest.raises(InputError, match="differ from those"):
         next(advance(changed, folder, folder.read_checkpoint()))
 

@@ -243,9 +243,11 @@ def test_a_member_that_kills_its_process_is_found_out_and_the_others_end(tmp_pat
         [*PROGRAM, "sweep", *FLAGS, *flags, "--workers", "2", "--out", str(tmp_path / "sweep")],
         capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(site)},
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
+    assert "2 of 6 runs failed. Try again with: sgdphases resume" in done.stdout
     folder = SweepFolder(tmp_path / "sweep")
     failures = folder.read_failures()
+    assert all(f"failed: {name}\n" in done.stdout for name in failures)
     assert set(failures) == {"learning_rate=0.25,seed=0", "learning_rate=0.25,seed=1"}
     assert all("was killed" in reason for reason in failures.values())
     for member in folder.read_plan().members():
