@@ -1,6 +1,7 @@
 """What Feng & Tu 2021 say of their figures 1, 3 and 4, judged on runs of ours; a claim is what all figures share.
 
-Thresholds for words such as "about zero" stand here, each beside its claim. What is judged is the median over seeds.
+Thresholds for words such as "about zero" stand here, each beside its claim. What is judged is the median over seeds: a
+claim holds, or does not, where all of its interval says so, with 95 % on either side; in between it cannot be told.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy.stats import spearmanr
+from scipy.stats import beta, binom, spearmanr, t
 
 from sgdphases.estimators.phases.find import find_phases, phase_medians
 from sgdphases.estimators.phases.phase_time import FOUR, TWO
@@ -22,6 +23,8 @@ _ACTIVITIES = {
     "A_0c, A_0w": ("directed_activity_c", "directed_activity_w"),
     "A_0": ("directed_activity",),
 }
+TAIL = 0.05  # what may lie beyond either end of an interval
+RESAMPLES = 500
 SOLVED = 0.001  # training error from which it counts as zero, or nearly so
 
 
@@ -37,9 +40,11 @@ class Claim:
     ours : str
         Median over seeds, and the smallest and largest; empty where nothing is known.
     holds : bool or None
-        None where it cannot be told.
+        None where it cannot be told: nothing is known, or the interval holds the threshold.
     values : tuple of float
         What ``ours`` sums up: one number a seed, or one a noise fraction where the claim is about all of them.
+    low, high : float
+        Interval of the number that is held against the threshold; NaN for a single seed, which has no spread.
     """
 
     figure: str
@@ -47,11 +52,14 @@ class Claim:
     ours: str
     holds: bool | None
     values: tuple[float, ...] = ()
+    low: float = float("nan")
+    high: float = float("nan")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON; None for what is unknown."""
-        found = asdict(self)
-        return {**found, "values": [None if value != value else value for value in self.values]}
+        """Plain values, ready for JSON; None for what is unknown or infinite."""
+        numbers = {"low": self.low, "high": self.high}
+        known = {name: value if np.isfinite(value) else None for name, value in numbers.items()}
+        return {**asdict(self), **known, "values": [value if np.isfinite(value) else None for value in self.values]}
 
 
 def two_phase_claims(network: str, runs: Sequence[xr.Dataset]) -> list[Claim]:
@@ -102,26 +110,9 @@ def fraction_claims(runs: Mapping[float, Sequence[xr.Dataset]]) -> list[Claim]:
     """Figure 3: errors and time scales against the noise fraction; each of its runs is one seed."""
     found = {rho: [find_phases(run) for run in several] for rho, several in sorted(runs.items())}
     noisy = [rho for rho in found if 0 < rho < 0.85]
-
-    def medians(name: str, fractions: Sequence[float]) -> np.ndarray:
-        return np.array([_median([getattr(phases, name) for phases in found[rho]]) for rho in fractions])
-
     four = [float(_names(phases) == FOUR) for rho in noisy for phases in found[rho]]
     two = [float(_names(phases) == TWO) for phases in found.get(0.0, [])]
     apart = [boundary_distance(run, phases) for rho in noisy for run, phases in zip(runs[rho], found[rho], strict=True)]
-    t_min, t_fit = medians("t_min", noisy), medians("t_fit", noisy)
-    rises = medians("error_fit", noisy) - medians("error_min", noisy)
-    everywhere = list(found)
-    error_fit, error_min = medians("error_fit", everywhere), medians("error_min", everywhere)
-    fit = line(np.array(everywhere), error_fit)
-    low = [rho for rho in everywhere if rho <= 0.4]
-    climb = medians("error_min", low)[-1] - medians("error_min", low)[0] if len(low) > 1 else float("nan")
-    top = max(everywhere, default=float("nan"))
-    near = float(error_min[-1] / error_fit[-1]) if top > 0.85 else float("nan")
-    spread = float(t_min.max() / t_min.min()) if len(t_min) and np.isfinite(t_min).all() else float("nan")
-    growth = float(t_fit[-1] / t_fit[0]) if len(t_fit) > 1 else float("nan")
-    order = rank_correlation(np.array(noisy), t_fit)
-    grows = None if growth != growth or len(noisy) < 3 else bool(growth > 1 and order > 0.8)
     span = f"ρ from {min(noisy):g} to {max(noisy):g}" if noisy else "no ρ between 0 and 0.85"
     return [
         over_seeds("fig3", f"all four phases, one after the other, {span}", four, lambda v: v == 1, share=True),
@@ -131,37 +122,93 @@ def fraction_claims(runs: Mapping[float, Sequence[xr.Dataset]]) -> list[Claim]:
             "(ours) II, III and IV begin at the same place without knowledge of the wrong labels (within 0.15 decades)",
             apart, lambda v: v < 0.15,
         ),
-        _single(
-            "fig3", "the test error is U-shaped for a wide range of ρ (ε_f - ε_m above 0.02 for every 0 < ρ < 0.85)",
-            f"least rise {number(rises.min())}, {span}" if len(rises) else "", rises,
-            bool((rises > 0.02).all()) if len(rises) and np.isfinite(rises).all() else None,
+        *_curve_claims(found, noisy, span),
+    ]  # fmt: skip
+
+
+def _curve_claims(found: Mapping[float, Sequence[Phases]], noisy: list[float], span: str) -> list[Claim]:
+    """What figure 3 shows of curves against the noise fraction: medians over seeds, and numbers made of them."""
+    everywhere, low = list(found), [rho for rho in found if rho <= 0.4]
+    top = max(everywhere, default=float("nan"))
+
+    def growth(t_fit: np.ndarray) -> float:
+        return float(t_fit[-1] / t_fit[0])
+
+    def rank(t_fit: np.ndarray) -> float:
+        return rank_correlation(np.array(noisy), t_fit) if growth(t_fit) > 1 else min(0.0, growth(t_fit) - 1)
+
+    def judged(claim: str, names: tuple[str, ...], at: list[float], number_of: Callable[..., float],
+               test: Callable[[float], bool], text: Callable[..., str], least: int = 1) -> Claim:  # fmt: skip
+        tables = [[[getattr(phases, name) for phases in found[rho]] for rho in at] for name in names]
+        return _over_fractions(claim, tables if len(at) >= least else [], number_of, test, text)
+
+    return [
+        judged(
+            "the test error is U-shaped for a wide range of ρ (ε_f - ε_m above 0.02 for every 0 < ρ < 0.85)",
+            ("error_fit", "error_min"), noisy, lambda fit, least: float((fit - least).min()), lambda v: v > 0.02,
+            lambda v, *_: f"least rise {number(v)}, {span}",
         ),
-        _single(
-            "fig3", "t_m hardly depends on ρ (largest over smallest below 3)",
-            f"ratio {number(spread)}, {span}" if spread == spread else "", t_min,
-            None if spread != spread else spread < 3,
+        judged(
+            "t_m hardly depends on ρ (largest over smallest below 3)", ("t_min",), noisy,
+            lambda t: float(t.max() / t.min()), lambda v: v < 3, lambda v, *_: f"ratio {number(v)}, {span}",
         ),
-        _single(
-            "fig3", "t_f grows with ρ (rank correlation above 0.8)",
-            f"ratio {number(growth)}, rank correlation {number(order)}, {span}" if grows is not None else "",
-            t_fit, grows,
+        judged(
+            "t_f grows with ρ (rank correlation above 0.8)", ("t_fit",), noisy, rank, lambda v: v > 0.8,
+            lambda v, t: f"ratio {number(growth(t))}, rank correlation {number(v)}, {span}", least=3,
         ),
-        _single(
-            "fig3", "ε_f is nearly linear in ρ (R² above 0.95)",
-            f"slope {number(fit[0])}, R² {fit[2]:.3f}" if fit[2] == fit[2] else "", error_fit,
-            None if fit[2] != fit[2] else bool(fit[2] > 0.95 and fit[0] > 0),
+        judged(
+            "ε_f is nearly linear in ρ (R² above 0.95)", ("error_fit",), everywhere,
+            lambda e: float(np.copysign((fit := line(np.array(everywhere), e))[2], fit[0])), lambda v: v > 0.95,
+            lambda v, e: f"slope {number(line(np.array(everywhere), e)[0])}, R² {abs(v):.3f}", least=3,
         ),
-        _single(
-            "fig3", "ε_m stays about the same for small ρ (rises by less than 0.1 up to ρ = 0.4)",
-            f"rises by {number(float(climb))}" if climb == climb else "", error_min,
-            None if climb != climb else bool(climb < 0.1),
+        judged(
+            "ε_m stays about the same for small ρ (rises by less than 0.1 up to ρ = 0.4)", ("error_min",), low,
+            lambda e: float(e[-1] - e[0]), lambda v: v < 0.1, lambda v, *_: f"rises by {number(v)}", least=2,
         ),
-        _single(
-            "fig3", "ε_m approaches ε_f above ρ = 0.85 (at least nine tenths of it)",
-            f"ε_m/ε_f = {number(near)} at ρ = {top:g}" if near == near else "", error_min,
-            None if near != near else bool(near >= 0.9),
+        judged(
+            "ε_m approaches ε_f above ρ = 0.85 (at least nine tenths of it)", ("error_min", "error_fit"),
+            [top] if top > 0.85 else [], lambda least, fit: float(least[-1] / fit[-1]), lambda v: v >= 0.9,
+            lambda v, *_: f"ε_m/ε_f = {number(v)} at ρ = {top:g}",
         ),
     ]  # fmt: skip
+
+
+def _over_fractions(
+    claim: str,
+    tables: list[list[list[float]]],
+    number_of: Callable[..., float],
+    test: Callable[[float], bool],
+    text: Callable[..., str],
+) -> Claim:
+    """A claim about a number made of medians over seeds, one or more a noise fraction; seeds are resampled.
+
+    ``tables``: for each variable and each fraction the values of the seeds.
+    """
+    if not tables:
+        return Claim("fig3", claim, "", None)
+    curves = [np.array([_median(seeds) for seeds in table]) for table in tables]
+    values = tuple(map(float, curves[0] - curves[1] if "U-shaped" in claim else curves[0]))
+    middle = number_of(*curves)
+    if not np.isfinite(middle):
+        return Claim("fig3", claim, "", None, values)
+    if min(len(seeds) for seeds in tables[0]) < 2:
+        return Claim("fig3", claim, f"{text(middle, *curves)}; one seed", None, values)
+    rng, drawn = np.random.default_rng(0), []
+    for _ in range(RESAMPLES):
+        chosen = [rng.integers(0, len(seeds), len(seeds)) for seeds in tables[0]]
+        again = [
+            np.array([_median([seeds[k] for k in picks]) for seeds, picks in zip(table, chosen, strict=True)])
+            for table in tables
+        ]
+        drawn.append(number_of(*again))
+    known = [value for value in drawn if value == value]
+    if len(known) < (1 - TAIL) * RESAMPLES:
+        return Claim("fig3", claim, text(middle, *curves), None, values)
+    low, high = np.quantile(known, [TAIL, 1 - TAIL])
+    share = float(np.mean([test(value) for value in known]))
+    holds = True if share >= 1 - TAIL else False if share <= TAIL else None
+    ours = f"{text(middle, *curves)} ({number(low)} to {number(high)} over seeds drawn again)"
+    return Claim("fig3", claim, ours, holds, values, float(low), float(high))
 
 
 def boundary_distance(run: xr.Dataset, phases: Phases) -> float:
@@ -239,20 +286,52 @@ def _median(values: Sequence[float]) -> float:
 def over_seeds(
     figure: str, claim: str, values: Sequence[float], test: Callable[[float], bool], *, share: bool = False
 ) -> Claim:
-    """A claim about a number that each seed has; ``share``: the numbers are 1 and 0, for shown and not."""
+    """A claim about a number that each seed has; ``share``: the numbers are 1 and 0, for shown and not.
+
+    ``test`` is to hold within one interval. Its verdict is that of all of the interval of the median
+    (`median_interval`), or of the share of runs against a half.
+    """
     middle, known = _median(values), [value for value in values if value == value]
     if middle != middle:
         return Claim(figure, claim, "", None, tuple(values))
     passed = sum(map(test, known))
     if share:
-        return Claim(figure, claim, f"{passed} of {len(values)} runs", bool(2 * passed > len(values)), tuple(values))
+        low, high = share_interval(passed, len(known))
+        unknown = f", {len(values) - len(known)} cannot tell" if len(known) < len(values) else ""
+        holds = True if low > 0.5 else False if high < 0.5 else None
+        return Claim(figure, claim, f"{passed} of {len(values)} runs{unknown}", holds, tuple(values), low, high)
     spread = f" ({number(min(known))} to {number(max(known))})" if len(known) > 1 else ""
     ours = f"{number(middle)}{spread}, {passed} of {len(values)} runs"
-    return Claim(figure, claim, ours, bool(test(middle)), tuple(values))
+    low, high = median_interval(known)
+    inside = [low, high, *(value for value in known if low <= value <= high)]
+    inside += list(np.linspace(low, high, 101)) if np.isfinite([low, high]).all() else []
+    all_of_it, none_of_it = test(low) and test(high), not any(map(test, inside))
+    holds = None if low != low else True if all_of_it else False if none_of_it else None
+    return Claim(figure, claim, ours, holds, tuple(values), low, high)
 
 
-def _single(figure: str, claim: str, ours: str, values: np.ndarray, holds: bool | None) -> Claim:
-    return Claim(figure, claim, ours, holds, tuple(map(float, values)))
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Interval of the median of which independent seeds are a sample, with 95 % on either side.
+
+    From five seeds on between order statistics: the median lies below the lowest of five with 1/32. Two to four cannot
+    bound it so, and are taken for normal (Student's t). NaN for one.
+    """
+    known = np.sort(values)
+    n = len(known)
+    if n < 2:
+        return float("nan"), float("nan")
+    if n < 5:
+        middle, half = float(known.mean()), float(t.ppf(1 - TAIL, n - 1) * known.std(ddof=1) / np.sqrt(n))
+        return middle - half, middle + half
+    rank = int(binom.ppf(TAIL, n, 0.5))  # P(fewer than this many below the median) is at most TAIL
+    rank -= binom.cdf(rank - 1, n, 0.5) > TAIL
+    return float(known[rank - 1]), float(known[n - rank])
+
+
+def share_interval(passed: int, n: int) -> tuple[float, float]:
+    """Interval of the share of runs that show something, with 95 % on either side (Clopper-Pearson)."""
+    low = 0.0 if passed == 0 else float(beta.ppf(TAIL, passed, n - passed + 1))
+    return low, 1.0 if passed == n else float(beta.ppf(1 - TAIL, passed + 1, n - passed))
 
 
 def number(value: float) -> str:
