@@ -15,7 +15,7 @@ from scipy.stats import beta, binom, spearmanr, t
 from sgdphases.estimators.phases.find import find_phases, phase_medians
 from sgdphases.estimators.phases.phase_time import FOUR, TWO
 from sgdphases.estimators.phases.records import Phases
-from sgdphases.estimators.phases.signatures import signatures
+from sgdphases.estimators.phases.signatures import claim_limits, signatures
 from sgdphases.theory.ensemble import ratio
 
 _ACTIVITIES = {
@@ -241,11 +241,11 @@ def activity_claims(runs: Sequence[xr.Dataset]) -> list[Claim]:
     shown: dict[tuple[str, str], list[float]] = {}
     for run in runs:
         for each in signatures(run, find_phases(run)):
-            value = float("nan") if each.shown is None else float(each.shown)
-            shown.setdefault((each.phase, each.claim), []).append(value)
+            shown.setdefault((each.phase, each.claim), []).append(each.value)
     for (phase, claim), values in shown.items():
+        low, high = claim_limits(phase, claim)
         padded = values + [float("nan")] * (len(runs) - len(values))
-        found.append(over_seeds("fig4", f"phase {phase}: {claim}", padded, lambda v: v > 0.5, share=True))
+        found.append(over_seeds("fig4", f"phase {phase}: {claim}", padded, lambda v, a=low, b=high: a < v < b))
     return found
 
 

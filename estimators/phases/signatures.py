@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from scipy.stats import binom
 
 from sgdphases.estimators.phases.records import Phases
 
 FACTOR = 2.0  # ratio from which one activity counts as much larger than another; below it they count as about equal
-RESAMPLES = 1_000
 COVERAGE = 0.95
-FEWEST = 6  # checkpoints from which on they are resampled: the range of six covers their median with 97 %
+BLOCKS = 6  # of checkpoints, at least: the range of six covers their median with 97 %
 Medians = dict[str, np.ndarray]
 
 
@@ -138,10 +138,15 @@ def interval(
 ) -> tuple[float, float]:
     """Interval of a number made of the medians of some curves over the checkpoints of a phase, at 95 %.
 
-    From `FEWEST` checkpoints on by a moving-block bootstrap (Künsch 1989): neighbouring checkpoints resemble one
-    another, so blocks of about the square root of their number are drawn. With fewer, the range that the number has
-    over the single checkpoints, and NaN for a single one, which shows nothing of its scatter. What is itself sampled
-    carries its standard error in: normal deviates of that size are added.
+    Neighbouring checkpoints resemble one another, so those of a phase are cut into blocks of about the square root of
+    their number, `BLOCKS` at least, and the interval lies between order statistics of the blocks' medians. Below
+    twice as many checkpoints it is the range of the single ones. A trend counts as scatter: where a phase begins and
+    ends is not sharp either. What is sampled scatters by its standard error from checkpoint to checkpoint already;
+    below `BLOCKS` checkpoints that may not show, and twice the standard error widens the range. A single checkpoint
+    shows nothing of its scatter: NaN.
+
+    Independent checkpoints miss their median in at most 5 % from six on (four: 13 %); with a correlation of 0.5 between
+    neighbours 15 in 5 %, nine in 7 %, six in 14 %.
 
     Parameters
     ----------
@@ -155,28 +160,28 @@ def interval(
     Returns
     -------
     low, high : float
-        The same at each call: the draws have a fixed seed.
     """
     n, errors = len(next(iter(values.values()))), errors or {}
-    rng = np.random.default_rng(0)
     if n < 2:
         return float("nan"), float("nan")
-    if n < FEWEST:
-        known = {name: _widened(values[name], errors.get(name)) for name in values}
-        edges = number({name: each.ravel() for name, each in known.items()})
-        return float(edges.min()), float(edges.max())
-    length = round(np.sqrt(n))
-    starts = rng.integers(0, n - length + 1, (RESAMPLES, -(-n // length)))
-    drawn = (starts[:, :, None] + np.arange(length)).reshape(RESAMPLES, -1)[:, :n]
-    medians = {}
-    for name, each in values.items():
-        sample = each[drawn]
-        if name in errors:
-            sample = sample + errors[name][drawn] * rng.standard_normal(sample.shape)
-        medians[name] = np.median(sample, axis=1)
-    tails = np.array([(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
-    low, high = np.quantile(number(medians), tails, method="nearest")
-    return float(low), float(high)
+    length = max(1, min(round(np.sqrt(n)), n // BLOCKS))
+    count, rank = n // length, 1
+    if length > 1:
+        rank = max(1, int(binom.ppf((1 - COVERAGE) / 2, count, 0.5)))
+        rank -= rank > 1 and binom.cdf(rank - 1, count, 0.5) > (1 - COVERAGE) / 2
+        blocks = {name: np.array_split(each, count) for name, each in values.items()}
+        known = {name: np.array([np.median(block) for block in each]) for name, each in blocks.items()}
+    elif n >= BLOCKS:
+        known = values
+    else:
+        known = {name: _widened(values[name], errors.get(name)).ravel() for name in values}
+    ordered = np.sort(number(known))
+    return float(ordered[rank - 1]), float(ordered[-rank])
+
+
+def claim_limits(phase: str, claim: str) -> tuple[float, float]:
+    """The open interval in which a signature's number is to lie; KeyError for one that is unknown."""
+    return {rule.claim: (rule.low, rule.high) for rule in _RULES[phase]}[claim]
 
 
 def _widened(values: np.ndarray, errors: np.ndarray | None) -> np.ndarray:
