@@ -6,6 +6,7 @@ claim holds, or does not, where all of its interval says so, with 95 % on either
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -245,8 +246,12 @@ def activity_claims(runs: Sequence[xr.Dataset]) -> list[Claim]:
     for (phase, claim), values in shown.items():
         low, high = claim_limits(phase, claim)
         padded = values + [float("nan")] * (len(runs) - len(values))
-        found.append(over_seeds("fig4", f"phase {phase}: {claim}", padded, lambda v, a=low, b=high: a < v < b))
+        found.append(over_seeds("fig4", f"phase {phase}: {claim}", padded, partial(_between, low, high)))
     return found
+
+
+def _between(low: float, high: float, value: float) -> bool:
+    return low < value < high
 
 
 def line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:

@@ -47,12 +47,11 @@ class Counts:
 
 def counts_of(trajectory: xr.Dataset) -> Counts:
     """The numbers of samples, from a trajectory's attributes and its noise fraction."""
-    known = {name: float(trajectory.attrs.get(name, np.nan)) for name in ("n_samples", "n_test")}
-    train, test = known["n_samples"], known["n_test"]
+    names = ("n_samples", "n_test", "chance_error_train", "chance_error")
+    train, test, chance_train, chance_test = (float(trajectory.attrs.get(name, np.nan)) for name in names)
     fraction = float(trajectory["noise_fraction"][0]) if "noise_fraction" in trajectory else float("nan")
-    wrong = np.round(train * fraction)
-    chance = (float(trajectory.attrs.get(name, np.nan)) for name in ("chance_error_train", "chance_error"))
-    return Counts(train, test, float(wrong), float(train - wrong), *chance, trajectory.sizes["step"])
+    wrong = float(np.round(train * fraction))
+    return Counts(train, test, wrong, train - wrong, chance_train, chance_test, trajectory.sizes["step"])
 
 
 def below_chance(error: float, n: float, chance: float, comparisons: int) -> float:

@@ -106,9 +106,12 @@ def signatures(trajectory: xr.Dataset, phases: Phases) -> list[Signature]:
         In the order of the phases.
     """
     epoch = trajectory["epoch"].to_numpy()
+    two_populations = "noise_fraction" not in trajectory or (trajectory["noise_fraction"] > 0).any()
     found = []
     for phase in phases.found:
         inside = np.flatnonzero((epoch >= phase.start) & (epoch <= phase.end))
+        if phase.name in ("I", "II", "III", "IV") and not two_populations:  # then the clean population is all samples
+            inside = inside[:0]
         found += [_judged(phase.name, rule, trajectory, inside) for rule in _RULES[phase.name]]
     return found
 

@@ -30,8 +30,7 @@ from sgdphases.estimators.phases.signatures import interval, signatures
 from sgdphases.faces.run.page import write_report
 from sgdphases.sim.run.folder import RunFolder
 from sgdphases.sim.run.training import advance, prepare
-from sgdphases.sim.run.trajectory import TEST_RIGHT
-from sgdphases.sim.run.trajectory import test_lost as lost_of
+from sgdphases.sim.run.trajectory import TEST_RIGHT, lost_samples
 
 FOUR = ["I", "II", "III", "IV"]
 SIZES = dict(n_samples=1000, n_test=1000, n_classes=10, chance_error=0.9, chance_error_train=0.9)
@@ -51,7 +50,7 @@ def read(right, train, error_c=None, error_w=None, **sizes):
     """A trajectory, from which test samples are right at each checkpoint (checkpoints, samples) and training errors."""
     rows = {}
     for now in right:
-        found = lost_of(rows, now.astype(float))
+        found = lost_samples(rows, now.astype(float))
         found["test_error"] = 1 - now.mean()
         rows = {name: np.array([*rows.get(name, []), value]) for name, value in found.items()}
     steps, unknown = len(right), np.full(len(right), np.nan)
