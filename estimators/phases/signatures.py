@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy.stats import binom
+from scipy.stats import norm, t
 
-from sgdphases.estimators.phases.records import Phases
+from sgdphases.estimators.phases.records import Phase, Phases
 
 FACTOR = 2.0  # ratio from which one activity counts as much larger than another; below it they count as about equal
 COVERAGE = 0.95
-BLOCKS = 6  # of checkpoints, at least: the range of six covers their median with 97 %
+DRAWS = 400
 Medians = dict[str, np.ndarray]
 
 
@@ -108,25 +108,20 @@ def signatures(trajectory: xr.Dataset, phases: Phases) -> list[Signature]:
     epoch = trajectory["epoch"].to_numpy()
     two_populations = "noise_fraction" not in trajectory or (trajectory["noise_fraction"] > 0).any()
     found = []
-    for phase in phases.found:
-        inside = np.flatnonzero((epoch >= phase.start) & (epoch <= phase.end))
+    for phase, after in zip(phases.found, [*phases.found[1:], None], strict=True):
+        inside = drawn_spans(epoch, phase, after)
         if phase.name in ("I", "II", "III", "IV") and not two_populations:  # then the clean population is all samples
-            inside = inside[:0]
+            inside[:] = False
         found += [_judged(phase.name, rule, trajectory, inside) for rule in _RULES[phase.name]]
     return found
 
 
 def _judged(phase: str, rule: _Rule, trajectory: xr.Dataset, inside: np.ndarray) -> Signature:
-    if not len(inside) or any(name not in trajectory for name in rule.needs):
+    if not inside[0].any() or any(name not in trajectory for name in rule.needs):
         return Signature(phase, rule.claim, None)
-    values = {name: trajectory[name].to_numpy()[inside] for name in rule.needs}
-    errors = {
-        name: trajectory[f"{name}_standard_error"].to_numpy()[inside]
-        for name in rule.needs
-        if f"{name}_standard_error" in trajectory
-    }
-    value = float(rule.number({name: np.median(each) for name, each in values.items()}))
-    low, high = interval(values, rule.number, errors)
+    values = {name: trajectory[name].to_numpy() for name in rule.needs}
+    value = float(rule.number({name: np.median(each[inside[0]]) for name, each in values.items()}))
+    low, high = interval(values, rule.number, inside)
     if np.isnan([value, low, high]).any():
         return Signature(phase, rule.claim, None, value, low, high)
     holds = True if rule.low < low and high < rule.high else None
@@ -134,59 +129,75 @@ def _judged(phase: str, rule: _Rule, trajectory: xr.Dataset, inside: np.ndarray)
     return Signature(phase, rule.claim, False if fails else holds, value, low, high)
 
 
+def drawn_spans(epoch: np.ndarray, phase: Phase, after: Phase | None) -> np.ndarray:
+    """Which checkpoints lie in a phase, shape (1 + `DRAWS`, checkpoints): as found, and with its ends drawn anew.
+
+    The ends are drawn between the bounds of the phase's start and of that of the phase after it, evenly in the
+    logarithm of the epoch; a draw that leaves no checkpoint is replaced by what was found.
+    """
+    rng = np.random.default_rng(0)
+
+    def moments(at: float, earliest: float, latest: float) -> np.ndarray:
+        if earliest <= 0 or latest <= earliest:
+            return np.full(DRAWS, at)
+        return np.exp(rng.uniform(np.log(earliest), np.log(latest), DRAWS))
+
+    starts = moments(phase.start, phase.earliest, phase.latest)
+    ends = np.full(DRAWS, phase.end) if after is None else moments(phase.end, after.earliest, after.latest)
+    found = (epoch >= phase.start) & (epoch <= phase.end)
+    drawn = (epoch >= starts[:, None]) & (epoch <= ends[:, None])
+    return np.vstack([found, np.where(drawn.any(axis=1, keepdims=True), drawn, found)])
+
+
 def interval(
-    values: dict[str, np.ndarray],
-    number: Callable[[Medians], np.ndarray],
-    errors: dict[str, np.ndarray] | None = None,
+    values: dict[str, np.ndarray], number: Callable[[Medians], np.ndarray], inside: np.ndarray
 ) -> tuple[float, float]:
     """Interval of a number made of the medians of some curves over the checkpoints of a phase, at 95 %.
 
-    Neighbouring checkpoints resemble one another, so those of a phase are cut into blocks of about the square root of
-    their number, `BLOCKS` at least, and the interval lies between order statistics of the blocks' medians. Below
-    twice as many checkpoints it is the range of the single ones. A trend counts as scatter: where a phase begins and
-    ends is not sharp either. What is sampled scatters by its standard error from checkpoint to checkpoint already;
-    below `BLOCKS` checkpoints that may not show, and twice the standard error widens the range. A single checkpoint
-    shows nothing of its scatter: NaN.
-
-    Independent checkpoints miss their median in at most 5 % from six on (four: 13 %); with a correlation of 0.5 between
-    neighbours 15 in 5 %, nine in 7 %, six in 14 %.
+    A curve is known at checkpoints only, and scatters: by SGD, and, where it is sampled, by its standard error. How
+    much shows in the distances of the checkpoints from the middle between their neighbours, which a trend leaves
+    alone. Medians are taken again of values to which as much scatter is added, with the ends of the phase drawn
+    within their bounds; the scatter is widened as Student's t is for so few checkpoints. What changes slowly is taken
+    for the curve itself: how the same phase looks with other seeds is not in it.
 
     Parameters
     ----------
     values : dict of ndarray, shape (checkpoints,)
-        By name.
+        By name, over the whole run. Scatter is taken in the logarithm for those that are positive and no cosines.
     number : callable
         Takes medians by name, shape (k,), and returns numbers of that shape.
-    errors : dict of ndarray, shape (checkpoints,), or None
-        Standard errors of some of them.
+    inside : ndarray of bool, shape (1 + draws, checkpoints)
+        Of `drawn_spans`.
 
     Returns
     -------
     low, high : float
+        The same at each call: the draws have a fixed seed. NaN for a single checkpoint, and for unknown values.
     """
-    n, errors = len(next(iter(values.values()))), errors or {}
-    if n < 2:
+    rng = np.random.default_rng(1)
+    amid = inside[0, 1:-1] & inside[0, :-2] & inside[0, 2:]  # curves turn where a phase ends: that is no scatter
+    amid = amid if amid.sum() > 1 else inside[0, 1:-1]
+    if inside[0].sum() < 2 or any(np.isnan(each[inside.any(axis=0)]).any() for each in values.values()):
         return float("nan"), float("nan")
-    length = max(1, min(round(np.sqrt(n)), n // BLOCKS))
-    count, rank = n // length, 1
-    if length > 1:
-        rank = max(1, int(binom.ppf((1 - COVERAGE) / 2, count, 0.5)))
-        rank -= rank > 1 and binom.cdf(rank - 1, count, 0.5) > (1 - COVERAGE) / 2
-        blocks = {name: np.array_split(each, count) for name, each in values.items()}
-        known = {name: np.array([np.median(block) for block in each]) for name, each in blocks.items()}
-    elif n >= BLOCKS:
-        known = values
-    else:
-        known = {name: _widened(values[name], errors.get(name)).ravel() for name in values}
-    ordered = np.sort(number(known))
-    return float(ordered[rank - 1]), float(ordered[-rank])
+    medians = {}
+    for name, each in values.items():
+        logarithmic = "alignment" not in name and bool((each[inside.any(axis=0)] > 0).all())
+        with np.errstate(divide="ignore", invalid="ignore"):
+            curve = np.log(each) if logarithmic else each
+        rest = curve[1:-1] - (curve[:-2] + curve[2:]) / 2
+        rest = rest[amid & np.isfinite(rest)]
+        if not len(rest):
+            return float("nan"), float("nan")
+        freedom = max(1, len(rest) - 1)
+        wider = t.ppf((1 + COVERAGE) / 2, freedom) / norm.ppf((1 + COVERAGE) / 2)
+        scatter = wider * np.sqrt(2 / 3 * np.mean(rest**2))  # the distance from the middle has 3/2 of the variance
+        again = curve + scatter * rng.standard_normal((len(inside) - 1, len(curve)))
+        middle = np.nanmedian(np.where(inside[1:], again, np.nan), axis=1)
+        medians[name] = np.exp(middle) if logarithmic else middle
+    low, high = np.quantile(number(medians), [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], method="nearest")
+    return float(low), float(high)
 
 
 def claim_limits(phase: str, claim: str) -> tuple[float, float]:
     """The open interval in which a signature's number is to lie; KeyError for one that is unknown."""
     return {rule.claim: (rule.low, rule.high) for rule in _RULES[phase]}[claim]
-
-
-def _widened(values: np.ndarray, errors: np.ndarray | None) -> np.ndarray:
-    """Two standard errors below and above each value, where there are any."""
-    return np.array([values, values]) if errors is None else np.array([values - 2 * errors, values + 2 * errors])

@@ -26,7 +26,7 @@ from sgdphases.estimators.phases.evidence import (
 from sgdphases.estimators.phases.find import find_phases
 from sgdphases.estimators.phases.phase_time import combine_phases, phase_time
 from sgdphases.estimators.phases.records import MEMORISING, NULLS, READINGS, Phase, Phases
-from sgdphases.estimators.phases.signatures import interval, signatures
+from sgdphases.estimators.phases.signatures import drawn_spans, interval, signatures
 from sgdphases.faces.run.page import write_report
 from sgdphases.sim.run.folder import RunFolder
 from sgdphases.sim.run.training import advance, prepare
@@ -322,25 +322,31 @@ def test_an_interval_that_holds_the_threshold_is_undecided():
     json.dumps([each.to_dict() for each in verdicts.values()], allow_nan=False)
 
 
-@pytest.mark.parametrize(
-    ("n", "correlation", "most"),
-    [(6, 0, 0.05), (9, 0, 0.05), (15, 0, 0.05), (40, 0, 0.05), (15, 0.5, 0.08), (9, 0.5, 0.1), (40, 0.5, 0.08)],
-)
-def test_intervals_of_medians_hold_them_about_as_often_as_they_say(n, correlation, most):
-    """A curve that scatters about 0, neighbours correlated or not: within three standard errors of 1,000 draws."""
-    rng, missed, draws = np.random.default_rng(6), 0, 1000
+def own(medians):
+    return medians["alignment"]
+
+
+@pytest.mark.parametrize("shape", ["flat", "trend", "hump"])
+@pytest.mark.parametrize(("n", "most"), [(6, 0.1), (12, 0.05), (30, 0.05)])
+def test_intervals_hold_the_median_of_the_curve_about_as_often_as_they_say(n, most, shape):
+    """A curve with scatter at every checkpoint: missed in 5 % (10 % of six), within three standard errors."""
+    place = np.linspace(0, 1, n)
+    curve = {"flat": 0 * place, "trend": 8 * place - 3, "hump": 6 * np.sin(np.pi * place)}[shape]
+    rng, missed, draws, inside = np.random.default_rng(6), 0, 400, np.ones((401, n), bool)
     for _ in range(draws):
-        values = rng.standard_normal(n)
-        for k in range(1, n):
-            values[k] = correlation * values[k - 1] + np.sqrt(1 - correlation**2) * values[k]
-        low, high = interval({"v": values}, lambda medians: medians["v"])
-        missed += not low <= 0 <= high
+        low, high = interval({"alignment": curve + rng.standard_normal(n)}, own, inside)
+        missed += not low <= np.median(curve) <= high
     assert missed / draws <= most + 3 * np.sqrt(most / draws)
 
 
-def test_standard_errors_widen_the_range_of_few_and_one_checkpoint_has_none():
-    values = {"v": np.full(4, 1.0)}
-    assert interval(values, lambda medians: medians["v"]) == (1.0, 1.0)
-    assert interval(values, lambda medians: medians["v"], {"v": np.full(4, 0.5)}) == (0.0, 2.0)
-    assert np.isnan(interval({"v": np.ones(1)}, lambda medians: medians["v"])).all()
-    assert interval({"v": np.array([3.0, 1.0, 2.0])}, lambda medians: medians["v"]) == (1.0, 3.0)
+def test_the_bounds_of_a_phase_widen_its_intervals_and_one_checkpoint_has_none():
+    epoch = np.concatenate([[0.0], np.geomspace(0.1, 100, 60)])
+    values = {"alignment": np.log10(np.maximum(epoch, 0.01))}
+    sharp, blurred = (Phase("III", 1.0, 10.0, 1.0, 1.0), Phase("III", 1.0, 10.0, 0.5, 3.0))
+    after = (Phase("IV", 10.0, 100.0, 10.0, 10.0), Phase("IV", 10.0, 100.0, 8.0, 30.0))
+    a, b = interval(values, own, drawn_spans(epoch, sharp, after[0]))
+    c, d = interval(values, own, drawn_spans(epoch, blurred, after[1]))
+    assert b - a < 0.05 and 0.4 < a < b < 0.6  # a trend is no scatter
+    assert c < a < b < d and d - c > 0.3
+    one = drawn_spans(epoch, Phase("III", 1.0, 1.0 + 1e-9, 1.0, 1.0), None)
+    assert np.isnan(interval(values, own, one)).all()
