@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.phases.find import find_phases
+from sgdphases.paper.claims import median_interval, share_interval
 from sgdphases.paper.cleansing_claims import HALF
 from sgdphases.paper.command import reproduce
 from sgdphases.paper.experiments import FULL, QUICK, SWEEPS, data_folder, paper_sweeps
@@ -21,9 +22,7 @@ from sgdphases.paper.phase_claims import (
     boundary_distance,
     fraction_claims,
     line,
-    median_interval,
     rank_correlation,
-    share_interval,
     solved_from,
     two_phase_claims,
 )
