@@ -26,7 +26,9 @@ from sgdphases.estimators.phases.evidence import (
 from sgdphases.estimators.phases.find import find_phases
 from sgdphases.estimators.phases.phase_time import combine_phases, phase_time
 from sgdphases.estimators.phases.records import MEMORISING, NULLS, READINGS, Phase, Phases
+from sgdphases.faces.run.figures import PICTURES, draw
 from sgdphases.faces.run.page import write_report
+from sgdphases.faces.terminal import show_report
 from sgdphases.sim.run.folder import RunFolder
 from sgdphases.sim.run.training import advance, prepare
 from sgdphases.sim.run.trajectory import TEST_RIGHT, lost_samples
@@ -235,11 +237,23 @@ RUN = dict(hidden=(50, 50), batch_size=50, epochs=60, checkpoints=40, alignment_
 def test_pure_noise_shows_no_phase_of_generalisation(tmp_path, seed):
     """P1: inputs and labels random; "I to IV" in 12 of 12 runs before errors were held against their noise."""
     made = start(tmp_path / "run", RUN, dataset=random_data(tmp_path / "noise.npz", seed), seed=seed)
-    found = find_phases(finish(*made)[0])
+    data = finish(*made)[0]
+    found = find_phases(data)
     assert names(found) == [MEMORISING] and found.found[0].p_value < LEVEL
     assert "nothing general is learnt" in found.reading and "more of the answers right than chance" in found.doubt
     assert "no test error falls below chance" in found.not_reached["any phase of generalisation"]
     assert np.isnan(found.t_min) and found.t_fit > 1
+    legend = draw(PICTURES["phases"], data, found).axes[0].get_legend()
+    assert "no test error below chance" in [text.get_text() for text in legend.get_texts()]
+
+
+def test_the_terminal_shows_evidence_reading_and_doubt(tmp_path, capsys):
+    made = start(tmp_path / "run", RUN, dataset=random_data(tmp_path / "noise.npz", 0))
+    finish(*made)
+    show_report(made[1])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "memorising only 0–60 <1e-6" in shown and "Reading: labels are memorised one by one" in shown
+    assert "Doubt: a rule that makes up to" in shown and "Not reached: any phase of generalisation" in shown
 
 
 @pytest.mark.parametrize("seed", range(3))
