@@ -10,6 +10,7 @@ docs/phases.md is of those from 1000.
 import timing  # noqa: F401  # first: it sets the number of threads
 
 import argparse
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,7 +39,8 @@ class Null:
     """A kind of run without (some) phases.
 
     ``settings`` draws a run's; ``mask`` replaces the wrong labels, given the right mask; ``false`` says whether what is
-    found in a trajectory is not there, given whether the mask was used; ``ways``: whether to use it, each judged.
+    found in a trajectory is not there, given whether the mask was used; ``ways``: whether to use it, each judged;
+    ``cut``: the phase, found in the whole run with its right mask, within which the record is made to end.
     """
 
     settings: Callable[[Rng, Path], dict[str, Any]]
@@ -47,7 +49,7 @@ class Null:
     runs: int
     mask: Callable[[Rng, np.ndarray], np.ndarray] | None = None
     ways: tuple[bool, ...] = (False, True)
-    cut: bool = False
+    cut: str = ""
 
 
 def names(phases: Phases) -> set[str]:
@@ -62,10 +64,10 @@ def network(rng: Rng) -> dict[str, Any]:
 
 
 def noise(rng: Rng, folder: Path, *, fraction: float = 0.0, dead: bool = False) -> dict[str, Any]:
-    """Inputs and labels that have nothing to do with one another; ``dead``: all inputs are zero, classes uneven."""
-    n, n_test = int(rng.choice([500, 1000, 2000])), int(rng.choice([100, 500, 2000]))
+    """Inputs and labels that have nothing to do with one another; ``dead``: all inputs are zero."""
+    n, n_test = int(rng.choice([500, 1000, 2000])), int(rng.choice([30, 100, 500, 2000]))
     classes, dimension = int(rng.choice([2, 5, 10])), int(rng.choice([50, 784]))
-    shares = rng.dirichlet(np.full(classes, 2.0)) if dead else np.full(classes, 1 / classes)
+    shares = rng.dirichlet(np.full(classes, 2.0)) if dead or rng.random() < 0.3 else np.full(classes, 1 / classes)
     arrays = {}
     for part, size in (("train", n), ("test", n_test)):
         arrays[f"x_{part}"] = (0.0 if dead else 1.0) * rng.standard_normal((size, dimension)).astype(np.float32)
@@ -79,14 +81,14 @@ def clouds(rng: Rng, low: float, high: float, **more: Any) -> dict[str, Any]:
     """Gaussian clouds so many standard deviations apart."""
     options = dict(separation=float(rng.uniform(low, high)), classes=int(rng.choice([2, 5, 10])),
                    dimension=int(rng.choice([20, 50])))  # fmt: skip
-    sizes = dict(train_size=int(rng.choice([500, 1000])), test_size=int(rng.choice([200, 1000, 2000])))
+    sizes = dict(train_size=int(rng.choice([500, 1000])), test_size=int(rng.choice([50, 200, 1000, 2000])))
     return dict(network(rng), dataset="gaussian-mixture", dataset_options=options, **sizes, **{"epochs": 100, **more})
 
 
 def teachers(rng: Rng, **more: Any) -> dict[str, Any]:
     """Labels of a linear teacher: hard samples lie at its boundaries, all of them by rule."""
     options = dict(teacher="linear", classes=int(rng.choice([2, 6])), dimension=20)
-    sizes = dict(train_size=1000, test_size=int(rng.choice([200, 1000, 2000])))
+    sizes = dict(train_size=1000, test_size=int(rng.choice([50, 200, 1000, 2000])))
     return dict(network(rng), dataset="teacher-student", dataset_options=options, **sizes, **{"epochs": 100, **more})
 
 
@@ -104,25 +106,26 @@ def any_phase(phases: Phases, masked: bool) -> bool:
 
 
 def later(phases: Phases, masked: bool) -> bool:
-    return bool(names(phases) & LATER)
+    return bool(names(phases) & {*LATER, MEMORISING})
 
 
 def memorised(phases: Phases, masked: bool) -> bool:
-    return bool(names(phases) & (LATER - {"II"} if masked else LATER))
+    return bool(names(phases) & {"III", "IV"})
 
 
 def unexplained(phases: Phases, masked: bool) -> bool:
-    return later(phases, masked) and (masked or phases.reading != READINGS["no mask"])
+    return later(phases, masked) and (masked or phases.reading != READINGS["no mask"])  # memorising only is false, too
 
 
-UNSAID = "with mask: II, III or IV; without: one of them without the word that hard samples explain it as well"
+BEYOND = "II, III, IV, or memorising only"
+UNSAID = "as above; without mask II, III and IV, unless it is said that hard samples explain them as well"
 NULLS: dict[str, Null] = {
     "pure noise": Null(noise, "a phase but memorising only", general, 50, ways=(False,)),
     "pure noise, half of the labels drawn anew": Null(
         lambda rng, folder: noise(rng, folder, fraction=0.5), "a phase but memorising only", general, 30
     ),
     "separable, no label wrong; mask drawn at random": Null(
-        lambda rng, _: clouds(rng, 6, 10), "II, III or IV", later, 40, at_random
+        lambda rng, _: clouds(rng, 6, 10), BEYOND, later, 40, at_random
     ),
     "one rule with a sharp boundary, no label wrong; mask drawn at random": Null(
         lambda rng, _: teachers(rng), UNSAID, unexplained, 20, at_random,
@@ -131,7 +134,7 @@ NULLS: dict[str, Null] = {
         lambda rng, _: clouds(rng, 1.5, 3), UNSAID, unexplained, 40, at_random,
     ),
     "wrong labels, mask permuted": Null(
-        lambda rng, _: clouds(rng, 5, 8, noise_fraction=float(rng.uniform(0.2, 0.6))), "II, III or IV", later, 40,
+        lambda rng, _: clouds(rng, 5, 8, noise_fraction=float(rng.uniform(0.2, 0.6))), BEYOND, later, 40,
         at_random, ways=(True,),
     ),
     "constant network (inputs all zero)": Null(
@@ -144,11 +147,19 @@ NULLS: dict[str, Null] = {
     ),
     "huge learning rate (3 to 30)": Null(
         lambda rng, _: {**clouds(rng, 5, 8, noise_fraction=0.4, epochs=40), "learning_rate": float(rng.uniform(3, 30))},
-        "with mask: III or IV; without: II, III or IV", memorised, 30,
+        "III or IV", memorised, 30,
     ),
-    "early end, cut within phase I": Null(
-        lambda rng, _: clouds(rng, 5, 8, noise_fraction=float(rng.uniform(0.2, 0.6))), "II, III or IV", later, 40,
-        cut=True,
+    "large to huge learning rate (0.5 to 20), no label wrong; mask drawn at random": Null(
+        lambda rng, _: {**clouds(rng, 6, 10, epochs=60), "learning_rate": float(np.exp(rng.uniform(-0.7, 3)))},
+        BEYOND, later, 40, at_random,
+    ),
+    "early end, within phase I": Null(
+        lambda rng, _: clouds(rng, 5, 8, noise_fraction=float(rng.uniform(0.2, 0.6))), BEYOND, later, 40,
+        cut="I",
+    ),
+    "early end, within phase II": Null(
+        lambda rng, _: clouds(rng, 5, 8, noise_fraction=float(rng.uniform(0.2, 0.6))), "III or IV", memorised, 40,
+        cut="II",
     ),
 }  # fmt: skip
 """What varies: N, test samples, classes, dimension, width, learning rate, checkpoints; all drawn by the run's seed."""
@@ -157,8 +168,8 @@ NULLS: dict[str, Null] = {
 def trained(name: str, seed: int, out: Path) -> xr.Dataset | None:
     """The trajectory of a null run, trained unless it is there; None if training diverged at the start."""
     null = NULLS[name]
-    folder = RunFolder(out / f"{name.split(',')[0].split(' (')[0].replace(' ', '-')}{len(name)}-{seed}")
-    rng = np.random.default_rng([seed, len(name)])
+    folder = RunFolder(out / f"{re.sub('[^a-z]+', '-', name.lower())[:40]}-{seed}")
+    rng = np.random.default_rng([seed, *name.encode()])
     if not (folder.path / "done").exists():
         folder.path.mkdir(parents=True, exist_ok=True)
         experiment = prepare(make_settings(null.settings(rng, folder.path)))
@@ -177,14 +188,13 @@ def trained(name: str, seed: int, out: Path) -> xr.Dataset | None:
     return folder.read_trajectory() if folder.trajectory.exists() else None
 
 
-def cut_short(trajectory: xr.Dataset, seed: int) -> xr.Dataset | None:
-    """A run that ended within phase I: at most nine tenths of what its whole trajectory shows, in decades."""
-    found = find_phases(trajectory).found
-    if len(found) < 2 or found[1].name != "II":
+def cut_short(trajectory: xr.Dataset, within: str, seed: int) -> xr.Dataset | None:
+    """The record up to a moment within a phase: at least 0.1 decades of the epoch before its end, at most one."""
+    phase = next((phase for phase in find_phases(trajectory).found if phase.name == within), None)
+    if phase is None or phase.end == float(trajectory["epoch"][-1]):
         return None
-    epoch = trajectory["epoch"].to_numpy()
-    end = found[1].start * 10 ** -np.random.default_rng(seed).uniform(0.1, 1.0)
-    inside = epoch <= end
+    last = phase.end * 10 ** -np.random.default_rng(seed).uniform(0.1, 1.0)
+    inside = trajectory["epoch"].to_numpy() <= max(last, phase.start)
     return trajectory.isel(step=inside) if inside.sum() >= 3 else None
 
 
@@ -196,7 +206,7 @@ def null_rows(first: int, out: Path, only: list[str], share: float) -> list[list
         runs, seed = [], first
         while len(runs) < max(1, round(share * null.runs)) and seed < first + 3 * null.runs:
             run = trained(name, seed, out)
-            run = cut_short(run, seed) if null.cut and run is not None else run
+            run = cut_short(run, null.cut, seed) if null.cut and run is not None else run
             runs += [] if run is None else [(seed, run)]
             seed += 1
         for masked in null.ways:

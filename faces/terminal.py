@@ -85,15 +85,13 @@ def _status(state: Any, room: int = 200) -> str:
 
 def show_report(folder: Any) -> None:
     """Write the report and print the table of phases and where the report is."""
-    from sgdphases.faces.run.page import phase_rows, signature_lines, write_report
+    from sgdphases.faces.run.page import phase_rows, reading_lines, signature_lines, write_report
 
     with console.status("drawing"):
         trajectory, phases, shown = write_report(folder)
     heading, rows = phase_rows(trajectory, phases)
     print_table(heading, rows)
-    for name, reason in phases.not_reached.items():
-        console.print(f"not reached: {name} – {reason}", markup=False)
-    for line in signature_lines(shown):
+    for line in [*reading_lines(phases), *signature_lines(shown)]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"report: {folder.report}", markup=False, highlight=False, soft_wrap=True)
 

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from sgdphases.estimators.phases.find import find_phases
-from sgdphases.paper.phase_claims import Claim, number, over_seeds
+from sgdphases.paper.claims import Claim, number, over_seeds
 
 HALF = 0.5  # noise fraction of the paper's figures 3A, 4 and 5, and of panels A to C of figure 6
 MOST_NOISE = 0.8  # up to which the paper wins back more than half

@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 
 from sgdphases.faces.page import page, saved_picture, table
 from sgdphases.paper import figures as paper_figures
+from sgdphases.paper.claims import Claim
 from sgdphases.paper.cleansing_claims import cleansing_claims
 from sgdphases.paper.cleansing_figure import cleansing
 from sgdphases.paper.experiments import CLEAN_HIDDEN, NOISY_HIDDEN, Runs
-from sgdphases.paper.phase_claims import Claim, activity_claims, fraction_claims, two_phase_claims
+from sgdphases.paper.phase_claims import activity_claims, fraction_claims, two_phase_claims
 from sgdphases.paper.spectrum_claims import phase_spectrum_claims, spectrum_claims
 from sgdphases.sim.storage.atomic import write_whole
 

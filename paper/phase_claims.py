@@ -1,11 +1,11 @@
 """What Feng & Tu 2021 say of their figures 1, 3 and 4, judged on runs of ours; a claim is what all figures share.
 
-Thresholds for words such as "about zero" stand here, each beside its claim. What is judged is the median over seeds.
+Thresholds for words such as "about zero" stand here, each beside its claim. What is judged is the median over seeds: a
+claim holds, or does not, where all of its interval says so, with 95 % on either side; in between it cannot be told.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -14,7 +14,8 @@ from scipy.stats import spearmanr
 from sgdphases.estimators.phases.find import find_phases, phase_medians
 from sgdphases.estimators.phases.phase_time import FOUR, TWO
 from sgdphases.estimators.phases.records import Phases
-from sgdphases.estimators.phases.signatures import signatures
+from sgdphases.estimators.phases.signatures import claim_limits, signatures
+from sgdphases.paper.claims import Claim, number, over_fractions, over_seeds
 from sgdphases.theory.ensemble import ratio
 
 _ACTIVITIES = {
@@ -23,35 +24,6 @@ _ACTIVITIES = {
     "A_0": ("directed_activity",),
 }
 SOLVED = 0.001  # training error from which it counts as zero, or nearly so
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One claim of the paper, and what became of it.
-
-    Attributes
-    ----------
-    figure : str
-    claim : str
-        The paper's, with the threshold that it is judged by.
-    ours : str
-        Median over seeds, and the smallest and largest; empty where nothing is known.
-    holds : bool or None
-        None where it cannot be told.
-    values : tuple of float
-        What ``ours`` sums up: one number a seed, or one a noise fraction where the claim is about all of them.
-    """
-
-    figure: str
-    claim: str
-    ours: str
-    holds: bool | None
-    values: tuple[float, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON; None for what is unknown."""
-        found = asdict(self)
-        return {**found, "values": [None if value != value else value for value in self.values]}
 
 
 def two_phase_claims(network: str, runs: Sequence[xr.Dataset]) -> list[Claim]:
@@ -102,26 +74,9 @@ def fraction_claims(runs: Mapping[float, Sequence[xr.Dataset]]) -> list[Claim]:
     """Figure 3: errors and time scales against the noise fraction; each of its runs is one seed."""
     found = {rho: [find_phases(run) for run in several] for rho, several in sorted(runs.items())}
     noisy = [rho for rho in found if 0 < rho < 0.85]
-
-    def medians(name: str, fractions: Sequence[float]) -> np.ndarray:
-        return np.array([_median([getattr(phases, name) for phases in found[rho]]) for rho in fractions])
-
     four = [float(_names(phases) == FOUR) for rho in noisy for phases in found[rho]]
     two = [float(_names(phases) == TWO) for phases in found.get(0.0, [])]
     apart = [boundary_distance(run, phases) for rho in noisy for run, phases in zip(runs[rho], found[rho], strict=True)]
-    t_min, t_fit = medians("t_min", noisy), medians("t_fit", noisy)
-    rises = medians("error_fit", noisy) - medians("error_min", noisy)
-    everywhere = list(found)
-    error_fit, error_min = medians("error_fit", everywhere), medians("error_min", everywhere)
-    fit = line(np.array(everywhere), error_fit)
-    low = [rho for rho in everywhere if rho <= 0.4]
-    climb = medians("error_min", low)[-1] - medians("error_min", low)[0] if len(low) > 1 else float("nan")
-    top = max(everywhere, default=float("nan"))
-    near = float(error_min[-1] / error_fit[-1]) if top > 0.85 else float("nan")
-    spread = float(t_min.max() / t_min.min()) if len(t_min) and np.isfinite(t_min).all() else float("nan")
-    growth = float(t_fit[-1] / t_fit[0]) if len(t_fit) > 1 else float("nan")
-    order = rank_correlation(np.array(noisy), t_fit)
-    grows = None if growth != growth or len(noisy) < 3 else bool(growth > 1 and order > 0.8)
     span = f"ρ from {min(noisy):g} to {max(noisy):g}" if noisy else "no ρ between 0 and 0.85"
     return [
         over_seeds("fig3", f"all four phases, one after the other, {span}", four, lambda v: v == 1, share=True),
@@ -131,35 +86,53 @@ def fraction_claims(runs: Mapping[float, Sequence[xr.Dataset]]) -> list[Claim]:
             "(ours) II, III and IV begin at the same place without knowledge of the wrong labels (within 0.15 decades)",
             apart, lambda v: v < 0.15,
         ),
-        _single(
-            "fig3", "the test error is U-shaped for a wide range of ρ (ε_f - ε_m above 0.02 for every 0 < ρ < 0.85)",
-            f"least rise {number(rises.min())}, {span}" if len(rises) else "", rises,
-            bool((rises > 0.02).all()) if len(rises) and np.isfinite(rises).all() else None,
+        *_curve_claims(found, noisy, span),
+    ]  # fmt: skip
+
+
+def _curve_claims(found: Mapping[float, Sequence[Phases]], noisy: list[float], span: str) -> list[Claim]:
+    """What figure 3 shows of curves against the noise fraction: medians over seeds, and numbers made of them."""
+    everywhere, low = list(found), [rho for rho in found if rho <= 0.4]
+    top = max(everywhere, default=float("nan"))
+
+    def growth(t_fit: np.ndarray) -> float:
+        return float(t_fit[-1] / t_fit[0])
+
+    def rank(t_fit: np.ndarray) -> float:
+        return rank_correlation(np.array(noisy), t_fit) if growth(t_fit) > 1 else min(0.0, growth(t_fit) - 1)
+
+    def judged(claim: str, names: tuple[str, ...], at: list[float], number_of: Callable[..., float],
+               test: Callable[[float], bool], text: Callable[..., str], least: int = 1) -> Claim:  # fmt: skip
+        tables = [[[getattr(phases, name) for phases in found[rho]] for rho in at] for name in names]
+        return over_fractions(claim, tables if len(at) >= least else [], number_of, test, text)
+
+    return [
+        judged(
+            "the test error is U-shaped for a wide range of ρ (ε_f - ε_m above 0.02 for every 0 < ρ < 0.85)",
+            ("error_fit", "error_min"), noisy, lambda fit, least: float((fit - least).min()), lambda v: v > 0.02,
+            lambda v, *_: f"least rise {number(v)}, {span}",
         ),
-        _single(
-            "fig3", "t_m hardly depends on ρ (largest over smallest below 3)",
-            f"ratio {number(spread)}, {span}" if spread == spread else "", t_min,
-            None if spread != spread else spread < 3,
+        judged(
+            "t_m hardly depends on ρ (largest over smallest below 3)", ("t_min",), noisy,
+            lambda t: float(t.max() / t.min()), lambda v: v < 3, lambda v, *_: f"ratio {number(v)}, {span}",
         ),
-        _single(
-            "fig3", "t_f grows with ρ (rank correlation above 0.8)",
-            f"ratio {number(growth)}, rank correlation {number(order)}, {span}" if grows is not None else "",
-            t_fit, grows,
+        judged(
+            "t_f grows with ρ (rank correlation above 0.8)", ("t_fit",), noisy, rank, lambda v: v > 0.8,
+            lambda v, t: f"ratio {number(growth(t))}, rank correlation {number(v)}, {span}", least=3,
         ),
-        _single(
-            "fig3", "ε_f is nearly linear in ρ (R² above 0.95)",
-            f"slope {number(fit[0])}, R² {fit[2]:.3f}" if fit[2] == fit[2] else "", error_fit,
-            None if fit[2] != fit[2] else bool(fit[2] > 0.95 and fit[0] > 0),
+        judged(
+            "ε_f is nearly linear in ρ (R² above 0.95)", ("error_fit",), everywhere,
+            lambda e: float(np.copysign((fit := line(np.array(everywhere), e))[2], fit[0])), lambda v: v > 0.95,
+            lambda v, e: f"slope {number(line(np.array(everywhere), e)[0])}, R² {abs(v):.3f}", least=3,
         ),
-        _single(
-            "fig3", "ε_m stays about the same for small ρ (rises by less than 0.1 up to ρ = 0.4)",
-            f"rises by {number(float(climb))}" if climb == climb else "", error_min,
-            None if climb != climb else bool(climb < 0.1),
+        judged(
+            "ε_m stays about the same for small ρ (rises by less than 0.1 up to ρ = 0.4)", ("error_min",), low,
+            lambda e: float(e[-1] - e[0]), lambda v: v < 0.1, lambda v, *_: f"rises by {number(v)}", least=2,
         ),
-        _single(
-            "fig3", "ε_m approaches ε_f above ρ = 0.85 (at least nine tenths of it)",
-            f"ε_m/ε_f = {number(near)} at ρ = {top:g}" if near == near else "", error_min,
-            None if near != near else bool(near >= 0.9),
+        judged(
+            "ε_m approaches ε_f above ρ = 0.85 (at least nine tenths of it)", ("error_min", "error_fit"),
+            [top] if top > 0.85 else [], lambda least, fit: float(least[-1] / fit[-1]), lambda v: v >= 0.9,
+            lambda v, *_: f"ε_m/ε_f = {number(v)} at ρ = {top:g}",
         ),
     ]  # fmt: skip
 
@@ -194,12 +167,16 @@ def activity_claims(runs: Sequence[xr.Dataset]) -> list[Claim]:
     shown: dict[tuple[str, str], list[float]] = {}
     for run in runs:
         for each in signatures(run, find_phases(run)):
-            value = float("nan") if each.shown is None else float(each.shown)
-            shown.setdefault((each.phase, each.claim), []).append(value)
+            shown.setdefault((each.phase, each.claim), []).append(each.value)
     for (phase, claim), values in shown.items():
+        low, high = claim_limits(phase, claim)
         padded = values + [float("nan")] * (len(runs) - len(values))
-        found.append(over_seeds("fig4", f"phase {phase}: {claim}", padded, lambda v: v > 0.5, share=True))
+        found.append(over_seeds("fig4", f"phase {phase}: {claim}", padded, partial(_between, low, high)))
     return found
+
+
+def _between(low: float, high: float, value: float) -> bool:
+    return low < value < high
 
 
 def line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
@@ -228,32 +205,3 @@ def _medians(run: xr.Dataset, phase: str, names: tuple[str, ...]) -> dict[str, f
 
 def _names(phases: Phases) -> tuple[str, ...]:
     return tuple(phase.name for phase in phases.found)
-
-
-def _median(values: Sequence[float]) -> float:
-    """Median of what is known; NaN if less than half is."""
-    known = [value for value in values if value == value]
-    return float(np.median(known)) if known and 2 * len(known) >= len(values) else float("nan")
-
-
-def over_seeds(
-    figure: str, claim: str, values: Sequence[float], test: Callable[[float], bool], *, share: bool = False
-) -> Claim:
-    """A claim about a number that each seed has; ``share``: the numbers are 1 and 0, for shown and not."""
-    middle, known = _median(values), [value for value in values if value == value]
-    if middle != middle:
-        return Claim(figure, claim, "", None, tuple(values))
-    passed = sum(map(test, known))
-    if share:
-        return Claim(figure, claim, f"{passed} of {len(values)} runs", bool(2 * passed > len(values)), tuple(values))
-    spread = f" ({number(min(known))} to {number(max(known))})" if len(known) > 1 else ""
-    ours = f"{number(middle)}{spread}, {passed} of {len(values)} runs"
-    return Claim(figure, claim, ours, bool(test(middle)), tuple(values))
-
-
-def _single(figure: str, claim: str, ours: str, values: np.ndarray, holds: bool | None) -> Claim:
-    return Claim(figure, claim, ours, holds, tuple(map(float, values)))
-
-
-def number(value: float) -> str:
-    return f"{value:.0f}" if 100 <= abs(value) < 10_000 else f"{value:.2g}"

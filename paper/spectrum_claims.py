@@ -9,7 +9,7 @@ import xarray as xr
 
 from sgdphases.estimators.phases.find import find_phases
 from sgdphases.estimators.phases.phase_time import phase_number, phase_time
-from sgdphases.paper.phase_claims import Claim, over_seeds
+from sgdphases.paper.claims import Claim, over_seeds
 
 PAPER_DIMENSION = 110  # D_s in both phases of figure 2
 PAPER_DIMENSIONS = {"I": 43, "II": 58, "III": 140, "IV": 95}  # D_s by phase, figure 5

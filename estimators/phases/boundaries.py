@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sgdphases.estimators.phases.records import Phase
+
 DECADES = 0.04  # half the width of the running median over checkpoints, in decades of the epoch
 
 
@@ -67,3 +69,20 @@ def lowest(epoch: np.ndarray, values: np.ndarray) -> tuple[float, float]:
 def value_at(epoch: np.ndarray, values: np.ndarray, moment: float) -> float:
     """The smoothed values at a moment between checkpoints."""
     return float(np.interp(moment, epoch, smoothed(epoch, values)))
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a phase begins, and the evidence for it."""
+
+    boundary: Boundary
+    p_value: float
+    null: str
+
+
+def sequence(starts: dict[str, Start], end: float) -> tuple[Phase, ...]:
+    ends = [*(start.boundary.epoch for start in list(starts.values())[1:]), end]
+    return tuple(
+        Phase(name, each.boundary.epoch, stop, each.boundary.earliest, each.boundary.latest, each.p_value, each.null)
+        for (name, each), stop in zip(starts.items(), ends, strict=True)
+    )

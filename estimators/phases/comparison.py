@@ -9,7 +9,7 @@ import xarray as xr
 
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.estimators.phases.find import find_phases, phase_medians
-from sgdphases.estimators.phases.phase_time import FOUR, phase_kind, phase_time
+from sgdphases.estimators.phases.phase_time import KINDS, phase_kind, phase_time
 from sgdphases.estimators.phases.records import Phases
 from sgdphases.estimators.phases.signatures import signatures
 
@@ -100,7 +100,7 @@ def compare_runs(trajectories: Mapping[str, xr.Dataset], names: tuple[str, ...])
     Raises
     ------
     UsageError
-        For fewer than two runs, and for a run of two phases beside one of four.
+        For fewer than two runs, and for runs of different kinds of phases, such as two and four.
     InputError
         For a run without any phase.
     """
@@ -114,9 +114,9 @@ def compare_runs(trajectories: Mapping[str, xr.Dataset], names: tuple[str, ...])
     first, *others = phases
     for other in others:
         if phase_kind(phases[other]) != phase_kind(phases[first]):
-            two, four = (first, other) if phase_kind(phases[other]) == FOUR else (other, first)
+            one, another = sorted((first, other), key=lambda run: len(phase_kind(phases[run])))
             raise UsageError(
-                f"{two} has the two phases of a run without wrong labels, {four} the four of one with: "
+                f"{one} shows {KINDS[phase_kind(phases[one])]}, {another} {KINDS[phase_kind(phases[another])]}: "
                 "they have no phase in common; compare runs of one kind."
             )
     return Comparison(

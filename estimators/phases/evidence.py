@@ -13,6 +13,8 @@ import numpy as np
 import xarray as xr
 from scipy.stats import beta, binom, hypergeom
 
+from sgdphases.estimators.phases.boundaries import smoothed
+
 LEVEL = 0.01  # largest p-value of a phase; four tests at most decide on a run, so it errs in 4 % at most
 LIMIT = 0.95  # confidence of an upper limit
 
@@ -47,12 +49,35 @@ class Counts:
 
 def counts_of(trajectory: xr.Dataset) -> Counts:
     """The numbers of samples, from a trajectory's attributes and its noise fraction."""
-    known = {name: float(trajectory.attrs.get(name, np.nan)) for name in ("n_samples", "n_test")}
-    train, test = known["n_samples"], known["n_test"]
+    names = ("n_samples", "n_test", "chance_error_train", "chance_error")
+    train, test, chance_train, chance_test = (float(trajectory.attrs.get(name, np.nan)) for name in names)
     fraction = float(trajectory["noise_fraction"][0]) if "noise_fraction" in trajectory else float("nan")
-    wrong = np.round(train * fraction)
-    chance = (float(trajectory.attrs.get(name, np.nan)) for name in ("chance_error_train", "chance_error"))
-    return Counts(train, test, float(wrong), float(train - wrong), *chance, trajectory.sizes["step"])
+    wrong = float(np.round(train * fraction))
+    return Counts(train, test, wrong, train - wrong, chance_train, chance_test, trajectory.sizes["step"])
+
+
+@dataclass(frozen=True, eq=False)
+class Errors:
+    """The errors of a trajectory, and the numbers of samples they are fractions of."""
+
+    epoch: np.ndarray
+    train: np.ndarray
+    test: np.ndarray
+    clean: np.ndarray
+    wrong: np.ndarray
+    lost: np.ndarray
+    counts: Counts
+
+    def smooth(self, values: np.ndarray) -> np.ndarray:
+        return smoothed(self.epoch, values)
+
+
+def errors_of(trajectory: xr.Dataset) -> Errors:
+    epoch, train, test, clean, wrong = (
+        trajectory[name].to_numpy() for name in ("epoch", "train_error", "test_error", "error_c", "error_w")
+    )
+    lost = trajectory["test_lost"].to_numpy() if "test_lost" in trajectory else np.full(len(epoch), np.nan)
+    return Errors(epoch, train, test, clean, wrong, lost, counts_of(trajectory))
 
 
 def below_chance(error: float, n: float, chance: float, comparisons: int) -> float:
@@ -152,3 +177,8 @@ def most_above_chance(error: float, n: float, chance: float) -> float:
 def too_few(n: float, chance: float, comparisons: int) -> bool:
     """Whether so few test samples cannot show learning, even if all are right."""
     return below_chance(0.0, n, chance, comparisons) > LEVEL
+
+
+def said(p_value: float) -> str:
+    """A p-value as a message says it."""
+    return "p unknown" if p_value != p_value else "p < 1e-12" if p_value < 1e-12 else f"p = {p_value:.2g}"

@@ -6,57 +6,30 @@ memorised; otherwise the second fall of the training error does, provided the te
 there only if the errors it is read from differ by more than their sampling noise (`evidence`).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
 
-from sgdphases.estimators.phases.boundaries import Boundary, crossing, lowest, smoothed, start_of, value_at
+from sgdphases.estimators.phases.boundaries import Start, crossing, lowest, sequence, start_of, value_at
 from sgdphases.estimators.phases.evidence import (
     LEVEL,
-    Counts,
+    Errors,
     below_chance,
-    counts_of,
+    errors_of,
     least_apart,
     lower,
     most_above_chance,
     rises,
+    said,
     too_few,
 )
-from sgdphases.estimators.phases.records import MEMORISING, NO_RULE, NULLS, READINGS, UNKNOWN, Phase, Phases
+from sgdphases.estimators.phases.four_phases import DONE, four_phases
+from sgdphases.estimators.phases.records import MEMORISING, NO_RULE, NULLS, READINGS, UNKNOWN, Phases
 
-FAST = 0.1  # share of the fall of an error that is left when its fast phase counts as over
-REST = 0.5  # length of phase II over that of the fall before it, at least, where only the end of the run bounds II
-ONSET = 0.1  # share of the wrong labels' error that is gone when they count as being learnt
-DONE = 0.05  # share of it that is left when they count as learnt
 APART = 0.25  # how much later than the clean ones wrong labels are learnt: largest gap of the two errors, at least
-EARLY = 0.75  # share of the wrong labels' highest error that is left when phase I ends, unless they are learnt in it
+LITTLE = 0.1  # right answers beyond chance that may go unseen, at most, if nothing general is said to be learnt
 RISE = 0.05  # share of its fall by which the test error rises again, at least, if wrong labels are memorised
-
-
-@dataclass(frozen=True, eq=False)
-class _Errors:
-    """The errors of a trajectory, and the numbers of samples they are fractions of."""
-
-    epoch: np.ndarray
-    train: np.ndarray
-    test: np.ndarray
-    clean: np.ndarray
-    wrong: np.ndarray
-    lost: np.ndarray
-    counts: Counts
-
-    def smooth(self, values: np.ndarray) -> np.ndarray:
-        return smoothed(self.epoch, values)
-
-
-@dataclass(frozen=True)
-class _Start:
-    """Where a phase begins, and the evidence for it."""
-
-    boundary: Boundary
-    p_value: float
-    null: str
 
 
 def find_phases(trajectory: xr.Dataset, *, use_wrong: bool = True) -> Phases:
@@ -86,7 +59,7 @@ def find_phases(trajectory: xr.Dataset, *, use_wrong: bool = True) -> Phases:
     Phases
         Empty for regression, which has no errors.
     """
-    errors = _errors_of(trajectory)
+    errors = errors_of(trajectory)
     if len(errors.epoch) < 3 or np.isnan(errors.train).any():
         return Phases((), {"any phase": "no errors are recorded: regression, or fewer than three checkpoints"})
     known = use_wrong and not (np.isnan(errors.wrong).any() or np.isnan(errors.clean).any())
@@ -96,15 +69,7 @@ def find_phases(trajectory: xr.Dataset, *, use_wrong: bool = True) -> Phases:
     return found
 
 
-def _errors_of(trajectory: xr.Dataset) -> _Errors:
-    epoch, train, test, clean, wrong = (
-        trajectory[name].to_numpy() for name in ("epoch", "train_error", "test_error", "error_c", "error_w")
-    )
-    lost = trajectory["test_lost"].to_numpy() if "test_lost" in trajectory else np.full(len(epoch), np.nan)
-    return _Errors(epoch, train, test, clean, wrong, lost, counts_of(trajectory))
-
-
-def _found(errors: _Errors, known: bool) -> Phases:
+def _found(errors: Errors, known: bool) -> Phases:
     counts = errors.counts
     if np.isnan(errors.test).any():
         if known:
@@ -125,7 +90,16 @@ def _found(errors: _Errors, known: bool) -> Phases:
             "the test error rises again after its lowest value while the training error falls, but not by more than "
             f"sampling noise explains ({said(turned)}): more test samples may show more phases",
         )
-    return _two_phases(errors, rule, NO_RULE) if upward < RISE else _four_phases(errors, rule, turned, known=False)
+    if upward >= RISE:
+        return four_phases(errors, rule, turned, known=False)
+    found = _two_phases(errors, rule, NO_RULE)
+    if upward > 0 and turned <= LEVEL:
+        return found.doubted(
+            f"the test error rises again by {upward:.2g} of its fall while the training error falls, more than "
+            f"sampling noise explains ({said(turned)}): a few samples that no common rule explains, wrong labels or "
+            f"hard ones, are memorised, but II to IV are read from a rise of {RISE:g} at least"
+        )
+    return found
 
 
 def _learnt(smooth: np.ndarray, n: float, chance: float, looks: int) -> float:
@@ -134,28 +108,29 @@ def _learnt(smooth: np.ndarray, n: float, chance: float, looks: int) -> float:
     return max(below_chance(least, n, chance, looks), lower(least, n, float(smooth[0]), n, looks))
 
 
-def _without_rule(errors: _Errors, rule: float) -> Phases:
+def _without_rule(errors: Errors, rule: float) -> Phases:
     """Where no test error lies below chance by more than its noise: memorising only, or nothing."""
     counts = errors.counts
     smooth = errors.smooth(errors.train)
     last = int(smooth.argmin())
+    most = most_above_chance(float(errors.test.min()), counts.test, counts.chance_test)
     fallen = _learnt(smooth, counts.train, counts.chance_train, counts.looks)
     apart = lower(float(smooth[last]), counts.train, float(errors.test[last]), counts.test, counts.looks)
     if too_few(counts.test, counts.chance_test, counts.looks):
         reason = f"{counts.test:.0f} test samples are too few to tell learning from chance, even if all were right"
     elif fallen > LEVEL:
         reason = f"neither test error ({said(rule)}) nor training error ({said(fallen)}) falls below chance"
-    elif apart > LEVEL:
+    elif apart > LEVEL or most > LITTLE:
         reason = (
-            f"the test error lies neither below chance ({said(rule)}) nor above the training error ({said(apart)}) by "
-            "more than its sampling noise: to say whether anything general is learnt takes more test samples"
+            f"the training error falls, the test error does not by more than its sampling noise ({said(rule)}), yet a "
+            f"rule that makes up to {most:.2g} more of the answers right than chance would not show in "
+            f"{counts.test:.0f} test samples: whether anything general is learnt cannot be told"
         )
     else:
         start, end = start_of(errors.epoch), float(errors.epoch[-1])
-        phase = _sequence({MEMORISING: _Start(start, max(fallen, apart), NULLS[MEMORISING])}, end)
+        phase = sequence({MEMORISING: Start(start, max(fallen, apart), NULLS[MEMORISING])}, end)
         chance = f"chance (an error of {counts.chance_test:.3g})"
         missing = f"no test error falls below {chance} and its first value by more than its noise ({said(rule)})"
-        most = most_above_chance(float(errors.test.min()), counts.test, counts.chance_test)
         fit = crossing(errors.epoch, errors.train, DONE * errors.train[0])
         return Phases(
             phase,
@@ -168,12 +143,7 @@ def _without_rule(errors: _Errors, rule: float) -> Phases:
     return Phases((), {"any phase": reason})
 
 
-def said(p_value: float) -> str:
-    """A p-value as a message says it."""
-    return "p unknown" if p_value != p_value else "p < 1e-12" if p_value < 1e-12 else f"p = {p_value:.2g}"
-
-
-def _turn(errors: _Errors) -> tuple[float, float]:
+def _turn(errors: Errors) -> tuple[float, float]:
     """p-value of a test error that rises again while the training error falls, and the rise over the fall before.
 
     The rise is 0 where the training error is small at the lowest test error, or does not fall: nothing is memorised.
@@ -192,7 +162,7 @@ def _turn(errors: _Errors) -> tuple[float, float]:
     return max(upward, fallen), float((test[top] - test[least]) / (test[0] - test[least]))
 
 
-def _with_mask(errors: _Errors, rule: float, turned: float, upward: float) -> Phases:
+def _with_mask(errors: Errors, rule: float, turned: float, upward: float) -> Phases:
     """Four phases, unless the labels marked as wrong are learnt along with the others."""
     apart = least_apart(errors.clean, errors.wrong, errors.counts)
     gap = float((errors.smooth(errors.wrong) - errors.smooth(errors.clean)).max())
@@ -201,7 +171,7 @@ def _with_mask(errors: _Errors, rule: float, turned: float, upward: float) -> Ph
     elif gap < APART * float(errors.wrong[0]):
         reason = f"the labels marked as wrong are learnt along with the others, or hardly later ({said(apart)})"
     else:
-        return _four_phases(errors, rule, apart, known=True)
+        return four_phases(errors, rule, apart, known=True)
     found = _two_phases(errors, rule, NO_RULE)
     found = replace(found, not_reached={**found.not_reached, **dict.fromkeys(("II", "III"), reason)})
     if upward >= RISE and not turned > LEVEL:
@@ -212,118 +182,27 @@ def _with_mask(errors: _Errors, rule: float, turned: float, upward: float) -> Ph
     return found
 
 
-def _two_phases(errors: _Errors, rule: float, null: str) -> Phases:
+def _two_phases(errors: Errors, rule: float, null: str) -> Phases:
     end, first = float(errors.epoch[-1]), float(errors.train[0])
     boundary = crossing(errors.epoch, errors.train, DONE * first)
-    starts = {"fast learning": _Start(start_of(errors.epoch), rule, null)}
+    starts = {"fast learning": Start(start_of(errors.epoch), rule, null)}
     least = lowest(errors.epoch, errors.test)
     if boundary is None:
         missing = {"exploration": f"the training error stays above {DONE:.0%} of its first value"}
-        return Phases(_sequence(starts, end), missing, *least, reading=_rule_reading(errors))
+        return Phases(sequence(starts, end), missing, *least, reading=_rule_reading(errors))
     counts = errors.counts
     reached = value_at(errors.epoch, errors.train, boundary.epoch)
     fallen = lower(reached, counts.train, first, counts.train, counts.looks)
-    starts["exploration"] = _Start(boundary, fallen, NULLS["exploration"])
+    starts["exploration"] = Start(boundary, fallen, NULLS["exploration"])
     fit = boundary.epoch, value_at(errors.epoch, errors.test, boundary.epoch)
-    return Phases(_sequence(starts, end), {}, *least, *fit, reading=_rule_reading(errors))
+    return Phases(sequence(starts, end), {}, *least, *fit, reading=_rule_reading(errors))
 
 
-def _rule_reading(errors: _Errors) -> str:
+def _rule_reading(errors: Errors) -> str:
     """What two phases say: a rule, and fitted samples that it does not explain where training ends below the test."""
     counts, train, test = errors.counts, float(errors.train[-1]), float(errors.test[-1])
     fitted = lower(train, counts.train, test, counts.test, 1)
     return READINGS["rule and more"] if fitted <= LEVEL else READINGS["rule"]
-
-
-def _four_phases(errors: _Errors, rule: float, second: float, *, known: bool) -> Phases:
-    """I to IV, as far as they are reached; ``rule`` and ``second`` are the p-values of I, and of II without a mask.
-
-    What is memorised is the error on wrong labels, if ``known``, else that on all, which is theirs once I is over.
-    """
-    epoch, unlearnt = errors.epoch, errors.wrong if known else errors.train
-    mask, whose = (", mask", "on wrong labels") if known else ("", "on training labels")
-    smooth, late = errors.smooth(errors.test), errors.smooth(unlearnt)
-    least = int(smooth.argmin())
-    fall = float(smooth[0] - smooth[least])
-    first = crossing(epoch[: least + 1], errors.test[: least + 1], smooth[least] + FAST * fall)
-    if first is None or fall <= 0:
-        return Phases((), dict.fromkeys(("I", "II", "III", "IV"), "the test error never falls"))
-    resting = int(np.searchsorted(epoch, first.epoch))  # the first checkpoint of phase II
-    # labels drawn from all classes are right by chance in part, and that part is learnt in phase I
-    top = resting + int(late[resting:].argmax()) if known else resting
-    plateau = float(late[top] if known else late[least])
-    third, fourth, reasons = _memorising(errors, unlearnt, top, plateau, whose)
-    if third is not None and not known:
-        third = replace(third, p_value=max(third.p_value, second))
-    starts = {"I": _Start(start_of(epoch), rule, NULLS["I"]), "II": _Start(first, second, NULLS["II" + mask])}
-    reading = READINGS["mask" if known else "no mask"]
-    if third is None:
-        reading = READINGS["mask, not yet" if known else "no mask"]
-        if not _at_rest(epoch, errors.test, smooth, least, first):
-            reasons["II"] = "the run ends while the test error still falls, or hardly after"
-            del starts["II"]
-            reading = READINGS["rule"]
-    elif known and plateau < EARLY * late[: top + 1].max():
-        reasons["II"] = "wrong labels are being learnt before the fast fall of the test error is over"
-        del starts["II"]
-        starts["III"] = _Start(first, third.p_value, NULLS["III" + mask])
-    else:
-        starts["III"] = _Start(third.boundary, third.p_value, NULLS["III" + mask])
-    fit = (float("nan"), float("nan"))
-    if fourth is not None:
-        starts["IV"] = _Start(fourth.boundary, fourth.p_value, NULLS["IV" + mask])
-        fit = fourth.boundary.epoch, value_at(epoch, errors.test, fourth.boundary.epoch)
-    return Phases(_sequence(starts, float(epoch[-1])), reasons, *lowest(epoch, errors.test), *fit, reading=reading)
-
-
-def _memorising(
-    errors: _Errors, unlearnt: np.ndarray, top: int, plateau: float, whose: str
-) -> tuple[_Start | None, _Start | None, dict[str, str]]:
-    """Where memorising begins and where it is done, from the checkpoint ``top`` on, and why not where it does not."""
-    epoch, late, counts = errors.epoch, errors.smooth(unlearnt), errors.counts
-    n = counts.wrong if unlearnt is errors.wrong else counts.train
-    onset = crossing(epoch[top:], unlearnt[top:], (1 - ONSET) * plateau)
-    done = crossing(epoch[top:], unlearnt[top:], DONE * plateau)
-    never = f"the error {whose} stays above {DONE:.0%} of its plateau"
-    if onset is None:
-        return None, None, {"III": f"the error {whose} stays above {1 - ONSET:.0%} of its plateau", "IV": never}
-    last = top + int(late[top:].argmin())
-    began = lower(float(late[last]), n, plateau, n, counts.pairs)
-    if began > LEVEL:
-        reason = f"the error {whose} falls below its plateau, but not by more than sampling noise ({said(began)})"
-        return None, None, dict.fromkeys(("III", "IV"), reason)
-    train = errors.smooth(errors.train)
-    if train[last] >= train[top]:  # a network that forgets gets some wrong labels right by chance
-        reason = f"the error {whose} falls below its plateau, but the training error does not fall with it"
-        return None, None, dict.fromkeys(("III", "IV"), reason)
-    third = _Start(onset, began, "")
-    if done is None:
-        return third, None, {"IV": never}
-    start, end = (value_at(epoch, unlearnt, moment.epoch) for moment in (onset, done))
-    ended = lower(end, n, start, n, counts.pairs)
-    if ended > LEVEL:
-        return third, None, {"IV": f"the error {whose} falls within III, but not by more than noise ({said(ended)})"}
-    return third, _Start(done, ended, ""), {}
-
-
-def _at_rest(epoch: np.ndarray, test: np.ndarray, smooth: np.ndarray, least: int, first: Boundary) -> bool:
-    """Whether the last tenth of the fall of the test error takes as long as a fall that is over lets one expect.
-
-    90 % of the fall up to the end are done shortly before the end, wherever a run ends: a rest counts as one if it
-    lasts at least `REST` times the decades that the fall from 10 % to 90 % took.
-    """
-    begun = crossing(epoch[: least + 1], test[: least + 1], smooth[0] - FAST * (smooth[0] - smooth[least]))
-    if begun is None or begun.epoch <= 0 or first.epoch <= begun.epoch:
-        return True
-    return bool(np.log(epoch[-1] / first.epoch) >= REST * np.log(first.epoch / begun.epoch))
-
-
-def _sequence(starts: dict[str, _Start], end: float) -> tuple[Phase, ...]:
-    ends = [*(start.boundary.epoch for start in list(starts.values())[1:]), end]
-    return tuple(
-        Phase(name, each.boundary.epoch, stop, each.boundary.earliest, each.boundary.latest, each.p_value, each.null)
-        for (name, each), stop in zip(starts.items(), ends, strict=True)
-    )
 
 
 def phase_medians(trajectory: xr.Dataset, phases: Phases, names: tuple[str, ...]) -> list[dict[str, float]]:

@@ -7,22 +7,26 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sgdphases.estimators.errors import UsageError
-from sgdphases.estimators.phases.records import Phase, Phases
+from sgdphases.estimators.phases.records import MEMORISING, Phase, Phases
 
-TWO, FOUR = ("fast learning", "exploration"), ("I", "II", "III", "IV")
+ONE, TWO, FOUR = (MEMORISING,), ("fast learning", "exploration"), ("I", "II", "III", "IV")
+KINDS = {
+    ONE: "memorising only",
+    TWO: f"the two phases {' and '.join(TWO)}",
+    FOUR: f"the four phases {', '.join(FOUR)}",
+}
+"""Kind of phases -> what runs of it show, in words."""
 SPREAD = (0.1, 0.9)  # quantiles over repeated runs between which a boundary is said to lie
 
 
 def phase_number(name: str) -> int:
     """Place of a phase among its kind, from 0: "I" and "fast learning" are 0, "IV" is 3; KeyError for other names."""
-    return {each: number for kind in (TWO, FOUR) for number, each in enumerate(kind)}[name]
+    return {each: number for kind in (ONE, TWO, FOUR) for number, each in enumerate(kind)}[name]
 
 
 def phase_kind(phases: Phases) -> tuple[str, ...]:
-    """All names of the kind of phases found: `TWO`, `FOUR`, or none where none is found."""
-    if not phases.found:
-        return ()
-    return TWO if phases.found[0].name in TWO else FOUR
+    """All names of the kind of phases found: `ONE`, `TWO`, `FOUR`, or none where none is found."""
+    return next((kind for kind in (ONE, TWO, FOUR) if phases.found and phases.found[0].name in kind), ())
 
 
 def phase_time(epoch: ArrayLike, phases: Phases) -> np.ndarray:
@@ -101,12 +105,14 @@ def combine_phases(found: Sequence[Phases]) -> Phases:
     Phases
         A phase that fewer than half of the runs reached is among ``not_reached``, with their number and the reasons
         that runs give. ``t_min``, ``error_min``, ``t_fit`` and ``error_fit`` are medians over the runs that know them,
-        NaN if fewer than half do. A single run gives itself back.
+        NaN if fewer than half do. The p-value of a phase is twice the median of its runs' (Vovk & Wang 2020: valid
+        however they depend on one another), NaN if any is; readings and doubts are those of the runs, each once. A
+        single run gives itself back.
 
     Raises
     ------
     UsageError
-        For no runs, and for runs of two phases among runs of four.
+        For no runs, and for runs of different kinds of phases, such as two and four.
     """
     if not found:
         raise UsageError("there are no runs to combine: give the phases of one at least.")
@@ -114,11 +120,9 @@ def combine_phases(found: Sequence[Phases]) -> Phases:
         return found[0]
     kinds = {phase_kind(each) for each in found} - {()}
     if len(kinds) > 1:
-        some = sum(phase_kind(each) == TWO for each in found)
-        raise UsageError(
-            f"{some} of {len(found)} runs show the two phases {' and '.join(TWO)}, others the four phases "
-            f"{', '.join(FOUR)}: combine them apart."
-        )
+        some = [(sum(phase_kind(each) == kind for each in found), kind) for kind in (ONE, TWO, FOUR) if kind in kinds]
+        listed = ", others ".join(f"{KINDS[kind]} ({count} of {len(found)} runs)" for count, kind in some)
+        raise UsageError(f"some runs show {listed}: combine them apart.")
     names = next(iter(kinds), ())
     reached = {name: [p for each in found for p in each.found if p.name == name] for name in names}
     kept = [name for name in names if 2 * len(reached[name]) >= len(found)]
@@ -137,6 +141,8 @@ def combine_phases(found: Sequence[Phases]) -> Phases:
         _median([each.error_min for each in found]),
         _median([each.t_fit for each in found], logarithmic=True),
         _median([each.error_fit for each in found]),
+        "; ".join(dict.fromkeys(each.reading for each in found if each.reading)),
+        "; ".join(dict.fromkeys(each.doubt for each in found if each.doubt)),
     )
 
 
@@ -154,7 +160,8 @@ def _combined(same: list[Phase], start: float, end: float) -> Phase:
     low, high = (_log_quantile(starts, level) for level in SPREAD)
     earliest = min(start, low, _log_quantile((phase.earliest for phase in same), 0.5))
     latest = max(start, high, _log_quantile((phase.latest for phase in same), 0.5))
-    return Phase(same[0].name, start, end, earliest, latest)
+    p_value = float(np.minimum(1.0, 2 * np.median([phase.p_value for phase in same])))  # NaN stays NaN
+    return Phase(same[0].name, start, end, earliest, latest, p_value, same[0].null)
 
 
 def _why_missing(name: str, found: Sequence[Phases]) -> str:

@@ -27,8 +27,8 @@ NULLS = {
 READINGS = {
     "rule": "a common rule is learnt; nothing shows of samples that it does not explain",
     "rule and more": (
-        "a common rule is learnt; the training error ends below the test error, so samples that the rule does not "
-        "explain are fitted as well, without a rise of the test error"
+        "a common rule is learnt; samples that no common rule explains are memorised as well, as the training error "
+        "ends below the test error, but the test error does not rise with it"
     ),
     "mask": "a common rule is learnt first, the labels marked as wrong are memorised after",
     "mask, not yet": "a common rule is learnt before the labels marked as wrong",
@@ -36,7 +36,7 @@ READINGS = {
         "samples that no common rule explains are memorised after those that one does: wrong labels, or right labels "
         "of overlapping classes and hard samples; errors alone do not say which"
     ),
-    MEMORISING: "labels are memorised one by one; nothing general is learnt",
+    MEMORISING: "labels are memorised one by one; nothing general is learnt that the test set would show",
 }
 UNKNOWN = "significance unknown: the trajectory does not hold the numbers of samples that its errors are fractions of"
 

@@ -22,6 +22,7 @@ def compare(
     from sgdphases.faces.compare.figures import (
         agreement,
         median_rows,
+        reading_lines,
         signature_rows,
         start_rows,
         write_comparison,
@@ -37,9 +38,8 @@ def compare(
         page = write_comparison(out, comparison, names)
     for heading, rows in (start_rows(comparison), median_rows(comparison), signature_rows(comparison)):
         _show(heading, rows)
-    for run, phases in comparison.phases.items():
-        for phase, reason in phases.not_reached.items():
-            console.print(f"not reached by {run}: {phase} – {reason}", markup=False, highlight=False, soft_wrap=True)
+    for line in reading_lines(comparison):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(agreement(comparison), markup=False, highlight=False, soft_wrap=True)
     console.print(f"comparison: {page}", markup=False, highlight=False, soft_wrap=True)
 

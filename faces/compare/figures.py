@@ -27,7 +27,8 @@ from sgdphases.faces.run.figures import (
     shade_bands,
     worth_showing,
 )
-from sgdphases.faces.run.page import COLUMNS, number
+from sgdphases.faces.run.page import COLUMNS, number, p_value
+from sgdphases.faces.run.page import reading_lines as lines_of_run
 from sgdphases.sim.storage.atomic import write_whole
 from sgdphases.sim.storage.folders import created
 
@@ -182,9 +183,9 @@ def signature_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def start_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Heading and rows of the table of phases: the epochs each spans in each run."""
+    """Heading and rows of the table of phases: the epochs each spans in each run, and its p-value there."""
     spans = {
-        run: {phase.name: f"{phase.start:.3g}–{phase.end:.3g}" for phase in phases.found}
+        run: {phase.name: f"{phase.start:.3g}–{phase.end:.3g} (p {p_value(phase.p_value)})" for phase in phases.found}
         for run, phases in comparison.phases.items()
     }
     rows = [[name, *(spans[run].get(name, "not reached") for run in spans)] for name in comparison.kind]
@@ -202,6 +203,15 @@ def median_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         if phase in table
     ]
     return ["phase", "run", *known.values()], rows
+
+
+def reading_lines(comparison: Comparison) -> list[str]:
+    """What each run's phases say is learnt, what is in doubt, and what it did not reach, a line each."""
+    return [
+        f"{run}: {line[0].lower()}{line[1:]}"
+        for run, phases in comparison.phases.items()
+        for line in lines_of_run(phases)
+    ]
 
 
 def agreement(comparison: Comparison) -> str:
@@ -252,11 +262,7 @@ def _bands(axes: Axes, kind: tuple[str, ...], *, named: bool) -> None:
 
 def _page(comparison: Comparison, paths: Mapping[str, Path], pictures: list[str]) -> str:
     runs = "".join(f"<li>{html.escape(f'{name}: {path}')}</li>" for name, path in paths.items())
-    missing = "".join(
-        note(f"Not reached by {run}: {name} – {reason}.")
-        for run, phases in comparison.phases.items()
-        for name, reason in phases.not_reached.items()
-    )
+    read = "".join(map(note, reading_lines(comparison)))
     judged = note(
         "What Feng & Tu (2021) find in each phase, judged by medians over its checkpoints; a dash where a run cannot "
         "tell or did not get there."
@@ -264,7 +270,7 @@ def _page(comparison: Comparison, paths: Mapping[str, Path], pictures: list[str]
     return page(
         "Runs compared by their phases",
         f"<ul>{runs}</ul>{pictures[0]}<h2>Signatures</h2><p>{agreement(comparison)}</p>"
-        f"{table(*signature_rows(comparison))}{judged}<h2>Epochs</h2>{table(*start_rows(comparison))}{missing}"
+        f"{table(*signature_rows(comparison))}{judged}<h2>Epochs</h2>{table(*start_rows(comparison))}{read}"
         f"<h2>Medians</h2>{table(*median_rows(comparison))}"
         + note("Over the checkpoints of a phase, in the runs' own units.")
         + "".join(pictures[1:]),

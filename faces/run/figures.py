@@ -13,15 +13,17 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from sgdphases.estimators.phases.records import Phases
+from sgdphases.estimators.phases.records import MEMORISING, Phases
 
 # Okabe & Ito's palette, told apart with any colour vision; one colour a role, throughout all figures.
 ALL, CLEAN, WRONG, TEST, OTHER = "#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 SHARP, FLOOR = "#E69F00", "#56B4E9"
 MANY_DECADES = 3  # of an axis, beyond which only the decades have ticks
 SHADES = ("#FFFFFF", "#E8EEF4")
+BY_HEART = "#FBE9DC"  # the shade of memorising without anything general
 STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -291,18 +293,23 @@ def _finish(panels: list[Axes], trajectory: xr.Dataset, phases: Phases) -> None:
     for axes in panels:
         _thin_out_ticks(axes)
     left, right = panels[0].get_xlim()
+    by_heart = [phase.name for phase in phases.found] == [MEMORISING]
     for axes in panels:
-        shade_bands(axes, [(max(phase.start, left), phase.end) for phase in phases.found])
+        spans = [(max(phase.start, left), phase.end) for phase in phases.found]
+        shade_bands(axes, spans, (BY_HEART,) if by_heart else SHADES)
         axes.set_xlim(left, right)
+    if by_heart:
+        handles = [*panels[0].get_legend_handles_labels()[0], Patch(color=BY_HEART, label="no test error below chance")]
+        panels[0].legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
     if phases.found:
         panels[0].set_title(panels[0].get_title(), pad=18)
     name_phases(panels[0], phases, left, right)
 
 
-def shade_bands(axes: Axes, spans: list[tuple[float, float]]) -> None:
+def shade_bands(axes: Axes, spans: list[tuple[float, float]], shades: tuple[str, ...] = SHADES) -> None:
     """Spans of the horizontal axis in alternating shades, with a dashed line between two."""
     for number, (start, end) in enumerate(spans):
-        axes.axvspan(start, end, facecolor=SHADES[number % 2], edgecolor="none", zorder=-2)
+        axes.axvspan(start, end, facecolor=shades[number % len(shades)], edgecolor="none", zorder=-2)
         if number:
             axes.axvline(start, color="0.5", linewidth=0.8, linestyle="--", zorder=-1)
 

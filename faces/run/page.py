@@ -26,6 +26,10 @@ COLUMNS = {
     "alignment_cw": "R_cw",
     "projection_variance": "σ_λ²",
 }
+MEDIANS = (
+    "p: how likely the errors differ as much by sampling noise alone, under the null hypothesis of the phase (below). "
+    "The rest are medians over the checkpoints of a phase."
+)
 NETWORKS = {"cnn": "Small convolutional network", "resnet": "Small residual network"}
 
 
@@ -53,7 +57,7 @@ def write_report(folder: RunFolder) -> tuple[xr.Dataset, Phases, list[Signature]
     phases = find_phases(trajectory)
     found = signatures(trajectory, phases)
     text = json.dumps(
-        {**phases.to_dict(), "signatures": [vars(each) for each in found]},
+        {**phases.to_dict(), "signatures": [each.to_dict() for each in found]},
         indent=2,
         ensure_ascii=False,
         allow_nan=False,
@@ -72,24 +76,54 @@ def write_report(folder: RunFolder) -> tuple[xr.Dataset, Phases, list[Signature]
 
 
 def phase_rows(trajectory: xr.Dataset, phases: Phases) -> tuple[list[str], list[list[str]]]:
-    """Heading and rows of the table of phases: name, epochs, and medians of what is known."""
+    """Heading and rows of the table of phases: name, epochs, evidence, and medians of what is known."""
     known = {name: title for name, title in COLUMNS.items() if worth_showing(trajectory, name)}
-    heading = ["phase", "epochs", *known.values()]
+    heading = ["phase", "epochs", "p", *known.values()]
     rows = []
     for phase, medians in zip(phases.found, phase_medians(trajectory, phases, tuple(known)), strict=True):
-        rows.append([phase.name, f"{phase.start:.3g}–{phase.end:.3g}", *(number(medians[name]) for name in known)])
+        span = f"{phase.start:.3g}–{phase.end:.3g}"
+        rows.append([phase.name, span, p_value(phase.p_value), *(number(medians[name]) for name in known)])
     return heading, rows
+
+
+def p_value(value: float) -> str:
+    """A p-value to one digit; below a millionth its size says no more; a question mark where unknown."""
+    return "?" if math.isnan(value) else "<1e-6" if value < 1e-6 else f"{value:.1g}"
+
+
+def reading_lines(phases: Phases) -> list[str]:
+    """What the phases say is learnt, what is in doubt, and what was not reached, a line each."""
+    said = [f"{title}: {text}." for title, text in (("Reading", phases.reading), ("Doubt", phases.doubt)) if text]
+    return [*said, *(f"Not reached: {name} – {reason}." for name, reason in phases.not_reached.items())]
+
+
+def evidence_lines(phases: Phases) -> list[str]:
+    """The null hypothesis of each phase, with its p-value."""
+    return [
+        f"{phase.name}: p {'unknown' if math.isnan(phase.p_value) else p_value(phase.p_value)} if {phase.null}."
+        for phase in phases.found
+        if phase.null
+    ]
 
 
 def signature_lines(found: list[Signature]) -> list[str]:
     """One line a phase: what the paper finds there, and whether this run shows it."""
-    marks = {True: "yes", False: "no", None: "unknown"}
+    marks = {True: "yes", False: "no", None: "cannot be told"}
     names = dict.fromkeys(each.phase for each in found)
     return [
         f"The paper's signatures of {name}: "
-        + ", ".join(f"{each.claim}: {marks[each.shown]}" for each in found if each.phase == name)
+        + ", ".join(f"{each.claim}: {marks[each.shown]}{_interval(each)}" for each in found if each.phase == name)
         for name in names
     ]
+
+
+def _interval(signature: Signature) -> str:
+    """The number a signature is about, and its interval, in brackets; empty where nothing is known."""
+    if math.isnan(signature.value):
+        return ""
+    if math.isnan(signature.low):
+        return f" ({signature.value:.2g}, of one checkpoint)"
+    return f" ({signature.value:.2g}; {signature.low:.2g} to {signature.high:.2g})"
 
 
 def number(value: float) -> str:
@@ -114,9 +148,10 @@ def _page(
         f"epochs{done}."
     )
     heading, rows = phase_rows(trajectory, phases)
-    medians = table(heading, rows) + note("Medians over the checkpoints of a phase.") if rows else ""
-    missing = [f"Not reached: {name} – {reason}." for name, reason in phases.not_reached.items()]
-    remarks = "".join(map(note, [*missing, *signature_lines(found)]))
+    medians = table(heading, rows) + note(MEDIANS) if rows else ""
+    read = "".join(f"<p>{html.escape(line)}</p>" for line in reading_lines(phases))
+    explained = ["Signatures with the number they are about and its interval at 95 %."] if found else []
+    remarks = read + "".join(map(note, [*evidence_lines(phases), *signature_lines(found), *explained]))
     return page(
         f"Phases of learning: {settings.dataset}",
         f"<p>{html.escape(intro)}</p>{pictures[0]}<h2>Phase by phase</h2>{medians}{remarks}{''.join(pictures[1:])}"

@@ -15,12 +15,13 @@ from sgdphases.faces.page import note, page, saved_picture, table
 from sgdphases.faces.sweep.figures import SYMBOLS, axes_of, over_one_axis, over_seeds, over_two_axes
 from sgdphases.sim.storage.atomic import write_whole
 from sgdphases.sim.storage.netcdf import write_netcdf
-from sgdphases.sim.sweep.dataset import finished_trajectories, sweep_dataset
+from sgdphases.sim.sweep.dataset import MEASURED, SIZES, finished_trajectories, sweep_dataset
 from sgdphases.sim.sweep.folder import SweepFolder
 from sgdphases.sim.sweep.plan import SweepPlan
 
 COLUMNS = ("n_phases", "t_min", "t_fit", "error_min", "error_fit", "max_alignment_cw", "length_ii")
-ERRORS = ("train_error", "test_error", "error_c", "error_w")  # all that phases are found by
+ERRORS = ("train_error", "test_error", "error_c", "error_w", "test_lost", "noise_fraction", "noise_fraction" + MEASURED)
+"""All that phases are found by, beside the numbers of samples."""
 MOST_FIGURES = 12  # maps, one for each combination of the third and further axes
 
 
@@ -58,7 +59,7 @@ def phases_over_seeds(sweep: xr.Dataset) -> list[dict[str, Any]]:
     Where some runs show two phases and others four, each kind is given by itself. ``runs`` counts them.
     """
     axes, found = axes_of(sweep), []
-    sweep = sweep[[*ERRORS, "finished"]]
+    sweep = sweep[[name for name in (*ERRORS, *SIZES, "finished") if name in sweep.data_vars]]
     for values in product(*(sweep[axis].to_numpy() for axis in axes)):
         chosen = dict(zip(axes, values, strict=True))
         each = [find_phases(run) for run in finished_trajectories(sweep.sel(chosen))]

@@ -27,7 +27,7 @@ from sgdphases.sim.run.schedule import checkpoint_steps, sample_order, steps_per
 from sgdphases.sim.run.settings import RunSettings, check_fixed, fixed_settings
 from sgdphases.sim.run.streams import stream
 from sgdphases.sim.run.theory_curves import Curves, theory_curves
-from sgdphases.sim.run.trajectory import error_sizes, test_lost
+from sgdphases.sim.run.trajectory import error_sizes, lost_samples
 
 SAVE_SECONDS = 20.0  # at most this much training is lost between two measurements, if a run is killed
 KEEP_SECONDS = 1.0  # at most this much of training and measurements together, if measurements come quickly
@@ -61,7 +61,7 @@ class Experiment:
     def sizes(self) -> dict[str, float]:
         """N and d, the training samples and the numbers in one input; for classes also what errors are judged by."""
         data = self.data
-        sizes = {"n_samples": data.n_samples, "n_inputs": int(np.prod(data.input_shape))}
+        sizes: dict[str, float] = {"n_samples": data.n_samples, "n_inputs": int(np.prod(data.input_shape))}
         return sizes if data.n_classes is None else {**sizes, **error_sizes(data.y_train, data.y_test, data.n_classes)}
 
     @property
@@ -302,7 +302,7 @@ def _row(experiment: Experiment, step: int, rows: dict[str, np.ndarray]) -> dict
         **found.scalars(),
         "test_loss": float(tested.loss.mean()),
         "test_error": float(1.0 - tested.correct.mean()),
-        **test_lost(rows, tested.correct),
+        **lost_samples(rows, tested.correct),
         **_parts(experiment, found),
         **told,
         **_spectrum(experiment, step),

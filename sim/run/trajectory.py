@@ -15,7 +15,7 @@ from sgdphases.sim.storage.netcdf import read_netcdf
 OTHER_SCALARS = {
     "test_loss": ("L_te", "mean loss of the test set"),
     "test_error": ("ε_te", "fraction of test samples not given their label"),
-    "test_lost": ("ε_lost", "fraction of test samples right at the lowest test error so far, and wrong here"),
+    "test_lost": ("ε_lost", "fraction of test samples right at the lowest test error before, wrong here; 0 if lower"),
     "sharpness": ("h_max", "largest eigenvalue of the Hessian of the training loss"),
     "spectrum_total_variance": ("D", "trace of the noise matrix, of the parameters whose spectrum is measured"),
     "effective_dimension": ("D_s", "fewest leading eigenvalues of the noise matrix that hold 90 % of its trace"),
@@ -98,8 +98,8 @@ def _chance_error(labels: np.ndarray) -> float:
     return float(1 - np.bincount(labels).max() / len(labels))
 
 
-def test_lost(rows: dict[str, np.ndarray], right: np.ndarray) -> dict[str, Any]:
-    """Test samples right at the lowest test error so far and wrong now: what a paired test of a rise needs.
+def lost_samples(rows: dict[str, np.ndarray], right: np.ndarray) -> dict[str, Any]:
+    """Test samples right at the lowest test error before and wrong now: what a paired test of a rise needs.
 
     Parameters
     ----------
@@ -111,8 +111,8 @@ def test_lost(rows: dict[str, np.ndarray], right: np.ndarray) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``test_lost``, their fraction, and the bits of ``right``, which the next checkpoint needs. Empty for regression,
-        and where the rows were begun by a version that did not record it.
+        ``test_lost``, their fraction (0 where the error is the lowest now), and the bits of ``right``, which the next
+        checkpoint needs. Empty for regression, and where the rows were begun by a version that did not record it.
     """
     if not len(right) or np.isnan(right).any() or (rows and TEST_RIGHT not in rows):
         return {}

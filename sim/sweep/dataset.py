@@ -16,7 +16,15 @@ from sgdphases.sim.storage.netcdf import read_netcdf
 from sgdphases.sim.sweep.folder import SweepFolder, is_finished
 from sgdphases.sim.sweep.plan import SweepPlan, plan_toml, read_plan
 
-SIZES = {"n_samples": ("N", "training samples"), "n_inputs": ("d", "numbers in one input")}
+SIZES = {
+    "n_samples": ("N", "training samples"),
+    "n_inputs": ("d", "numbers in one input"),
+    "n_test": ("N_te", "test samples"),
+    "n_classes": ("K", "classes"),
+    "chance_error_train": ("ε_tr,0", "training error of always answering the commonest class"),
+    "chance_error": ("ε_te,0", "test error of always answering the commonest class"),
+}
+"""Attributes of a trajectory -> symbol and meaning; errors are judged by them (`sgdphases.estimators.phases`)."""
 MEASURED = "_measured"  # ends the name of a measured quantity that an axis is called by: the noise fraction, realised
 
 
@@ -133,7 +141,9 @@ def _as_trajectory(one: xr.Dataset) -> xr.Dataset:
     kept = kept.drop_vars([name for name in kept.coords if not kept[name].dims]).swap_dims(checkpoint="step")
     kept["step"] = kept["step"].astype(np.int64)
     names = [str(name) for name in kept.data_vars]
-    return kept.rename({name: name.removesuffix(MEASURED) for name in names if name.endswith(MEASURED)})
+    sizes = {name: float(one[name]) for name in SIZES if name in one and np.isfinite(one[name])}
+    kept = kept.rename({name: name.removesuffix(MEASURED) for name in names if name.endswith(MEASURED)})
+    return kept.assign_attrs(sizes)
 
 
 def _index(sweep: xr.Dataset, name: str, coordinates: dict[str, Any]) -> int:

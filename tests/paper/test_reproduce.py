@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.phases.find import find_phases
+from sgdphases.paper.claims import median_interval, share_interval
 from sgdphases.paper.cleansing_claims import HALF
 from sgdphases.paper.command import reproduce
 from sgdphases.paper.experiments import FULL, QUICK, SWEEPS, data_folder, paper_sweeps
@@ -80,7 +81,7 @@ def paper_like(growth=2.0):
     for rho in (0.0, 0.2, 0.4, 0.6, 0.8, 0.9):
         high = 0.05 + 0.9 * rho
         low = 0.05 if rho <= 0.6 else high - (0.05 if rho > 0.85 else 0.3)
-        found[rho] = [noisy(rho, 60.0 * growth ** (rho / 0.8), low, high)] * 2
+        found[rho] = [noisy(rho, 60.0 * growth ** (rho / 0.8), low, high)] * 5
     return found
 
 
@@ -100,13 +101,13 @@ def test_two_phases_as_the_paper_has_them_hold():
     ],
 )
 def test_what_a_run_does_not_show_does_not_hold(changes, broken):
-    claims = two_phase_claims("net", [two_phases(**changes)])
+    claims = two_phase_claims("net", [two_phases(**changes)] * 5)
     assert [claim.holds for claim in claims].count(False) == len(broken)
     assert all(by_name(claims, part).holds is False for part in broken)
 
 
 def test_without_a_solution_or_a_run_nothing_is_said_of_it():
-    claims = two_phase_claims("net", [two_phases(error=0.02)])
+    claims = two_phase_claims("net", [two_phases(error=0.02)] * 5)
     assert by_name(claims, "the training error reaches").holds is False
     assert all(by_name(claims, part).holds is None for part in ("R is about 0", "σ_λ² ≫ 1", "A is much smaller"))
     nothing = [
@@ -117,11 +118,36 @@ def test_without_a_solution_or_a_run_nothing_is_said_of_it():
     json.dumps([claim.to_dict() for claim in [*claims, *nothing]], allow_nan=False)
 
 
-def test_the_verdict_is_that_of_the_median_and_the_spread_is_told():
-    runs = [two_phases(late=(0.01, r, 100.0)) for r in (0.0, 0.02, 0.3)]
-    claim = by_name(two_phase_claims("net", runs), "R is about 0")
-    assert claim.holds and claim.values == (0.0, 0.02, 0.3)
-    assert claim.ours == "0.02 (0 to 0.3), 2 of 3 runs"
+def about_zero(*late):
+    runs = [two_phases(late=(0.01, r, 100.0)) for r in late]
+    return by_name(two_phase_claims("net", runs), "R is about 0")
+
+
+def test_the_verdict_is_that_of_the_whole_interval():
+    claim = about_zero(0.0, 0.01, 0.02, 0.3, 0.02)
+    assert claim.holds is None and claim.values == (0.0, 0.01, 0.02, 0.3, 0.02) and (claim.low, claim.high) == (0, 0.3)
+    assert claim.ours == "0.02 (0 to 0.3), 4 of 5 runs"
+    assert about_zero(0.0, 0.01, 0.02, 0.03, 0.02).holds is True
+    assert about_zero(0.1, 0.2, 0.2, 0.3, 0.2).holds is False
+    assert about_zero(-0.2, -0.1, 0.1, 0.2, 0.1).holds is None  # on both sides, none within
+    assert about_zero(0.01).holds is None and np.isnan(about_zero(0.01).low)  # one seed has no spread
+    assert about_zero(0.01, 0.011).holds is True and about_zero(0.01, 0.03).holds is None  # two need to agree
+
+
+@pytest.mark.parametrize("n", [2, 4, 5, 8, 20, 40])
+def test_the_interval_of_a_median_holds_it_as_often_as_it_says(n):
+    """95 % on either side, within three standard errors of 2,000 draws."""
+    rng = np.random.default_rng(n)
+    intervals = np.array([median_interval(rng.standard_normal(n)) for _ in range(2000)])
+    allowed = 0.05 + 3 * np.sqrt(0.05 * 0.95 / 2000)
+    assert (intervals[:, 0] > 0).mean() <= allowed and (intervals[:, 1] < 0).mean() <= allowed
+
+
+def test_a_share_of_few_runs_is_not_more_than_half():
+    assert (
+        share_interval(5, 5)[0] == pytest.approx(0.05**0.2) and share_interval(4, 5)[0] < 0.5 < share_interval(4, 5)[1]
+    )
+    assert share_interval(37, 40)[0] > 0.8 and share_interval(0, 5)[1] < 0.5
 
 
 @given(st.integers(1, 80), st.lists(st.integers(0, 90), max_size=2))
@@ -148,10 +174,10 @@ def test_time_scales_and_errors_as_the_paper_has_them_hold():
 
 
 def test_half_of_the_labels_wrong_shows_four_phases():
-    claims = fraction_claims({0.5: [noisy(0.5)] * 4})
-    assert by_name(claims, "four phases").holds and by_name(claims, "four phases").ours == "4 of 4 runs"
+    claims = fraction_claims({0.5: [noisy(0.5)] * 5})
+    assert by_name(claims, "four phases").holds and by_name(claims, "four phases").ours == "5 of 5 runs"
     plain = trajectory(train_error=ramp(1, 10, 0.9, 0.0), test_error=ramp(1, 10, 0.9, 0.1))
-    assert by_name(fraction_claims({0.5: [plain] * 4}), "four phases").holds is False
+    assert by_name(fraction_claims({0.5: [plain] * 5}), "four phases").holds is False
 
 
 def test_phases_found_blindly_are_held_against_those_that_are_known():
@@ -159,7 +185,7 @@ def test_phases_found_blindly_are_held_against_those_that_are_known():
     assert boundary_distance(known, find_phases(known)) < 0.15
     flat = noisy(0.5, low=0.1, high=0.1)  # the test error never rises: nothing but the mask tells of phase III
     assert boundary_distance(flat, find_phases(flat)) == float("inf")
-    assert by_name(fraction_claims({0.5: [flat]}), "(ours) II, III and IV").holds is False
+    assert by_name(fraction_claims({0.5: [flat] * 5}), "(ours) II, III and IV").holds is False
 
 
 def test_a_fitting_time_that_stays_does_not_grow():
@@ -168,7 +194,7 @@ def test_a_fitting_time_that_stays_does_not_grow():
 
 
 def test_a_lowest_error_that_rises_along_is_not_flat():
-    steep = {rho: [noisy(rho, low=0.05 + rho, high=0.1 + rho)] for rho in (0.0, 0.2, 0.4, 0.9)}
+    steep = {rho: [noisy(rho, low=0.05 + rho, high=0.1 + rho)] * 2 for rho in (0.0, 0.2, 0.4, 0.9)}
     assert by_name(fraction_claims(steep), "ε_m stays").holds is False
 
 
@@ -178,16 +204,16 @@ def test_activities_by_phase():
     # the least common factor on every border is 3 up and 10 down
     levels = np.select([EPOCH < 4, EPOCH < 28, EPOCH < 100], [1.0, 3.0, 9.0], 0.9)
     run = noisy(0.5, **{name: levels for name in names}, alignment_cw=np.where((EPOCH > 28) & (EPOCH < 100), 0.5, -0.9))
-    claims = activity_claims([run])
+    claims = activity_claims([run] * 5)
     rises = [claim for claim in claims if "rise from I" in claim.claim]
     falls = [claim for claim in claims if "fall in IV" in claim.claim]
     assert len(rises) == len(falls) == 3
-    assert all(claim.holds and claim.values == pytest.approx((3.0,)) for claim in rises)
-    assert all(claim.holds and claim.values == pytest.approx((0.1,)) for claim in falls)
+    assert all(claim.holds and claim.values == pytest.approx((3.0,) * 5) for claim in rises)
+    assert all(claim.holds and claim.values == pytest.approx((0.1,) * 5) for claim in falls)
     assert by_name(claims, "phase III: R_cw > 0").holds and by_name(claims, "phase IV: R_cw < 0").holds
     assert by_name(claims, "phase I: A_0c ≫ A_0w").holds is False  # they are equal here
     upside_down = noisy(0.5, **{name: 1 / levels for name in names}, alignment_cw=0.5)
-    claims = activity_claims([upside_down])
+    claims = activity_claims([upside_down] * 5)
     assert not any(claim.holds for claim in claims if "rise from I" in claim.claim or "fall in IV" in claim.claim)
 
 
@@ -225,9 +251,9 @@ def test_spectra_of_four_phases():
     run = with_spectra(noisy(0.5), {0: 50, 4: 70, 28: 150, 100: 100}, dict.fromkeys((0, 4, 28, 100), 1.0))
     found = [float(phase_spectrum(run, name)["effective_dimension"]) for name in ("I", "II", "III", "IV")]
     assert found == [45, 63, 135, 90]
-    claims = phase_spectrum_claims([run], n_parameters=10_000)
+    claims = phase_spectrum_claims([run] * 5, n_parameters=10_000)
     assert all(claim.holds for claim in claims if "normalised" not in claim.claim)
-    assert by_name(claims, "normalised").values == pytest.approx((2 / 3,))  # 50 directions of 150
+    assert by_name(claims, "normalised").values == pytest.approx((2 / 3,) * 5)  # 50 directions of 150
     assert phase_spectrum(run, "exploration") is None and phase_spectrum(noisy(0.5), "I") is None
 
 

@@ -114,9 +114,9 @@ def test_medians_are_those_of_each_run():
 
 
 def test_runs_of_two_kinds_are_refused_by_name():
-    with pytest.raises(UsageError, match=r"quiet has the two phases.*noisy the four"):
+    with pytest.raises(UsageError, match=r"quiet shows the two phases.*noisy the four"):
         compare_runs({"noisy": run(), "quiet": run(noise=0.0)}, NAMES)
-    with pytest.raises(UsageError, match=r"quiet has the two phases.*noisy the four"):
+    with pytest.raises(UsageError, match=r"quiet shows the two phases.*noisy the four"):
         compare_runs({"quiet": run(noise=0.0), "noisy": run()}, NAMES)
 
 
@@ -211,7 +211,7 @@ def test_the_command_writes_a_page_and_replaces_only_its_own(tmp_path, monkeypat
     [
         (["one"], UsageError, "two at least"),
         (["one", "./one"], UsageError, "named twice"),
-        (["one", "quiet"], UsageError, "quiet has the two phases"),
+        (["one", "quiet"], UsageError, "quiet shows the two phases"),
         (["one", "nowhere"], InputError, "nowhere"),
     ],
 )

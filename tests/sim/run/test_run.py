@@ -73,7 +73,7 @@ def test_the_trajectory_is_what_a_newcomer_expects(tmp_path):
     finish(experiment, folder)
     with xr.open_dataset(folder.trajectory) as trajectory:
         errors = {f"{name}_standard_error" for name in ("alignment", "alignment_c", "alignment_w")}
-        assert set(describe()) | {"test_loss", "test_error"} | errors == set(trajectory.data_vars)
+        assert set(describe()) | {"test_loss", "test_error", "test_lost"} | errors == set(trajectory.data_vars)
         assert trajectory["activity"].dims == ("step",)
         assert trajectory["step"][0] == 0 and trajectory["step"][-1] == 12 * 10
         assert trajectory["epoch"][-1] == 12

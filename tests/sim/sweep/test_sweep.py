@@ -124,6 +124,7 @@ def test_the_data_set_holds_what_each_member_measured(whole):
         own = folder.member(member).read_trajectory()
         found = member_trajectory(sweep, noise_fraction=noise, learning_rate=rate, seed=seed)
         assert found.drop_attrs().identical(own.drop_attrs())
+        assert find_phases(found).to_dict() == find_phases(own).to_dict()  # evidence and all: sizes survive
         phases, row = find_phases(own), sweep.sel(noise_fraction=noise, learning_rate=rate, seed=seed)
         np.testing.assert_equal(float(row["t_min"]), phases.t_min)
         assert (int(row["n_phases"]), int(row["n_samples"]), int(row["n_inputs"])) == (len(phases.found), 60, 50)
