@@ -83,7 +83,7 @@ class Comparison:
         }
 
 
-def compare_runs(trajectories: Mapping[str, xr.Dataset], names: tuple[str, ...]) -> Comparison:
+def compare(trajectories: Mapping[str, xr.Dataset], names: tuple[str, ...] = ACTIVITIES) -> Comparison:
     """Find the phases of several runs, and what they have in common.
 
     Parameters

@@ -18,7 +18,7 @@ def compare(
     ),
 ) -> None:
     """Hold runs side by side, phase by phase: toys and real data on one clock."""
-    from sgdphases.estimators.phases.comparison import compare_runs
+    from sgdphases.estimators.phases.comparison import compare as compare_runs
     from sgdphases.faces.compare.figures import (
         agreement,
         median_rows,

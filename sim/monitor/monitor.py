@@ -22,7 +22,7 @@ from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.estimators.measure import measure_backend, measure_subset_backend
 from sgdphases.sim.monitor.undisturbed import undisturbed
 from sgdphases.sim.run.streams import stream
-from sgdphases.sim.run.trajectory import error_sizes, test_lost, trajectory_dataset
+from sgdphases.sim.run.trajectory import error_sizes, lost_samples, trajectory_dataset
 from sgdphases.sim.storage.claims import Claim, claim_new
 from sgdphases.sim.storage.netcdf import write_netcdf
 
@@ -172,7 +172,7 @@ class PhaseMonitor:
             if self._test is not None:
                 tested = all_scores(self._test)
                 loss, error = float(tested.loss.mean()), float(1 - tested.correct.mean())
-                lost = test_lost({name: np.array(values) for name, values in self._rows.items()}, tested.correct)
+                lost = lost_samples({name: np.array(values) for name, values in self._rows.items()}, tested.correct)
             found |= {"test_loss": loss, "test_error": error, **lost}
         for name, value in {"step": float(self._steps), **found}.items():
             self._rows.setdefault(name, []).append(value)

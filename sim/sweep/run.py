@@ -1,17 +1,65 @@
 """Many runs from one plan, over processes of this machine or a Dask cluster; every member is a run folder."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
 
+import xarray as xr
 from joblib import Parallel, cpu_count, delayed, parallel_config
 
 from sgdphases.estimators.errors import UsageError
 from sgdphases.sim.sweep.cluster import over_cluster
-from sgdphases.sim.sweep.folder import SweepFolder
+from sgdphases.sim.sweep.dataset import sweep_dataset
+from sgdphases.sim.sweep.folder import SweepFolder, claim_sweep, start_sweep
 from sgdphases.sim.sweep.member import TRAINING, Job, Outcome
-from sgdphases.sim.sweep.plan import Member, SweepPlan
+from sgdphases.sim.sweep.plan import Member, SweepPlan, plan_sweep
 
 KILLED = "the process that ran it was killed; it may have run out of memory"
+
+
+def sweep(
+    dataset: str,
+    axes: Mapping[str, Sequence[Any]],
+    *,
+    out: str | Path | None = None,
+    workers: int | None = None,
+    **settings: Any,
+) -> xr.Dataset:
+    """Run every combination of settings, and gather the runs: what ``sgdphases sweep`` does, without figures.
+
+    Repeated with the same arguments and folder it goes on where it was interrupted.
+
+    Parameters
+    ----------
+    dataset : str
+        As for `run`.
+    axes : mapping of str to sequence
+        Settings, or ``dataset_options.NAME``, with their values; the last varies fastest.
+    out : str, Path or None
+        Folder; None takes the first free of ``sweeps/DATASET-001``, …
+    workers : int or None
+        Processes; None takes one a core.
+    **settings
+        Of all runs, as in `RunSettings`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Every run's trajectory over the axes; its attribute ``folder`` says where the runs are.
+
+    Raises
+    ------
+    UsageError, InputError
+        As `plan_sweep` and `claim_sweep` do.
+    """
+    plan = plan_sweep({"dataset": dataset, **settings}, axes)
+    with claim_sweep(None if out is None else Path(out), dataset, plan) as claimed:
+        folder = SweepFolder(claimed.path)
+        start_sweep(folder, plan)
+        for _ in run_sweep(folder, plan, workers=workers):
+            pass
+        return sweep_dataset(folder, plan).assign_attrs(folder=str(folder.path))
 
 
 def run_sweep(

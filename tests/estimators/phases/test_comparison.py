@@ -14,7 +14,8 @@ from trajectories import trajectory
 from typer.testing import CliRunner
 
 from sgdphases.estimators.errors import InputError, UsageError
-from sgdphases.estimators.phases.comparison import ACTIVITIES, compare_runs, on_phase_time
+from sgdphases.estimators.phases.comparison import ACTIVITIES, on_phase_time
+from sgdphases.estimators.phases.comparison import compare as compare_runs
 from sgdphases.estimators.phases.find import find_phases
 from sgdphases.faces.compare.command import compare, run_names
 from sgdphases.faces.compare.figures import (

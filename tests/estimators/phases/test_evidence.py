@@ -13,7 +13,7 @@ from scipy.stats import binomtest, fisher_exact
 from trajectories import fall, trajectory
 
 from sgdphases.estimators.errors import UsageError
-from sgdphases.estimators.phases.comparison import compare_runs
+from sgdphases.estimators.phases.comparison import compare as compare_runs
 from sgdphases.estimators.phases.evidence import (
     LEVEL,
     below_chance,
