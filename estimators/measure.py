@@ -171,7 +171,7 @@ def measure_subset_backend(
     """`measure_backend` for a backend that holds a random subset of the training set: see `measure_subset`.
 
     R comes from disjoint minibatches, whose gradients have inner products lower by ``Tr Sigma/(N-1)`` than those of
-    independent ones; that is corrected to first order. It is NaN where the subset holds fewer than three minibatches.
+    independent ones; that is corrected to first order. It is NaN where the subset holds fewer than six minibatches.
     """
     found = measure_subset(backend, batch_size=batch_size, sizes=sizes, wrong=wrong, rng=rng)
     if alignment_batches == 0:

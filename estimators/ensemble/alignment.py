@@ -10,6 +10,7 @@ from sgdphases.estimators.ensemble.workers import Workers, alone
 from sgdphases.estimators.errors import UsageError
 
 MIN_BATCHES = 3  # fewer leave no jackknife standard error
+MIN_DISJOINT = 6  # fewer leave none to rely on: of three batches of real images it was too small by a factor of four
 
 
 class Alignment(NamedTuple):
@@ -81,7 +82,7 @@ def sampled_alignment(
         Whether a minibatch may hold a sample twice. Different minibatches may share samples either way.
     disjoint : bool
         Draw minibatches that share no sample, as many of the M as there are: for a random subset of a larger data set,
-        whose minibatches would share few. NaN where there are fewer than three.
+        whose minibatches would share few. NaN where there are fewer than six.
     workers : Workers or None
         The others that share in the samples, with generators in the same state; None for none.
 
@@ -103,7 +104,7 @@ def sampled_alignment(
     order = rng.permutation(everyone.total) if disjoint else None
     if disjoint:
         n_batches = min(n_batches, everyone.total // batch_size)
-        if n_batches < MIN_BATCHES:
+        if n_batches < MIN_DISJOINT:
             return SampledAlignment(UNDEFINED, UNDEFINED, UNDEFINED)
     sides = 1 if mask is None else 2
     gradients = np.zeros((sides, n_batches, backend.n_parameters))

@@ -64,7 +64,7 @@ class PhaseMonitor:
         New folder in which ``trajectory.nc`` is kept up to date; None keeps it in memory only.
     n_samples : int or None
         Of the subset; the whole training set where it is smaller. None takes 2,000, or eight minibatches if that is
-        more. R is NaN where it holds fewer than three minibatches.
+        more. R is NaN where it holds fewer than six minibatches.
     batch_size : int or None
         B, at most the subset's size; None takes the loader's.
     per_decade : int
