@@ -27,6 +27,7 @@ _HOMES = {
     "estimators.backends.registry": ("backend_names", "make_backend"),
     "estimators.backends.samples": ("is_correct", "prepare_samples"),
     # phases
+    "estimators.phases.now": ("phase_now",),
     "estimators.phases.find": ("find_phases",),
     "estimators.phases.records": ("Phase", "Phases"),
     "estimators.phases.phase_time": ("combine_phases", "epoch_at", "phase_time"),
@@ -48,6 +49,7 @@ _HOMES = {
     "sim.solvable.langevin": ("sgd_and_langevin",),
     # a training loop of one's own, and wrong labels
     "sim.monitor.monitor": ("PhaseMonitor",),
+    "estimators.cleansing.from_losses": ("find_wrong_labels_from_losses",),
     "sim.cleansing.find": ("WrongLabelFinder", "find_wrong_labels"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

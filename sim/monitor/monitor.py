@@ -1,6 +1,7 @@
 """Order parameters along anybody's PyTorch training loop, which runs on as if nobody had looked."""
 
 import logging
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +15,16 @@ from torch.utils.data import DataLoader, default_collate
 
 from sgdphases.estimators.backend import to_numpy
 from sgdphases.estimators.backends.torch.backend import TorchBackend
+from sgdphases.estimators.cleansing.from_losses import LabelsFromLosses, find_wrong_labels_from_losses
 from sgdphases.estimators.ensemble.checks import check_mask
 from sgdphases.estimators.ensemble.order_parameters import OrderParameters
 from sgdphases.estimators.ensemble.scores import all_scores
 from sgdphases.estimators.ensemble.subset import LEAST
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.estimators.measure import measure_backend, measure_subset_backend
+from sgdphases.estimators.phases.find import find_phases
+from sgdphases.estimators.phases.now import PhaseNow, phase_now
+from sgdphases.estimators.phases.records import Phases
 from sgdphases.sim.monitor.undisturbed import undisturbed
 from sgdphases.sim.run.streams import stream
 from sgdphases.sim.run.trajectory import error_sizes, lost_samples, trajectory_dataset
@@ -28,6 +33,7 @@ from sgdphases.sim.storage.netcdf import write_netcdf
 
 log = logging.getLogger("sgdphases")
 SUBSET = 2000  # samples measured unless more are asked for, or needed
+WRITE_SECONDS = 5.0  # how old the file may grow while training goes on: writing it takes a tenth of a second
 BATCHES = 8  # disjoint minibatches that the subset holds at least, for the alignment R
 
 
@@ -39,10 +45,13 @@ class PhaseMonitor:
 
     Two lines in a training loop::
 
-        monitor = PhaseMonitor(model, loss_fn, train_loader, wrong=mask, out="runs/mine")
+        monitor = PhaseMonitor(model, loss_fn, train_loader, test_loader=test_loader)
         ...
                 optimizer.step()
                 monitor.step()
+
+    ``print(monitor.phase)`` says where the network is now, ``monitor.phases`` what it went through, and
+    ``monitor.wrong_labels()`` which labels are suspect.
 
     Training goes on bit by bit as without it: random streams (those a data set or its transforms hold, too), gradients,
     train and eval modes, buffers and hooks are left as they were found. Dropout is off and BatchNorm uses its running
@@ -61,7 +70,8 @@ class PhaseMonitor:
     test_loader : DataLoader or None
         For the test loss and error.
     out : str, Path or None
-        New folder in which ``trajectory.nc`` is kept up to date; None keeps it in memory only.
+        New folder in which ``trajectory.nc`` is kept, at most seconds behind, and up to date after `measure_now`; None
+        keeps it in memory only.
     n_samples : int or None
         Of the subset; the whole training set where it is smaller. None takes 2,000, or eight minibatches if that is
         more. R is NaN where it holds fewer than six minibatches.
@@ -121,7 +131,10 @@ class PhaseMonitor:
             self._test = None if self._test_data is None else self._backend.on(*self._test_data)
         self._claim: Claim | None = None if out is None else claim_new(Path(out))
         self._rows: dict[str, list[Any]] = {}
+        self._sample_losses: list[np.ndarray] = []
+        self._chosen = chosen
         self._steps = 0
+        self._written = float("-inf")
         self._is_quiet = False
         try:
             self._measure()
@@ -141,6 +154,47 @@ class PhaseMonitor:
         """Measure at the present step, such as the last one; nothing if it is measured already."""
         if self._rows["step"][-1] != self._steps:
             self._measure_or_warn()
+        self._write()
+
+    @property
+    def phases(self) -> Phases:
+        """The phases so far: see `find_phases`. They need a test loader, or the mask of wrong labels beside it."""
+        return find_phases(self.trajectory)
+
+    @property
+    def phase(self) -> PhaseNow:
+        """The phase that the network is in at the last measurement; printed, one sentence."""
+        return phase_now(self.trajectory)
+
+    @property
+    def watched(self) -> np.ndarray:
+        """Numbers of the samples that are measured, in the order of the data set, shape (n,)."""
+        return self._chosen.copy()
+
+    def wrong_labels(self, **options: Any) -> LabelsFromLosses:
+        """Which labels of the watched samples are suspect, from their losses so far, without the mask.
+
+        Parameters
+        ----------
+        **options
+            Of `find_wrong_labels_from_losses`.
+
+        Returns
+        -------
+        LabelsFromLosses
+            In the order of ``watched``.
+
+        Raises
+        ------
+        UsageError
+            If the loss is not the cross-entropy: what is found is about its scale.
+        InputError
+            If too few measurements lie after the first epoch, or losses are not finite.
+        """
+        if self._backend.loss != "cross-entropy":
+            raise UsageError(f"loss_fn = {self._loss_fn!r}: wrong labels are found from the cross-entropy of samples.")
+        epochs = np.array(self._rows["step"]) / len(self._loader)
+        return find_wrong_labels_from_losses(epochs, np.array(self._sample_losses), self._backend.labels, **options)
 
     @property
     def trajectory(self) -> xr.Dataset:
@@ -174,10 +228,16 @@ class PhaseMonitor:
                 loss, error = float(tested.loss.mean()), float(1 - tested.correct.mean())
                 lost = lost_samples({name: np.array(values) for name, values in self._rows.items()}, tested.correct)
             found |= {"test_loss": loss, "test_error": error, **lost}
+            self._sample_losses.append(all_scores(self._backend).loss.astype(np.float32))
         for name, value in {"step": float(self._steps), **found}.items():
             self._rows.setdefault(name, []).append(value)
+        if time.monotonic() - self._written > WRITE_SECONDS:
+            self._write()
+
+    def _write(self) -> None:
         if self._claim is not None:
             write_netcdf(self._claim.path / "trajectory.nc", self.trajectory)
+            self._written = time.monotonic()
 
     def _order_parameters(self) -> OrderParameters:
         common: dict[str, Any] = dict(

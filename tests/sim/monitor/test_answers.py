@@ -1,0 +1,85 @@
+"""What the monitor says in somebody's loop: the phase, the phases, the wrong labels."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import sgdphases
+from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.sim.monitor.monitor import PhaseMonitor
+
+
+@pytest.fixture(scope="module")
+def watched():
+    """Digits, 40 % of the labels drawn from all classes, in a loop with Adam and a network with BatchNorm."""
+    clean = sgdphases.load_dataset("digits", rng=np.random.default_rng(0))
+    data = sgdphases.add_label_noise(clean, kind="uniform", fraction=0.4, rng=np.random.default_rng(1))
+    x, y = torch.from_numpy(data.x_train).flatten(1).float(), torch.from_numpy(data.y_train)
+    test = TensorDataset(torch.from_numpy(data.x_test).flatten(1).float(), torch.from_numpy(data.y_test))
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(64, 200), nn.BatchNorm1d(200), nn.ReLU(), nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, 10)
+    )
+    loader = DataLoader(TensorDataset(x, y), batch_size=50, shuffle=True)
+    optimizer, loss_fn = torch.optim.Adam(model.parameters(), 1e-3), nn.CrossEntropyLoss()
+    monitor = PhaseMonitor(
+        model, loss_fn, loader, test_loader=DataLoader(test, batch_size=200), alignment_batches=0, per_decade=12
+    )
+    said = {}
+    for epoch in range(80):
+        for inputs, targets in loader:
+            optimizer.zero_grad()
+            loss_fn(model(inputs), targets).backward()
+            optimizer.step()
+            monitor.step()
+        if epoch in (0, 79):
+            monitor.measure_now()
+            said[epoch] = monitor.phase
+    return data, monitor, said
+
+
+def test_it_says_where_the_network_is(watched):
+    _, monitor, said = watched
+    assert [phase.name for phase in monitor.phases.found] == ["I", "II", "III", "IV"]
+    assert "hard samples" in monitor.phases.reading  # without the mask nothing more is known
+    assert said[0].name in ("", "fast learning", "I")
+    last = said[79]
+    assert last.name == "IV" and last.p_value < 0.01 and last.since_step > 100
+    assert str(last).startswith(f"IV since step {last.since_step:.0f}, epoch")
+
+
+def test_it_finds_the_wrong_labels(watched):
+    data, monitor, _ = watched
+    found = monitor.wrong_labels()
+    wrong = (data.y_train != data.y_clean)[monitor.watched]
+    assert found.has_noise and found.t_clean < 20
+    assert wrong[found.flagged].mean() > 0.9 and found.flagged[wrong].mean() > 0.9
+    low, high = found.noise_interval
+    assert low - 0.05 < wrong.mean() < high + 0.05
+
+
+def test_without_test_loader_or_cross_entropy_it_says_so():
+    torch.manual_seed(0)
+    x, y = torch.randn(60, 4), torch.randint(0, 3, (60,))
+    model, loader = nn.Linear(4, 3), DataLoader(TensorDataset(x, y), batch_size=20)
+    monitor = PhaseMonitor(model, nn.CrossEntropyLoss(), loader, alignment_batches=0)
+    assert str(monitor.phase).startswith("No phase yet: ")
+    with pytest.raises(InputError, match="at least 3 probes"):
+        monitor.wrong_labels()
+    smooth = PhaseMonitor(model, nn.CrossEntropyLoss(label_smoothing=0.1), loader, alignment_batches=0)
+    with pytest.raises(UsageError, match="cross-entropy"):
+        smooth.wrong_labels()
+
+
+def test_losses_that_make_no_sense_are_refused():
+    epochs = [1.0, 2.0, 4.0]
+    with pytest.raises(InputError, match="increasing"):
+        sgdphases.find_wrong_labels_from_losses([1.0, 1.0, 2.0], np.ones((3, 5)))
+    with pytest.raises(InputError, match="below zero"):
+        sgdphases.find_wrong_labels_from_losses(epochs, -np.ones((3, 5)))
+    with pytest.raises(InputError, match="labels of shape"):
+        sgdphases.find_wrong_labels_from_losses(epochs, np.ones((3, 5)), np.zeros(4))
+    with pytest.raises(InputError, match="NaN"):
+        sgdphases.find_wrong_labels_from_losses(epochs, np.full((3, 5), np.nan))
