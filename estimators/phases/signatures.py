@@ -108,7 +108,8 @@ def signatures(trajectory: xr.Dataset, phases: Phases) -> list[Signature]:
     epoch = trajectory["epoch"].to_numpy()
     two_populations = "noise_fraction" not in trajectory or (trajectory["noise_fraction"] > 0).any()
     found = []
-    for phase, after in zip(phases.found, [*phases.found[1:], None], strict=True):
+    for number, phase in enumerate(phases.found):
+        after = phases.found[number + 1] if number + 1 < len(phases.found) else None
         inside = drawn_spans(epoch, phase, after)
         if phase.name in ("I", "II", "III", "IV") and not two_populations:  # then the clean population is all samples
             inside[:] = False

@@ -7,7 +7,7 @@ import pytest
 from trajectories import trajectory
 
 from sgdphases.estimators.phases.find import find_phases
-from sgdphases.estimators.phases.records import Phase
+from sgdphases.estimators.phases.records import Phase, Phases
 from sgdphases.estimators.phases.signatures import drawn_spans, interval, signatures
 
 
@@ -61,3 +61,7 @@ def test_without_known_wrong_labels_their_signatures_cannot_be_told():
     phases = find_phases(data)
     data["noise_fraction"][:] = 0.0  # then the clean population's numbers are those of all samples
     assert {each.shown for each in signatures(data, phases)} == {None}
+
+
+def test_a_run_without_phases_has_no_signatures():
+    assert signatures(trajectory(), Phases((), {"any phase": "why"})) == []
