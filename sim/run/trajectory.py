@@ -97,5 +97,5 @@ def last_epoch(path: Path) -> tuple[float, dict[str, Any]]:
             known = {name: value for name, value in stored.attrs.items() if not name.startswith("_")}
             attributes = {name: value if isinstance(value, str) else value.item() for name, value in known.items()}
             return float(stored["epoch"][-1]), attributes
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is no usable trajectory ({error}).") from None
+    except Exception as error:  # a damaged file may raise anything
+        raise InputError(f"{path} is no usable trajectory ({error or type(error).__name__}).") from None
