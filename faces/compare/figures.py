@@ -258,8 +258,8 @@ def _page(comparison: Comparison, paths: Mapping[str, Path], pictures: list[str]
         for name, reason in phases.not_reached.items()
     )
     judged = note(
-        "What Feng & Tu (2021) find in each phase, judged by medians over its checkpoints; a dash where a run cannot "
-        "tell or did not get there."
+        "What Feng & Tu (2021) find in each phase, judged by medians over its checkpoints; a dash where a run is too "
+        "uncertain, or did not get there."
     )
     return page(
         "Runs compared by their phases",

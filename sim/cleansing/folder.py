@@ -160,7 +160,7 @@ def summary(found: Cleansing) -> dict[str, Any]:
     known = labels.has_noise and np.isfinite(mixture.loss_threshold)
     return {
         "has_noise": labels.has_noise,
-        "is_told": labels.is_given,
+        "is_given": labels.is_given,
         "is_learnt": labels.is_learnt,
         "n_samples": len(found.keep),
         "n_flagged": int((~found.keep).sum()),

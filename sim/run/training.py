@@ -294,13 +294,13 @@ def _row(experiment: Experiment, step: int) -> dict[str, Any]:
             f"lower the learning rate (now {settings.learning_rate}){_or_scale(experiment)}."
         )
     loss, error = mean_scores(experiment.test)
-    told = {} if experiment.theory is None else experiment.theory(step, found)
+    predicted = {} if experiment.theory is None else experiment.theory(step, found)
     return {
         **found.scalars(),
         "test_loss": loss,
         "test_error": error,
         **_parts(experiment, found),
-        **told,
+        **predicted,
         **_spectrum(experiment, step),
         **_sample_losses(experiment),
     }

@@ -18,7 +18,7 @@ _REMEDY = "get the file anew from where it came"
 
 
 def read_idx(path: Path, n_dimensions: int) -> np.ndarray:
-    """Read an IDX file of unsigned bytes, plain or gzipped (told by content, not by name).
+    """Read an IDX file of unsigned bytes, plain or gzipped (recognised by content, not by name).
 
     The layout: two zero bytes, the type code (8, unsigned byte), the number of dimensions, each dimension as
     a big-endian 32-bit number, then exactly as many bytes as their product.
