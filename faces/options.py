@@ -152,7 +152,7 @@ def option_values(texts: list[str]) -> dict[str, list[Any]]:
 
 
 def absolute_paths(values: dict[str, Any]) -> dict[str, Any]:
-    """Absolute paths, so that a run can be resumed from another folder; a folder as data set becomes the one it holds."""
+    """Absolute paths, so that runs resume from any folder; a folder as data set becomes the data set it holds."""
     values = _folder_as_data_set(values)
     names = [name for name in PATHS if isinstance(values.get(name), str)]
     if isinstance(values["dataset"], str) and values["dataset"].endswith(".npz"):

@@ -127,13 +127,13 @@ def _run(folder: Any, settings: Any, labelled: Any, fitted: dict[str, Any]) -> N
     with stoppable(f"Go on with the same command and --out {folder.path}"):
         with interrupts() as pressed, stage_progress() as show:
 
-            def report_progress(what: str, step: int, last: int) -> None:
+            def report(what: str, step: int, last: int) -> None:
                 show(what, step, last)
                 if pressed:
                     raise KeyboardInterrupt
 
             found = find(
-                settings, data.x_train, data.y_train, data.n_classes, checkpoint=folder.watch, show=report_progress, **fitted
+                settings, data.x_train, data.y_train, data.n_classes, checkpoint=folder.watch, show=report, **fitted
             )
         folder.write(labelled, found)
         with console.status("drawing"):

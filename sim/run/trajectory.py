@@ -24,6 +24,8 @@ ARRAYS = {
     "sample_loss": ("l_i", "loss of each training sample", ("step", "sample")),
     "wrong": ("", "whether a training sample is in the wrong population", ("sample",)),
 }
+NEEDED = ("step", "epoch", "loss", "train_error", "test_error", "noise_fraction")
+"""What every trajectory holds against the step; a file without them is damaged, or something else."""
 PARTS = {"sharp": "along the leading Hessian eigenvectors", "floor": "off the leading Hessian eigenvectors"}
 
 
@@ -81,7 +83,15 @@ def read_trajectory(path: Path) -> xr.Dataset:
     InputError
         If the file is missing or no trajectory.
     """
-    return read_netcdf(path, "trajectory", "the folder of a run that reached a checkpoint")
+    found = read_netcdf(path, "trajectory", "the folder of a run that reached a checkpoint")
+    lacks = [name for name in NEEDED if name not in found or found[name].dims != ("step",)]
+    try:
+        tomllib.loads(found.attrs["settings"])
+    except (KeyError, TypeError, AttributeError, ValueError):
+        lacks.append("settings")
+    if lacks:
+        raise InputError(f"{path} is no usable trajectory (no {', '.join(lacks)} in it).")
+    return found
 
 
 def last_epoch(path: Path) -> tuple[float, dict[str, Any]]:
