@@ -288,7 +288,7 @@ def _complain(error: BaseException | str) -> None:
 
 
 def _finish(experiment: Any, folder: Any, start: Any) -> None:
-    """Train to the end with a progress bar, then draw; Ctrl-C tells how to go on."""
+    """Train to the end with a progress bar, then draw; Ctrl-C ends in how to go on."""
     from sgdphases.sim.run.training import advance
 
     with stoppable(f"Go on with: sgdphases resume {folder.path}"):
@@ -301,7 +301,7 @@ def _finish(experiment: Any, folder: Any, start: Any) -> None:
 
 
 def _finish_sweep(folder: Any, plan: Any, workers: int | None, dask: str | None) -> None:
-    """Run what is left of a sweep with a progress bar, then draw; Ctrl-C tells how to go on."""
+    """Run what is left of a sweep with a progress bar, then draw; Ctrl-C ends in how to go on."""
     from sgdphases.sim.sweep.run import run_sweep
 
     with stoppable(f"Go on with: sgdphases resume {folder.path}"):

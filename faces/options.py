@@ -97,7 +97,7 @@ def takes_settings(
 
 
 def _parameter(name: str, flag: Flag, several: bool) -> inspect.Parameter:
-    """A flag that is None unless given, so that a settings file can fill it; the help tells the default."""
+    """A flag that is None unless given, so that a settings file can fill it; the help shows the default."""
     default = RunSettings.model_fields[name].default if flag.default is None else flag.default
     if isinstance(default, tuple):
         default = ",".join(map(str, default)) or None
@@ -152,7 +152,7 @@ def option_values(texts: list[str]) -> dict[str, list[Any]]:
 
 
 def absolute_paths(values: dict[str, Any]) -> dict[str, Any]:
-    """Paths that still lead there when a run is resumed from another folder; a folder as data set is looked into."""
+    """Absolute paths, so that runs resume from any folder; a folder as data set becomes the data set it holds."""
     values = _folder_as_data_set(values)
     names = [name for name in PATHS if isinstance(values.get(name), str)]
     if isinstance(values["dataset"], str) and values["dataset"].endswith(".npz"):

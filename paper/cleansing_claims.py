@@ -131,7 +131,7 @@ def _excess(record: xr.Dataset) -> float:
 
 
 def _area_claim(records: Sequence[xr.Dataset], rho: float, least: float) -> Claim:
-    claim = f"(ours) ρ = {rho:g}: losses around t_c tell wrong labels (area under ROC above {least:g})"
+    claim = f"(ours) ρ = {rho:g}: losses around t_c separate wrong labels (area under ROC above {least:g})"
     return over_seeds(FIGURE, claim, [float(record["roc_area"]) for record in records], lambda v: v > least)
 
 
@@ -152,7 +152,7 @@ def _everywhere(
     test: Callable[[float], bool],
     worst: str,
 ) -> Claim:
-    """A claim about every noise fraction: medians over seeds ("share": means), of which the worst is told."""
+    """A claim about every noise fraction: medians over seeds ("share": means), of which the worst is given."""
     middles: dict[float, float] = {}
     for rho, several in records.items():
         each = np.array([measure(record) for record in several])

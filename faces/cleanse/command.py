@@ -119,7 +119,7 @@ def _check_trainable(settings: Any, labelled: Any) -> None:
 
 
 def _run(folder: Any, settings: Any, labelled: Any, fitted: dict[str, Any]) -> None:
-    """Find, write and show; Ctrl-C tells how to go on."""
+    """Find, write and show; Ctrl-C ends in how to go on."""
     from sgdphases.faces.cleanse.page import suspect_rows, verdict_lines, write_cleansing_report
     from sgdphases.sim.cleansing.cleanse import cleanse as find
 
@@ -127,13 +127,13 @@ def _run(folder: Any, settings: Any, labelled: Any, fitted: dict[str, Any]) -> N
     with stoppable(f"Go on with the same command and --out {folder.path}"):
         with interrupts() as pressed, stage_progress() as show:
 
-            def told(what: str, step: int, last: int) -> None:
+            def report(what: str, step: int, last: int) -> None:
                 show(what, step, last)
                 if pressed:
                     raise KeyboardInterrupt
 
             found = find(
-                settings, data.x_train, data.y_train, data.n_classes, checkpoint=folder.watch, show=told, **fitted
+                settings, data.x_train, data.y_train, data.n_classes, checkpoint=folder.watch, show=report, **fitted
             )
         folder.write(labelled, found)
         with console.status("drawing"):

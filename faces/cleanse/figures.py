@@ -46,7 +46,7 @@ def agreement_figure(found: Consensus) -> Figure:
 def loss_figure(agreed: Consensus, found: WrongLabels, wrong: np.ndarray | None) -> Figure:
     """The losses around t_c with the two components fitted, and l_c; both populations where the truth is known.
 
-    Where the share of wrong labels was told, l_c is not where the components cross, and they are left out.
+    Where the share of wrong labels was given, l_c is not where the components cross, and they are left out.
     """
     mixture = found.mixture
     values = SCALES[mixture.kind](agreed.loss)

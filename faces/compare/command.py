@@ -45,7 +45,7 @@ def compare(
 
 
 def run_names(paths: list[Path]) -> dict[str, Path]:
-    """A short name for each run folder: its last part, and as many before it as tell all of them apart.
+    """A short name for each run folder: its last part, and as many before it as distinguish all of them.
 
     Parameters
     ----------

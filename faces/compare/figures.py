@@ -264,8 +264,8 @@ def _page(comparison: Comparison, paths: Mapping[str, Path], pictures: list[str]
     runs = "".join(f"<li>{html.escape(f'{name}: {path}')}</li>" for name, path in paths.items())
     read = "".join(map(note, reading_lines(comparison)))
     judged = note(
-        "What Feng & Tu (2021) find in each phase, judged by medians over its checkpoints; a dash where a run cannot "
-        "tell or did not get there."
+        "What Feng & Tu (2021) find in each phase, judged by medians over its checkpoints; a dash where a run is too "
+        "uncertain, or did not get there."
     )
     return page(
         "Runs compared by their phases",

@@ -18,7 +18,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 
 from sgdphases.estimators.phases.records import MEMORISING, Phases
 
-# Okabe & Ito's palette, told apart with any colour vision; one colour a role, throughout all figures.
+# Okabe & Ito's palette, distinguished by any colour vision; one colour a role, throughout all figures.
 ALL, CLEAN, WRONG, TEST, OTHER = "#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 SHARP, FLOOR = "#E69F00", "#56B4E9"
 MANY_DECADES = 3  # of an axis, beyond which only the decades have ticks

@@ -28,12 +28,12 @@ from sgdphases.sim.run.settings import RunSettings
 SUGGESTION_PROBES = 5  # of the window, over which the network's answers are averaged
 MOST_UNLEARNT = 0.6  # of the labels flagged, at the end of a run that has seen enough
 WAYS = ("stop", "continue", "restart")
-Show = Callable[[str, int, int], None]  # told what is done, and the steps done of all
+Show = Callable[[str, int, int], None]  # takes what is done, and the steps done of all
 
 
 @dataclass(frozen=True, eq=False)
 class Cleansing:
-    """All that was found, without having been told anything of which labels are wrong.
+    """All that was found, without any knowledge of which labels are wrong.
 
     Attributes
     ----------
@@ -98,7 +98,7 @@ def cleanse(
     checkpoint : Path, optional
         A file that the first training goes on from, if it is there, and keeps up to date.
     show : callable, optional
-        Told where things stand.
+        Called with what is done, and the steps done of all.
 
     Returns
     -------

@@ -36,7 +36,7 @@ class FoundLabels:
     wrong_probability : ndarray, shape (N,)
         That the given label is wrong; all 0 where no label noise is seen.
     flagged : ndarray of bool, shape (N,)
-        Labels that are more probably wrong than right; where the share of wrong labels was told, so many with the
+        Labels that are more probably wrong than right; where the share of wrong labels was given, so many with the
         highest score.
     suggested_labels : ndarray, shape (N,)
         What the network would call each sample in phase II, in the labels given.
@@ -53,7 +53,7 @@ class FoundLabels:
     loss_threshold : float
         l_c, in nats.
     details : Cleansing
-        The rest: agreement of the probes, the mixture, the weights at t_c; ``details.memorised`` tells whether the run
+        The rest: agreement of the probes, the mixture, the weights at t_c; ``details.memorised`` says whether the run
         was long enough.
     """
 
@@ -90,7 +90,7 @@ def find_wrong_labels(
     y : array_like, shape (N,)
         Labels as given: whole numbers or text.
     probes : int
-        Looks at the losses, log-spaced from the first epoch to the last.
+        Records of the losses, log-spaced from the first epoch to the last.
     mixture, per_class, known_fraction
         See `sgdphases.estimators.cleansing.consensus.wrong_labels`.
     standardize : bool or None

@@ -15,6 +15,7 @@ from sgdphases.sim.run.settings import RunSettings, make_settings, read_settings
 from sgdphases.sim.storage.atomic import write_whole
 from sgdphases.sim.storage.claims import Claim, claim_new
 from sgdphases.sim.storage.folders import ReportFolder, created, holds_anything
+from sgdphases.sim.storage.text import read_text
 from sgdphases.sim.sweep.folder import SweepFolder
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -78,7 +79,7 @@ class CleansingFolder(ReportFolder):
     def read_options(self) -> Any:
         """What the fit was begun with; raises InputError where the file is damaged."""
         try:
-            return json.loads(self.options.read_text(encoding="utf-8"))
+            return json.loads(read_text(self.options))
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(
                 f"{self.options} is damaged ({error}): restore it, or choose another folder with --out."
@@ -159,7 +160,7 @@ def summary(found: Cleansing) -> dict[str, Any]:
     known = labels.has_noise and np.isfinite(mixture.loss_threshold)
     return {
         "has_noise": labels.has_noise,
-        "is_told": labels.is_given,
+        "is_given": labels.is_given,
         "is_learnt": labels.is_learnt,
         "n_samples": len(found.keep),
         "n_flagged": int((~found.keep).sum()),

@@ -1,6 +1,6 @@
 """How well cleansing does where the right labels are known: a run, a cleansing, and both held against the truth.
 
-For evaluation only: what is found is found by `sgdphases.sim.cleansing.cleanse.cleanse`, which is told none of this.
+For evaluation only: what is found is found by `sgdphases.sim.cleansing.cleanse.cleanse`, which is given none of this.
 """
 
 import time
@@ -201,7 +201,7 @@ def study_file(folder: RunFolder) -> Path:
 def complete_study(folder: RunFolder, settings: RunSettings) -> str | None:
     """Measure one member and write it, whole or not at all; why it failed, or None if it did not.
 
-    A folder that holds a member with other settings is left as it is, and said to.
+    A folder that holds a member with other settings is left as it is, and named.
     """
 
     def measure() -> None:

@@ -11,6 +11,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.sim.storage.text import read_text
 
 MOVABLE = ("data_dir", "transition_matrix", "noisy_labels", "device")
 """Settings that may change while a run is interrupted: where files are, and what computes."""
@@ -163,10 +164,12 @@ def read_settings(path: Path) -> dict[str, Any]:
         If the file is missing or no TOML.
     """
     try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(Path(path))
+    except (OSError, ValueError) as error:
         raise InputError(f"settings file {path} cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+    try:
+        values = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"settings file {path} is not valid TOML: {error}") from None
     values.pop("versions", None)
     return values

@@ -88,10 +88,10 @@ def _clean_priority(data: Dataset, train: Backend, wrong: np.ndarray, transition
     x, y, n_wrong = data.x_train[~wrong], data.y_train[~wrong], int(wrong.sum())
 
     def now(step: int, measured: OrderParameters) -> dict[str, float]:
-        told = predicted_balance(train, x, y, n_wrong, transition)
+        predicted = predicted_balance(train, x, y, n_wrong, transition)
         return {
-            "alignment_cw_theory": told.alignment_cw,
-            "directed_activity_w_theory": told.ratio**2 * measured.directed_activity_c,
+            "alignment_cw_theory": predicted.alignment_cw,
+            "directed_activity_w_theory": predicted.ratio**2 * measured.directed_activity_c,
         }
 
     return now

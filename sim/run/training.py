@@ -297,14 +297,14 @@ def _row(experiment: Experiment, step: int, rows: dict[str, np.ndarray]) -> dict
             f"lower the learning rate (now {settings.learning_rate}){_or_scale(experiment)}."
         )
     tested = all_scores(experiment.test)
-    told = {} if experiment.theory is None else experiment.theory(step, found)
+    predicted = {} if experiment.theory is None else experiment.theory(step, found)
     return {
         **found.scalars(),
         "test_loss": float(tested.loss.mean()),
         "test_error": float(1.0 - tested.correct.mean()),
         **lost_samples(rows, tested.correct),
         **_parts(experiment, found),
-        **told,
+        **predicted,
         **_spectrum(experiment, step),
         **_sample_losses(experiment),
     }

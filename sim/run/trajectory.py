@@ -26,6 +26,8 @@ ARRAYS = {
     "wrong": ("", "whether a training sample is in the wrong population", ("sample",)),
 }
 TEST_RIGHT = "test_right"  # which test samples are given their label, as packed bits: kept in checkpoints alone
+NEEDED = ("step", "epoch", "loss", "train_error", "test_error", "noise_fraction")
+"""What every trajectory holds against the step; a file without them is damaged, or something else."""
 PARTS = {"sharp": "along the leading Hessian eigenvectors", "floor": "off the leading Hessian eigenvectors"}
 
 
@@ -131,7 +133,15 @@ def read_trajectory(path: Path) -> xr.Dataset:
     InputError
         If the file is missing or no trajectory.
     """
-    return read_netcdf(path, "trajectory", "the folder of a run that reached a checkpoint")
+    found = read_netcdf(path, "trajectory", "the folder of a run that reached a checkpoint")
+    lacks = [name for name in NEEDED if name not in found or found[name].dims != ("step",)]
+    try:
+        tomllib.loads(found.attrs["settings"])
+    except (KeyError, TypeError, AttributeError, ValueError):
+        lacks.append("settings")
+    if lacks:
+        raise InputError(f"{path} is no usable trajectory (no {', '.join(lacks)} in it).")
+    return found
 
 
 def last_epoch(path: Path) -> tuple[float, dict[str, Any]]:
@@ -147,5 +157,5 @@ def last_epoch(path: Path) -> tuple[float, dict[str, Any]]:
             known = {name: value for name, value in stored.attrs.items() if not name.startswith("_")}
             attributes = {name: value if isinstance(value, str) else value.item() for name, value in known.items()}
             return float(stored["epoch"][-1]), attributes
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is no usable trajectory ({error}).") from None
+    except Exception as error:  # a damaged file may raise anything
+        raise InputError(f"{path} is no usable trajectory ({error or type(error).__name__}).") from None

@@ -1,4 +1,4 @@
-"""Where `sgdphases verify` looks: a run's last checkpoint, or a small network trained a little."""
+"""Where `sgdphases verify` checks: a run's last checkpoint, or a small network trained a little."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from sgdphases.sim.run.settings import make_settings
 from sgdphases.sim.run.streams import stream
 from sgdphases.sim.run.training import prepare
 
-EPOCHS = 5  # of training before a look without a run
+EPOCHS = 5  # of training before a check without a run
 
 
 def verify_backends(

@@ -41,7 +41,7 @@ def read_npz(
             members = {name.removesuffix(".npy"): name for name in archive.namelist()}
             chosen = list(choose(list(members)))
             sizes = {name: archive.getinfo(members[name]).file_size for name in chosen}
-            _check_memory(sum(sizes.values()))
+            check_memory(sum(sizes.values()))
             found = {}
             for name in chosen:
                 with archive.open(members[name]) as stream:
@@ -82,7 +82,7 @@ def _array(stream: IO[bytes], size: int, name: str) -> np.ndarray:
         raise ValueError(
             f"{name} announces the shape {shape} of {dtype}, {count * dtype.itemsize} bytes, but holds {left}"
         )
-    _check_memory(left)
+    check_memory(left)
     content = bytearray()  # grows with what is really there: the directory of an archive may lie as well
     while len(content) < left:
         block = stream.read(min(left - len(content), _BLOCK))
@@ -95,7 +95,8 @@ def _array(stream: IO[bytes], size: int, name: str) -> np.ndarray:
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
-def _check_memory(size: int) -> None:
+def check_memory(size: int) -> None:
+    """Raise a ValueError where so many bytes are more than half of what this machine has."""
     memory = memory_bytes()
     if size > memory / 2:
         raise ValueError(

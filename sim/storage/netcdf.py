@@ -4,11 +4,15 @@ import io
 from pathlib import Path
 
 import h5netcdf
+import h5py
 import xarray as xr
 from xarray.backends import H5NetCDFStore
 
 from sgdphases.estimators.errors import InputError
 from sgdphases.sim.storage.atomic import write_whole
+
+MOST_VARIABLES = 10_000  # a run has some fifty, a sweep as many more
+MOST_PACKED = 1_100  # bytes that compression makes one of, at the very most
 
 
 def write_netcdf(path: Path, dataset: xr.Dataset) -> None:
@@ -39,9 +43,22 @@ def read_netcdf(path: Path, kind: str, remedy: str) -> xr.Dataset:
         If the file is missing or damaged.
     """
     try:
+        _check_sizes(path)
         with xr.open_dataset(path, engine="h5netcdf") as stored:
             return stored.load()
     except FileNotFoundError:
         raise InputError(f"{path} is not there: give {remedy}.") from None
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is no usable {kind} ({error}).") from None
+    except Exception as error:  # a damaged file may raise anything
+        raise InputError(f"{path} is no usable {kind} ({error or type(error).__name__}).") from None
+
+
+def _check_sizes(path: Path) -> None:
+    """Refuse by a ValueError what announces more than the file can hold, before it is gone through or allocated."""
+    most = MOST_PACKED * path.stat().st_size
+    with h5py.File(path, "r") as stored:
+        if len(stored) > MOST_VARIABLES:
+            raise ValueError(f"it announces {len(stored)} variables")
+        for name in stored:
+            size = getattr(stored[name], "nbytes", 0)
+            if size > most:
+                raise ValueError(f"{name} announces {size} bytes, the whole file holds {path.stat().st_size}")

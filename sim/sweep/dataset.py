@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sgdphases.estimators.errors import UsageError
+from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.estimators.phases.find import find_phases
 from sgdphases.estimators.phases.summary import SUMMARY, summarize
 from sgdphases.sim.run.folder import RunFolder
@@ -89,7 +89,11 @@ def _measured(folder: RunFolder) -> xr.Dataset:
 
 def read_sweep(path: Path) -> xr.Dataset:
     """Read a sweep's data set into memory; raises InputError where there is none or it is damaged."""
-    return read_netcdf(path, "data set of a sweep", "the file sweep.nc of a sweep")
+    found = read_netcdf(path, "data set of a sweep", "the file sweep.nc of a sweep")
+    lacks = [name for name in ("finished", "failure") if name not in found] + ["plan"] * ("plan" not in found.attrs)
+    if lacks:
+        raise InputError(f"{path} is no data set of a sweep (no {', '.join(lacks)} in it).")
+    return found
 
 
 def member_trajectory(sweep: xr.Dataset, **coordinates: Any) -> xr.Dataset:

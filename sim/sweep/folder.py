@@ -11,6 +11,7 @@ from sgdphases.sim.run.trajectory import last_epoch
 from sgdphases.sim.storage.atomic import write_whole
 from sgdphases.sim.storage.claims import Claim, claim_new
 from sgdphases.sim.storage.folders import ReportFolder, created, refuse_full
+from sgdphases.sim.storage.text import read_text
 from sgdphases.sim.sweep.plan import Member, SweepPlan, plan_toml, read_plan
 
 
@@ -46,13 +47,20 @@ class SweepFolder(ReportFolder):
         """The plan; raises UsageError where the folder holds no sweep, InputError where its plan is damaged."""
         if not self.plan.is_file():
             raise UsageError(f"{self.path} holds no sweep: there is no {self.plan.name} in it.")
-        return read_plan(self.plan.read_text(encoding="utf-8"))
+        try:
+            text = read_text(self.plan)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.plan} cannot be read ({error}): restore it, or start a new sweep.") from None
+        return read_plan(text)
 
     def read_failures(self) -> dict[str, str]:
         """Why members failed, by name; raises InputError where the file is damaged."""
         try:
-            return dict(json.loads(self.failures.read_text(encoding="utf-8"))) if self.failures.exists() else {}
-        except ValueError as error:
+            found = json.loads(read_text(self.failures)) if self.failures.exists() else {}
+            if not isinstance(found, dict) or not all(isinstance(reason, str) for reason in found.values()):
+                raise ValueError("it is no table of reasons")
+            return found
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{self.failures} is damaged ({error}): remove it, its members run again.") from None
 
     def write_failures(self, failures: dict[str, str]) -> None:

@@ -30,7 +30,7 @@ class Job:
     ----------
     complete : callable
         Takes a member's folder and settings and brings it to its end; returns why it failed, or None. It writes
-        ``config.toml`` before all else, which tells who had begun.
+        ``config.toml`` before all else, which shows who had begun.
     is_finished : callable
         Takes the same; whether there is nothing left to do.
     read : callable

@@ -114,8 +114,17 @@ def read_plan(text: str) -> SweepPlan:
     """A plan from TOML; raises InputError where it is none."""
     try:
         stored = tomllib.loads(text)
-        return plan_sweep(stored["base"], stored["axes"], str(stored.get("job", "training")))
-    except (tomllib.TOMLDecodeError, KeyError, AttributeError) as error:
+        base, axes = stored["base"], stored["axes"]
+        if not isinstance(base, dict) or not isinstance(axes, dict):
+            raise ValueError("base and axes must be tables")
+        if not all(isinstance(values, list) for values in axes.values()):
+            raise ValueError("every axis must have a list of values")
+        if not isinstance(base.get("dataset_options", {}), dict):
+            raise ValueError("dataset_options must be a table")
+        return plan_sweep(base, axes, str(stored.get("job", "training")))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"this is no plan of a sweep ({error}): restore it, or start a new sweep.") from None
 
 

@@ -142,7 +142,7 @@ def test_where_the_share_is_known_so_many_are_removed(tmp_path):
     done = call("digits", *QUICK, "--epochs", "40", "--known-fraction", "0.1", "--out", tmp_path / "out")
     assert done.returncode == 0 and "a share of 10.0% was given" in done.stdout, done.stderr
     summary = json.loads((tmp_path / "out" / "cleansing.json").read_text(encoding="utf-8"))
-    assert summary["is_told"] and summary["n_flagged"] == 130 and summary["noise_fraction"] == 0.1
+    assert summary["is_given"] and summary["n_flagged"] == 130 and summary["noise_fraction"] == 0.1
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_where_the_share_is_known_so_many_are_removed(tmp_path):
         (["digits", "--spectra", "3"], 2, "--spectra"),
     ],
 )
-def test_mistakes_are_told_and_nothing_is_written(tmp_path, monkeypatch, arguments, code, named):
+def test_mistakes_are_named_and_nothing_is_written(tmp_path, monkeypatch, arguments, code, named):
     (tmp_path / "broken.npz").write_text("no archive")
     x = np.zeros((5, 2))
     np.savez(tmp_path / "short.npz", x=x, y=np.array([0, 1, 0]))

@@ -34,7 +34,7 @@ def test_flags_win_over_the_settings_file(tmp_path):
     assert one.identical(other)
 
 
-def test_ctrl_c_tells_how_to_go_on_and_resume_does(tmp_path):
+def test_ctrl_c_says_how_to_go_on_and_resume_does(tmp_path):
     long = [*QUICK[:8], "2000000", *QUICK[9:]]
     process = subprocess.Popen(
         [*PROGRAM, "run", *long, "--out", str(tmp_path / "run")],

@@ -183,7 +183,7 @@ def test_half_of_the_labels_wrong_shows_four_phases():
 def test_phases_found_blindly_are_held_against_those_that_are_known():
     known = noisy(0.5)
     assert boundary_distance(known, find_phases(known)) < 0.15
-    flat = noisy(0.5, low=0.1, high=0.1)  # the test error never rises: nothing but the mask tells of phase III
+    flat = noisy(0.5, low=0.1, high=0.1)  # the test error never rises: nothing but the mask shows phase III
     assert boundary_distance(flat, find_phases(flat)) == float("inf")
     assert by_name(fraction_claims({0.5: [flat] * 5}), "(ours) II, III and IV").holds is False
 
@@ -341,8 +341,8 @@ def test_the_whole_reproduction_on_a_small_scale(tmp_path, mnist_folder):
     table = json.loads((out / "claims.json").read_text(encoding="utf-8"))
     assert {claim["figure"] for claim in table["claims"]} == set(SWEEPS)
     for claim in table["claims"]:
-        told = "CIFAR" not in claim["claim"]
-        assert claim["holds"] in (True, False, None) and (told or claim["holds"] is None)
+        measured = "CIFAR" not in claim["claim"]
+        assert claim["holds"] in (True, False, None) and (measured or claim["holds"] is None)
     pictures = [out / "figures" / f"figure-{k}.png" for k in range(1, 7)]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
     page = (out / "reproduction.html").read_text(encoding="utf-8")

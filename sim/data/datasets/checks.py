@@ -1,4 +1,4 @@
-"""Refuse bad settings and bad data, in words that say how to mend them."""
+"""Refuse bad settings and bad data, in words that say how to fix them."""
 
 import difflib
 import math
@@ -57,7 +57,7 @@ def check_finite(values: np.ndarray, name: str) -> None:
                 first = ", ".join(str(int(i)) for i in (start + row, *rest))
     if count:
         raise InputError(
-            f"{name} holds {count} value(s) that are NaN or infinite, the first at index [{first}]; mend "
+            f"{name} holds {count} value(s) that are NaN or infinite, the first at index [{first}]; fix "
             "these values or leave those samples out"
         )
 

@@ -1,6 +1,8 @@
 """CIFAR-10 from its own files, the binary or the Python ones; no file is trusted to run code."""
 
+import io
 import pickle
+import pickletools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +17,8 @@ from sgdphases.sim.data.datasets.folders import check_folder
 _PIXELS = 3 * 32 * 32
 _BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 _NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_MOST_BYTES = 1 << 29  # of one file; the real ones hold 31 MB
+_MOST_OBJECTS = 1_000_000  # in one pickle; the real ones hold some ten thousand
 _REMEDY = "get the file anew from where it came"
 
 
@@ -92,10 +96,7 @@ def _find(folder: Path) -> tuple[list[Path], _Read]:
 
 
 def _read_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        content = np.fromfile(path, dtype=np.uint8)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}); check the file") from error
+    content = np.frombuffer(_content(path), dtype=np.uint8)
     record = 1 + _PIXELS
     if content.size == 0 or content.size % record:
         raise InputError(
@@ -107,14 +108,13 @@ def _read_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_python(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    stream = io.BytesIO(_content(path))
     try:
-        with path.open("rb") as stream:
-            content = _Unpickler(stream, encoding="bytes").load()
-            rest = stream.read(1)
+        _check_memo(stream)
+        content = _Unpickler(stream, encoding="bytes").load()
+        rest = stream.read(1)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}); check the file") from error
     except Exception as error:  # a damaged pickle may raise anything
         raise InputError(
             f"{path} is damaged or no CIFAR-10 batch ({type(error).__name__}: {error}); {_REMEDY}"
@@ -135,6 +135,25 @@ def _read_python(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if not all(0 <= label <= 9 for label in labels):
         raise InputError(f"{path} holds labels outside 0..9, from {min(labels)} to {max(labels)}; {_REMEDY}")
     return images, np.array(labels, dtype=np.int64)
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file that is not too large to hold a batch."""
+    try:
+        size = path.stat().st_size
+        if size > _MOST_BYTES:
+            raise InputError(f"{path} holds {size} bytes, more than a CIFAR-10 batch; {_REMEDY}")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}); check the file") from error
+
+
+def _check_memo(stream: io.BytesIO) -> None:
+    """Refuse a pickle that numbers its objects far beyond their count: its reader would allocate that many places."""
+    for operation, argument, _ in pickletools.genops(stream):
+        if operation.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > _MOST_OBJECTS:
+            raise InputError(f"it numbers an object {argument}, which no CIFAR-10 file needs, and was not read")
+    stream.seek(0)
 
 
 class _PickledDtype:

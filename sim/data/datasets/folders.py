@@ -5,7 +5,7 @@ from pathlib import Path
 from sgdphases.estimators.errors import UsageError
 
 FOLDER_FILES = {"mnist": "train-images*", "cifar10": "data_batch_1*"}
-"""Data set -> the file, one of several, that tells its folder; it may also lie one folder further down."""
+"""Data set -> the file, one of several, that marks its folder; it may also lie one folder further down."""
 
 
 def check_folder(data_dir: str | Path | None, dataset: str, otherwise: str = "") -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sgdphases.estimators.errors import InputError
+from sgdphases.sim.storage.arrays import check_memory
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _UNSIGNED_BYTE = 0x08
@@ -17,7 +18,7 @@ _REMEDY = "get the file anew from where it came"
 
 
 def read_idx(path: Path, n_dimensions: int) -> np.ndarray:
-    """Read an IDX file of unsigned bytes, plain or gzipped (told by content, not by name).
+    """Read an IDX file of unsigned bytes, plain or gzipped (recognised by content, not by name).
 
     The layout: two zero bytes, the type code (8, unsigned byte), the number of dimensions, each dimension as
     a big-endian 32-bit number, then exactly as many bytes as their product.
@@ -47,10 +48,13 @@ def read_idx(path: Path, n_dimensions: int) -> np.ndarray:
             body = bytearray()
             while len(body) <= size and (block := stream.read(_BLOCK)):
                 body += block
+                check_memory(len(body))  # what is unpacked may be far more than the file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path} is damaged or cut short ({error}); {_REMEDY}") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}); check the file") from error
+    except ValueError as error:
+        raise error if isinstance(error, InputError) else InputError(f"{path}: {error}; {_REMEDY}") from None
     if len(body) != size:
         found = f"more than {size}" if len(body) > size else str(len(body))
         raise InputError(f"{path} announces the shape {shape}, {size} bytes, but holds {found}; {_REMEDY}")

@@ -8,6 +8,7 @@ import numpy as np
 from sgdphases.estimators.errors import InputError
 from sgdphases.sim.data.datasets.checks import check_finite
 from sgdphases.sim.data.label_noise.transitions import check_transition
+from sgdphases.sim.storage.arrays import read_npy
 
 
 def load_labels(path: str | Path) -> np.ndarray:
@@ -60,8 +61,8 @@ def _read_numbers(path: str | Path) -> np.ndarray:
     if path.suffix not in (".npy", ".csv", ".txt"):
         raise InputError(f"{path} has the ending {path.suffix!r}; save the numbers as .npy, .csv or .txt")
     try:
-        values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _parse(path)
-    except (OSError, EOFError, ValueError, MemoryError) as error:
+        values = read_npy(path) if path.suffix == ".npy" else _parse(path)
+    except Exception as error:  # a damaged file may raise anything
         raise InputError(
             f"{path} cannot be read as numbers ({error}); write one sample (or one matrix row) a line"
         ) from error
@@ -76,5 +77,5 @@ def _read_numbers(path: str | Path) -> np.ndarray:
 def _parse(path: Path) -> np.ndarray:
     text = path.read_text(encoding="utf-8-sig").replace(",", " ")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # numpy's, of an empty file: told below
+        warnings.simplefilter("ignore", UserWarning)  # numpy's, of an empty file: said below
         return np.loadtxt(text.splitlines(), dtype=np.float64, ndmin=2)

@@ -102,8 +102,8 @@ def test_classes_that_were_not_learnt_are_no_wrong_labels():
     labels = rng.integers(0, 10, 1000)
     losses = np.logaddexp(0, np.where(labels < 4, -1.0, 4.0) + rng.normal(0, 0.5, 1000))
     assert wrong_labels(losses).has_noise  # the losses alone show two populations
-    told = wrong_labels(losses, labels)
-    assert not told.is_learnt and not told.has_noise and not told.flagged.any() and told.label_share > 0.9
+    found = wrong_labels(losses, labels)
+    assert not found.is_learnt and not found.has_noise and not found.flagged.any() and found.label_share > 0.9
 
 
 def test_hard_classes_are_no_wrong_labels():
@@ -127,7 +127,7 @@ def test_hard_classes_are_no_wrong_labels():
 
 
 def test_a_few_wrong_labels_are_found_though_they_are_believed_in_the_end(monkeypatch):
-    """Ranks that outlive phase II: wrong labels, learnt from epoch 20 to 34, still have the largest losses at 1,000."""
+    """Ranks that outlive phase II: wrong labels, learnt from epoch 20 to 34, have the largest losses at 1,000."""
     epochs = np.geomspace(1, 1000, 48)
     phase, late = np.log(epochs)[:, None] / np.log(1000), np.clip(np.log(epochs / 20) / np.log(1.7), 0, 1)[:, None]
     for seed in range(10):
@@ -169,7 +169,7 @@ def test_hard_classes_need_mixtures_of_their_own():
 @settings(max_examples=40)
 @given(st.integers(0, 2**31), st.integers(20, 300), st.floats(0.02, 0.98), st.sampled_from([0.0, 3.0]))
 def test_where_the_share_is_known_so_many_are_flagged(seed, n, fraction, gap):
-    """Of one heap as of two: those with the highest losses."""
+    """Of one mode as of two: those with the highest losses."""
     rng = np.random.default_rng(seed)
     losses = np.logaddexp(0, rng.normal(size=n) + gap * (rng.random(n) < 0.3))
     found = wrong_labels(losses, known_fraction=fraction)

@@ -214,7 +214,7 @@ def test_another_plan_is_refused(study):
         list(run_sweep(study, PLAN, dask="tcp://nowhere:1", job=CLEANSING))
 
 
-def test_failures_are_told_and_the_others_end(tmp_path):
+def test_failures_are_reported_and_the_others_end(tmp_path):
     plan = plan_sweep({**SMALL, "epochs": 10}, {"learning_rate": (1e30, 0.1), "noise_fraction": (0.4,)})
     folder = SweepFolder(tmp_path / "some")
     start_sweep(folder, plan)
@@ -241,7 +241,7 @@ def test_calibration_is_the_mean_miss():
     assert calibration_error(wrong, wrong.astype(float)) == 0 and calibration_error(wrong, 1.0 - wrong) == 1
 
 
-def test_time_is_told_beforehand():
+def test_time_is_estimated_beforehand():
     settings = [member.settings for member in PLAN.members()]
     one, all_of_them = study_seconds(settings[:1]), study_seconds(settings * 50)
     assert 0 < one < all_of_them

@@ -153,7 +153,7 @@ def test_npz_samples(save):
 
 
 def test_npz_regression(save):
-    data = load_npz(save(y_train=np.arange(6.0), y_test=np.arange(4.0)))  # whole floats are still real targets
+    data = load_npz(save(y_train=np.arange(6.0), y_test=np.arange(4.0)))  # whole floats are real targets, too
     assert data.n_classes is None and data.y_train.shape == (6, 1) and data.y_test.shape == (4, 1)
     two = load_npz(save(y_train=np.zeros((6, 2), np.float32), y_test=np.zeros((4, 2)), y_clean=np.zeros((6, 2))))
     assert two.n_outputs == 2 and two.y_train.dtype == np.float64 and not two.wrong.any()

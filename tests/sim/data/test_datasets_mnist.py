@@ -65,7 +65,7 @@ def test_mnist_layouts(tmp_path, packed, dotted, subfolder):
     check_mnist(tmp_path)
 
 
-def test_mnist_packing_is_told_by_content(mnist):
+def test_mnist_packing_is_recognised_by_content(mnist):
     path = mnist / IDX_NAMES["train-images"]
     path.write_bytes(gzip.compress(path.read_bytes()))
     check_mnist(mnist)

@@ -221,7 +221,7 @@ def test_input_dependent_noise_lies_where_classes_overlap():
     assert np.mean(np.abs(moved) == 1) > 0.9
 
 
-def test_input_dependent_noise_is_even_where_nothing_can_be_told():
+def test_input_dependent_noise_is_even_where_nothing_distinguishes_samples():
     """Constant inputs: which sample is chosen, and which other class it gets; chi-square, rate 1e-6 each."""
     y, rng = np.arange(15) % 3, generator(2)
     draws = np.array([plausible_mistakes(np.zeros((15, 2)), y, 3, 1, rng) for _ in range(1500)])

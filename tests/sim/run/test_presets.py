@@ -48,6 +48,6 @@ def test_settings_can_be_changed_without_changing_the_preset():
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(UsageError, match=r"mixture-turnin'.*did you mean 'mixture-turning'") as told:
+    with pytest.raises(UsageError, match=r"mixture-turnin'.*did you mean 'mixture-turning'") as caught:
         preset("mixture-turnin")
-    assert all(name in str(told.value) for name in PRESETS)
+    assert all(name in str(caught.value) for name in PRESETS)

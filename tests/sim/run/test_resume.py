@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import xarray as xr
 from command_line import call
 from runs import SMALL, finish, start
 from typer.testing import CliRunner
@@ -14,6 +15,7 @@ from sgdphases.sim.run.checkpoint import load_checkpoint
 from sgdphases.sim.run.folder import RunFolder, start_folder
 from sgdphases.sim.run.settings import MOVABLE, RunSettings, fixed_settings, make_settings
 from sgdphases.sim.run.training import advance, prepare
+from sgdphases.sim.storage.netcdf import write_netcdf
 from sgdphases.sim.sweep.folder import SweepFolder, start_sweep
 from sgdphases.sim.sweep.plan import plan_sweep
 
@@ -148,12 +150,24 @@ def test_a_damaged_config_is_refused(begun, text):
     assert isinstance(done.exception, InputError)
 
 
+def other_netcdf(path):
+    write_netcdf(path, xr.Dataset({"loss": ("step", np.zeros(3))}))
+    return path.read_bytes()
+
+
 def test_a_truncated_trajectory_is_named_and_written_anew_by_resume(tmp_path):
     experiment, folder = start(tmp_path / "run")
     finish(experiment, folder)
     whole = folder.trajectory.read_bytes()
     for keep in (0, 100, len(whole) // 2, len(whole) - 1):
         folder.trajectory.write_bytes(whole[:keep])
+        assert "trajectory.nc is no usable trajectory" in refused(folder, command="report")
+    for content in (
+        whole.replace(b"train_error", b"train_orror"),
+        whole.replace(b"learning_rate = ", b"learning_rate ! "),
+        other_netcdf(tmp_path / "other.nc"),
+    ):
+        folder.trajectory.write_bytes(content)
         assert "trajectory.nc is no usable trajectory" in refused(folder, command="report")
     folder.phases.write_text("{")  # nobody reads it
     assert CliRunner().invoke(app, ["resume", str(folder.path)]).exit_code == 0

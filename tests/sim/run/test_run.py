@@ -202,7 +202,7 @@ def test_impossible_settings_are_named(changes, named):
         make_settings({**SMALL, **changes})
 
 
-def test_several_mistakes_are_told_at_once():
+def test_several_mistakes_are_reported_at_once():
     with pytest.raises(UsageError, match=r"(?s)epochs = 0.*batch_size = 0|batch_size = 0.*epochs = 0"):
         make_settings({**SMALL, "epochs": 0, "batch_size": 0})
 

@@ -21,8 +21,8 @@ def test_full_batches_of_a_linear_model_follow_the_theory_to_rounding(tmp_path, 
     changes = {**LINEAR, "noise_fraction": noise_fraction, "batch_size": 97, "epochs": 200, "dtype": "float64"}
     trajectory, _ = finish(*start(tmp_path / "run", **changes))
     for name in LINEAR_NAMES:
-        told, found = trajectory[f"{name}_theory"].values, trajectory[name].values
-        np.testing.assert_allclose(told, found, rtol=1e-6, atol=1e-9, err_msg=name)
+        predicted, found = trajectory[f"{name}_theory"].values, trajectory[name].values
+        np.testing.assert_allclose(predicted, found, rtol=1e-6, atol=1e-9, err_msg=name)
     assert np.isfinite(trajectory["loss_theory"]).all()
     assert "predicted" in trajectory["loss_theory"].attrs["long_name"]
 
@@ -75,7 +75,7 @@ def test_where_no_theory_applies_it_says_so_before_anything_is_written(changes):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "printed"),
     [
         (["linear", "--samples", 60, "--dimension", 30, "--time", 20, "--simulate"], "lowest test loss"),
         (["linear", "--exponent", 1, "--noise-fraction", 0], "test loss at the end"),
@@ -83,11 +83,11 @@ def test_where_no_theory_applies_it_says_so_before_anything_is_written(changes):
         (["clean-priority", "--classes", 3], "reaches one at confidence 0.5"),
     ],
 )
-def test_predictions_are_drawn(tmp_path, arguments, told):
+def test_predictions_are_drawn(tmp_path, arguments, printed):
     picture = tmp_path / "picture.png"
     done = call("theory", *arguments, "--out", picture)
     assert done.returncode == 0, done.stderr
-    assert told in done.stdout and "assumes: " in done.stdout
+    assert printed in done.stdout and "assumes: " in done.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
     again = call("theory", *arguments, "--out", picture)
     assert again.returncode == 2 and "exists already" in again.stderr

@@ -43,7 +43,10 @@ def test_three_runs_at_once_get_a_folder_each(tmp_path):
         assert RunFolder(tmp_path / "runs" / f"gaussian-mixture-00{n}").read_trajectory()["epoch"][-1] == 5
 
 
-@pytest.mark.parametrize("command", [["run", *QUICK], ["sweep", *QUICK, "--seeds", "2", "--workers", "1"]])
+CLEANSE = ["cleanse", "digits", "--hidden", "30", "--epochs", "150"]
+
+
+@pytest.mark.parametrize("command", [["run", *QUICK], ["sweep", *QUICK, "--seeds", "2", "--workers", "1"], CLEANSE])
 def test_of_three_that_want_the_same_folder_at_once_one_gets_it(tmp_path, command):
     if command[0] == "sweep":  # the same sweep could go on where another has ended: it must last for a while
         command = [*command[:9], "20000", *command[10:]]

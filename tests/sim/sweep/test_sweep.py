@@ -267,7 +267,7 @@ def test_a_member_that_kills_its_process_is_found_out_and_the_others_end(tmp_pat
         (["--seeds", "2", "--dask", "tcp://127.0.0.1:9"], "no Dask scheduler answers"),
     ],
 )
-def test_mistakes_on_the_command_line_are_told_in_one_message(arguments, named, tmp_path):
+def test_mistakes_on_the_command_line_get_one_message(arguments, named, tmp_path):
     done = subprocess.run(
         [*PROGRAM, "sweep", *FLAGS, *arguments, "--out", str(tmp_path / "sweep")], capture_output=True, text=True
     )
