@@ -12,7 +12,7 @@ from sklearn.utils.validation import validate_data
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.sim.cleansing.cleanse import Cleansing, Show, cleanse
 from sgdphases.sim.cleansing.sample_losses import enough_epochs
-from sgdphases.sim.data.scaling import centre_and_spread, rescaled
+from sgdphases.sim.data.scaling import centre_and_spread, rescaled, scaling_problem
 from sgdphases.sim.run.settings import make_settings
 
 SAMPLES_FIELDS = {
@@ -94,7 +94,8 @@ def find_wrong_labels(
     mixture, per_class, known_fraction
         See `sgdphases.estimators.cleansing.consensus.wrong_labels`.
     standardize : bool or None
-        Whether to give every feature mean 0 and variance 1; None does so where any value lies outside [-1, 1].
+        Whether to give every feature mean 0 and variance 1; None does so where any value lies outside
+        [-1, 1], or all are too small to be learnt from.
     show : callable, optional
         Called with what is done, and the steps done of all.
     **settings
@@ -172,7 +173,7 @@ def usable_samples(x: Any) -> np.ndarray:
 def scaled(samples: np.ndarray, standardize: bool | None) -> np.ndarray:
     """Samples whose features have mean 0 and variance 1, if asked for or needed; a constant feature becomes 0."""
     if standardize is None:
-        standardize = bool(np.abs(samples).max() > 1)
+        standardize = bool(np.abs(samples).max() > 1 or scaling_problem(samples))
     if not standardize:
         return samples
     return rescaled(samples, *centre_and_spread(samples))

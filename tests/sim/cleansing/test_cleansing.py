@@ -292,6 +292,18 @@ def test_wrong_labels_of_text_in_unscaled_features():
         sgdphases.find_wrong_labels(x, given, epochs=5, hidden=(20,), learning_rate=1e30)
 
 
+@pytest.mark.parametrize("factor", [1e300, 1e-300])
+def test_the_size_of_features_does_not_matter(factor):
+    rng = np.random.default_rng(0)
+    right = rng.integers(0, 4, 400)
+    x = 3 * rng.normal(size=(4, 10))[right] + rng.normal(size=(400, 10))
+    given = np.where(rng.random(400) < 0.3, (right + 1) % 4, right)
+    options = dict(epochs=40, hidden=(30,), probes=20)
+    found, scaled = (sgdphases.find_wrong_labels(each, given, **options) for each in (x, factor * x))
+    assert found.has_noise and scaled.has_noise
+    assert (found.flagged == scaled.flagged).mean() > 0.99
+
+
 def test_bad_arrays_and_settings_are_refused():
     x, y = np.zeros((30, 2)), np.arange(30) % 2
     for arrays, options, error, message in (
