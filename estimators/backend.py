@@ -4,6 +4,7 @@ A backend wraps a model at its present weights and one labelled data set. Estima
 never see the model, so every estimator works with every backend.
 """
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
@@ -118,6 +119,13 @@ def to_numpy(values: Any) -> np.ndarray:
         return np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"this is no array ({error}): give samples that all have the same shape.") from None
+
+
+def to_arrays(x: Any) -> Any:
+    """Inputs as an array, or as a dictionary or a tuple of arrays where a model takes several."""
+    if isinstance(x, Mapping):
+        return {name: to_arrays(values) for name, values in x.items()}
+    return tuple(map(to_arrays, x)) if isinstance(x, tuple) else to_numpy(x)
 
 
 def own_copy(values: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sgdphases.estimators.backend import Backend, to_numpy
+from sgdphases.estimators.backend import Backend, to_arrays, to_numpy
 from sgdphases.estimators.backends.mlp import MLP
 from sgdphases.estimators.backends.registry import make_backend, takes_option
 from sgdphases.estimators.ensemble.checks import check_mask
@@ -86,12 +86,13 @@ def check(
     >>> sgdphases.check(model, rng.normal(size=(100, 20)), rng.integers(0, 2, 100)).hold
     True
     """
-    x, y = to_numpy(x), to_numpy(y)
-    mask = check_mask(None if wrong is None else to_numpy(wrong), len(x))
+    x, y = to_arrays(x), None if y is None else to_numpy(y)
+    n = _n_samples(x)
+    mask = check_mask(None if wrong is None else to_numpy(wrong), n)
     if n_samples < 8 or seed < 0:
         raise UsageError(f"n_samples = {n_samples}, seed = {seed}: compare at least 8 samples, with a seed from 0 on.")
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(x))[:n_samples])
-    x, y, mask = x[chosen], y[chosen], None if mask is None else mask[chosen]
+    chosen = np.sort(np.random.default_rng(seed).permutation(n)[:n_samples])
+    x, y, mask = (_rows(values, chosen) for values in (x, y, mask))
     size = max(1, len(chosen) // 10) if batch_size is None else batch_size
     made = make_backend(copy.deepcopy(model), x, y, backend=backend, **options)
     rounding = HALF if getattr(made, "is_coarse", False) else None
@@ -102,6 +103,21 @@ def check(
         tolerance = rounding or ROUNDING["float32"]
         checks += _as_a_training_loop(made, loop, **compared, rounding=tolerance, rng=np.random.default_rng(seed))
     return Checks(checks)
+
+
+def _n_samples(x: Any) -> int:
+    """Samples in an array, or in a dictionary or a tuple of arrays."""
+    while isinstance(x, (dict, tuple)):
+        x = next(iter(x.values() if isinstance(x, dict) else x))
+    return len(x)
+
+
+def _rows(values: Any, chosen: np.ndarray) -> Any:
+    if isinstance(values, dict):
+        return {name: _rows(part, chosen) for name, part in values.items()}
+    if isinstance(values, tuple):
+        return tuple(_rows(part, chosen) for part in values)
+    return None if values is None else values[chosen]
 
 
 def _reference(model: Any, x: np.ndarray, y: np.ndarray, options: dict[str, Any]) -> Backend:

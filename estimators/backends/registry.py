@@ -5,7 +5,7 @@ from importlib.metadata import entry_points
 from inspect import signature
 from typing import Any
 
-from sgdphases.estimators.backend import Backend, to_numpy
+from sgdphases.estimators.backend import Backend, to_arrays, to_numpy
 from sgdphases.estimators.backends.mlp import MLP
 from sgdphases.estimators.errors import UsageError
 
@@ -57,7 +57,7 @@ def make_backend(
         for option in given:
             if option not in known:
                 raise UsageError(f"{option}: the {name} backend has no such option.")
-    return chosen(model, to_numpy(x), to_numpy(y), **given)
+    return chosen(model, to_arrays(x), to_numpy(y), **given)
 
 
 def takes_option(model: Any, backend: str | None, option: str) -> bool:

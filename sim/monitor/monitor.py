@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, default_collate
 
-from sgdphases.estimators.backend import to_numpy
+from sgdphases.estimators.backend import to_arrays, to_numpy
 from sgdphases.estimators.backends.torch.backend import TorchBackend
 from sgdphases.estimators.cleansing.from_losses import LabelsFromLosses, find_wrong_labels_from_losses
 from sgdphases.estimators.ensemble.checks import check_mask
@@ -61,10 +61,12 @@ class PhaseMonitor:
     Parameters
     ----------
     model : torch.nn.Module
-    loss_fn : callable
-        ``loss_fn(outputs, targets)``, the mean of the samples' losses, as training uses it.
+    loss_fn : callable or None
+        ``loss_fn(outputs, targets)``, the mean of the samples' losses, as training uses it; None with ``loss_of``.
     loader : torch.utils.data.DataLoader
-        Of the training set, whose dataset can be indexed: pairs of input and target.
+        Of the training set, whose dataset can be indexed: pairs of inputs and targets, where inputs may be a tuple or a
+        dictionary for a model that takes several tensors or keywords; or dictionaries that hold the targets as
+        "labels" or "label", as Hugging Face has them. See ``split`` for others.
     wrong : array of bool, shape (len(loader.dataset),), or None
         Samples with wrong labels.
     test_loader : DataLoader or None
@@ -83,8 +85,14 @@ class PhaseMonitor:
         Minibatches drawn for each sampled alignment; 0 for none, otherwise at least 3.
     seed : int
         Of the choice of the subset and of those minibatches.
+    split : callable or None
+        Gives inputs and targets of a batch, where it is neither a pair nor a dictionary with labels.
+    loss_of : callable or None
+        ``loss_of(model, batch)`` gives the losses of a batch's samples, shape (n,), for whatever else a model needs;
+        training minimises their mean. There are no errors then, and so no phases.
     **options : passed on to `TorchBackend`
-        Such as ``parameters="layers.1.weight"``.
+        Such as ``parameters="layers.1.weight"``, or ``output="logits"`` for a model that answers with more than a
+        tensor.
 
     Raises
     ------
@@ -98,7 +106,7 @@ class PhaseMonitor:
     def __init__(
         self,
         model: nn.Module,
-        loss_fn: Callable,
+        loss_fn: Callable | None,
         loader: DataLoader,
         *,
         wrong: Any = None,
@@ -109,25 +117,31 @@ class PhaseMonitor:
         per_decade: int = 15,
         alignment_batches: int = 16,
         seed: int = 0,
+        split: Callable | None = None,
+        loss_of: Callable | None = None,
         **options: Any,
     ):
+        if (loss_fn is None) == (loss_of is None):
+            raise UsageError("give loss_fn, or loss_of and None for loss_fn.")
         size = loader.batch_size if batch_size is None else batch_size
         if size is None:
             raise UsageError("the loader has a batch sampler of its own: give batch_size=... .")
         total = _length(loader)
         _check(per_decade=per_decade, seed=seed, batch_size=size, n_samples=n_samples, total=total)
-        self._model, self._loader, self._loss_fn = model, loader, _known_loss(loss_fn)
+        self._model, self._loader = model, loader
+        self._loss_fn = "cross-entropy" if loss_fn is None else _known_loss(loss_fn)
         self._per_decade, self._batch_size = per_decade, size
         self._alignment_batches, self._seed = alignment_batches, seed
-        self._options = {"batch_norm": "frozen", **options}
+        self._options = {"batch_norm": "frozen", "loss_of": loss_of, **options}
+        split = (lambda batch: (batch, None)) if loss_of is not None else split or _inputs_and_targets
         mask = check_mask(None if wrong is None else to_numpy(wrong), total)
         chosen = np.sort(stream(seed, "data").permutation(total)[: n_samples or max(SUBSET, BATCHES * size)])
         self._wrong = None if mask is None else mask[chosen]
         self._sizes = (total,) if mask is None else (total - int(mask.sum()), int(mask.sum()))
         with undisturbed(model, loader, test_loader):
-            self._data = _collected(loader, chosen)
+            self._data = _collected(loader, chosen, split)
             self._backend = self._new_backend()
-            self._test_data = None if test_loader is None else _collected(test_loader, None)
+            self._test_data = None if test_loader is None else _collected(test_loader, None, split)
             self._test = None if self._test_data is None else self._backend.on(*self._test_data)
         self._claim: Claim | None = None if out is None else claim_new(Path(out))
         self._rows: dict[str, list[Any]] = {}
@@ -191,7 +205,7 @@ class PhaseMonitor:
         InputError
             If too few measurements lie after the first epoch, or losses are not finite.
         """
-        if self._backend.loss != "cross-entropy":
+        if self._backend.loss != "cross-entropy" or self._options["loss_of"] is not None:
             raise UsageError(f"loss_fn = {self._loss_fn!r}: wrong labels are found from the cross-entropy of samples.")
         epochs = np.array(self._rows["step"]) / len(self._loader)
         return find_wrong_labels_from_losses(epochs, np.array(self._sample_losses), self._backend.labels, **options)
@@ -201,7 +215,7 @@ class PhaseMonitor:
         """What has been measured so far, as ``trajectory.nc`` holds it."""
         rows = {name: np.array(values) for name, values in self._rows.items()}
         loss = 'loss = "cross-entropy"\n' if self._backend.loss == "cross-entropy" else ""
-        sizes = {"n_samples": len(self._data[0]), "n_training": sum(self._sizes), **self._error_sizes()}
+        sizes = {"n_samples": self._backend.n_samples, "n_training": sum(self._sizes), **self._error_sizes()}
         return trajectory_dataset(rows, len(self._loader), loss).assign_attrs(sizes)
 
     def _measure_or_warn(self) -> None:
@@ -297,14 +311,27 @@ def _length(loader: DataLoader) -> int:
         raise UsageError("the loader's dataset cannot be indexed: give one with a length.") from None
 
 
-def _collected(loader: DataLoader, indices: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _collected(loader: DataLoader, indices: np.ndarray | None, split: Callable) -> tuple[Any, np.ndarray | None]:
     """Inputs and targets of some samples, None for all, past the loader's own sampling."""
     chosen = np.arange(_length(loader)) if indices is None else indices
     collate = loader.collate_fn or default_collate
-    batch = collate([loader.dataset[int(index)] for index in chosen])
-    if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
-        raise UsageError("the dataset must give pairs of input and target.")
-    return to_numpy(batch[0]), to_numpy(batch[1])
+    inputs, targets = split(collate([loader.dataset[int(index)] for index in chosen]))
+    return to_arrays(inputs), None if targets is None else to_numpy(targets)
+
+
+def _inputs_and_targets(batch: Any) -> tuple[Any, Any]:
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        inputs, targets = batch
+        return tuple(inputs) if isinstance(inputs, list) else inputs, targets
+    if isinstance(batch, Mapping):
+        for name in ("labels", "label"):
+            if name in batch:
+                return {key: values for key, values in batch.items() if key != name}, batch[name]
+    kind = f"keys {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else f"{type(batch).__name__}"
+    raise UsageError(
+        f"the loader's batches ({kind}) are neither pairs of inputs and targets nor dictionaries with labels: give "
+        "split=, a function that gives inputs and targets of a batch, or loss_of=."
+    )
 
 
 def _known_loss(loss_fn: Callable) -> Any:

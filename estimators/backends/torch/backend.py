@@ -48,7 +48,8 @@ class TorchBackend:
         A module is used as it is, its weights shared with the caller, unless a dtype or device asks for a copy.
         Parameters that do not require a gradient are left out of every gradient.
     x : ndarray, shape (N, ...)
-        Integers are handed on as such to a model that takes them. Each pass works on a copy of its samples.
+        Or a dictionary of such for a model that takes keywords, or a tuple for one that takes several. Integers are
+        handed on as such to a model that takes them. Each pass works on a copy of its samples.
     y : ndarray, shape (N,) or (N, ...)
         Integer class labels or real targets.
     loss : {"cross-entropy", "squared"} or callable
@@ -69,6 +70,10 @@ class TorchBackend:
     output : None, str, int or callable
         Which part of the model's answer the loss takes, where it answers with a dictionary, a tuple or an object: a
         key, an index, the name of an attribute, or a function of the answer.
+    loss_of : None or callable
+        ``loss_of(model, x)`` gives the losses of the samples of a batch, shape (n,), in place of ``loss``: for whatever
+        else a model needs. Each is a function of its sample alone, and training minimises their mean. Then x is the
+        whole batch, targets and all, nested as ``loss_of`` takes it, and y is not used.
     keep_activations : bool
         Keep the factors of the whole training set between the two passes of a measurement: faster, where they fit.
     per_sample : bool
@@ -98,6 +103,7 @@ class TorchBackend:
         dropout: str = "off",
         autocast: str | None = None,
         output: str | int | Callable | None = None,
+        loss_of: Callable | None = None,
         keep_activations: bool = False,
         per_sample: bool = True,
     ):
@@ -126,7 +132,8 @@ class TorchBackend:
         self._uploaded: tuple[Any, torch.Tensor] | None = None
         self._built = self._description()
         lead = self._parameters[0]
-        self._forward = Forward(self.module, self._modes, loss, output, narrow, lead, per_sample).on(x, y)
+        self._forward = Forward(self.module, self._modes, loss, output, narrow, lead, per_sample, loss_of)
+        self._forward = self._forward.on(x, y)
         self.n_samples = self._forward.n_samples
         self.coupled = coupling_layers(self.module) if batch_norm == "batch" else []
         self._capture = Capture(self.module, self._parameters)
@@ -173,7 +180,7 @@ class TorchBackend:
         self._capture.adopt(capture)
 
     def _check_mean(self, candidates: np.ndarray) -> None:
-        if callable(self.loss):
+        if callable(self.loss) and self._forward.loss_of is None:
             with torch.no_grad():
                 index = torch.from_numpy(candidates[: sum(SUBSETS)]).to(self.device)
                 check_mean_over_subsets(self._forward, index)

@@ -9,12 +9,22 @@ import torch
 from torch import nn
 
 from sgdphases.estimators.backends.samples import checked_array, is_correct, prepare_samples
+from sgdphases.estimators.backends.torch.inputs import (
+    Index,
+    Inputs,
+    call,
+    each,
+    is_structured,
+    laid_out,
+    n_samples,
+    own_rows,
+    rows,
+)
 from sgdphases.estimators.backends.torch.loss import check_loss, check_mean, sample_losses
 from sgdphases.estimators.backends.torch.modes import Modes
 from sgdphases.estimators.errors import InputError, UsageError
 
 HALF = (torch.float16, torch.bfloat16)
-Index = torch.Tensor | slice | list[int]
 
 
 class Forward:
@@ -33,6 +43,8 @@ class Forward:
         Whose dtype and device the data get.
     per_sample : bool
         Whether the loss must be a mean over samples.
+    loss_of : callable or None
+        Gives losses instead: see `TorchBackend`.
 
     Attributes
     ----------
@@ -45,7 +57,7 @@ class Forward:
 
     n_samples: int
     labels: np.ndarray
-    inputs: torch.Tensor
+    inputs: Inputs
     targets: torch.Tensor
 
     def __init__(
@@ -57,7 +69,9 @@ class Forward:
         autocast: torch.dtype | None,
         parameter: nn.Parameter,
         per_sample: bool,
+        loss_of: Callable | None = None,
     ):
+        self.loss_of = loss_of
         self.module, self.modes, self.loss, self.autocast = module, modes, loss, autocast
         self.output, self.per_sample = output, per_sample
         self.device, self.dtype = parameter.device, parameter.dtype
@@ -72,30 +86,44 @@ class Forward:
             If data, loss and module do not fit together.
         """
         made = copy.copy(self)
-        x, y = checked_array(x, "x"), checked_array(y, "y")
-        if x.ndim == 0 or len(x) == 0:
-            raise InputError(f"x has shape {x.shape}: give at least one sample.")
-        floats = np.dtype(np.float64 if self.dtype == torch.float64 else np.float32)
-        integers = np.issubdtype(x.dtype, np.integer) and self._takes(torch.from_numpy(x[:2].astype(np.int64)))
-        kept = np.dtype(np.int64) if integers else floats
-        n_outputs = self._try(torch.from_numpy(x[:2].astype(kept)))
+        if self.loss_of is not None:
+            made.inputs = laid_out(x, self.dtype, self.device)
+            made.n_samples = n_samples(made.inputs)
+            made.labels, made.targets = np.full(made.n_samples, -1), torch.empty(made.n_samples, 0)
+            return made
+        y = checked_array(y, "y")
+        if is_structured(x):
+            made.inputs = laid_out(x, self.dtype, self.device)
+            n_outputs = self._try(each(made.inputs, lambda values: values[:2]))
+        else:
+            made.inputs, n_outputs = self._one_tensor(checked_array(x, "x"))
+        n = n_samples(made.inputs)
+        if y.ndim == 0 or len(y) != n:
+            raise InputError(f"x has {n} samples and y has shape {y.shape}: give one target a sample.")
         if callable(self.loss):
-            samples = prepare_samples(x, np.zeros(len(x)), n_outputs=1, loss="squared", dtype=kept)
-            if y.ndim == 0 or len(y) != len(x):
-                raise InputError(f"x has {len(x)} samples and y has shape {y.shape}: give one target a sample.")
             made.labels = y if y.ndim == 1 and np.issubdtype(y.dtype, np.integer) else np.full(len(y), -1)
             targets = torch.from_numpy(np.ascontiguousarray(y))
             targets = targets.to(self.dtype) if targets.is_floating_point() else targets
         else:
             if n_outputs is None:
                 raise InputError("the model must answer with shape (samples, outputs) for this loss.")
-            samples = prepare_samples(x, y, n_outputs=n_outputs, loss=self.loss, dtype=kept)
-            made.labels, targets = samples.labels, torch.from_numpy(samples.targets.astype(np.float64)).to(self.dtype)
-        made.n_samples = samples.n_samples
-        inputs = torch.from_numpy(samples.inputs)
-        made.inputs = (inputs if integers else inputs.to(self.dtype)).to(self.device)
-        made.targets = targets.to(self.device)
+            nothing = np.zeros((n, 1))  # the inputs are laid out already
+            samples = prepare_samples(nothing, y, n_outputs=n_outputs, loss=self.loss, dtype=np.float64)
+            made.labels, targets = samples.labels, torch.from_numpy(samples.targets).to(self.dtype)
+        made.n_samples, made.targets = n, targets.to(self.device)
         return made
+
+    def _one_tensor(self, x: np.ndarray) -> tuple[torch.Tensor, int | None]:
+        """The inputs as one tensor, integers if the module takes them; and the width of its answers."""
+        if x.ndim == 0 or len(x) == 0:
+            raise InputError(f"x has shape {x.shape}: give at least one sample.")
+        floats = np.dtype(np.float64 if self.dtype == torch.float64 else np.float32)
+        integers = np.issubdtype(x.dtype, np.integer) and self._takes(torch.from_numpy(x[:2].astype(np.int64)))
+        kept = np.dtype(np.int64) if integers else floats
+        n_outputs = self._try(torch.from_numpy(x[:2].astype(kept)))
+        nothing = np.zeros(len(x))
+        inputs = torch.from_numpy(prepare_samples(x, nothing, n_outputs=1, loss="squared", dtype=kept).inputs)
+        return (inputs if integers else inputs.to(self.dtype)).to(self.device), n_outputs
 
     def index(self, indices: np.ndarray) -> torch.Tensor | slice:
         """Sample numbers on the device; a slice for a run of neighbours, which saves gathering them."""
@@ -106,18 +134,19 @@ class Forward:
 
     def outputs(self, index: Index, wide: nn.Module | None = None) -> torch.Tensor:
         """What the module answers to some samples; ``wide`` is a float32 copy of it to ask instead."""
-        inputs = rows(self.inputs, index)
-        if isinstance(index, slice):
-            inputs = inputs.clone()  # a module may work on its input in place
+        inputs = own_rows(self.inputs, index)
         if wide is not None:
-            return self._chosen(wide(inputs.float() if inputs.is_floating_point() else inputs))
+            return self._chosen(call(wide, each(inputs, lambda v: v.float() if v.is_floating_point() else v)))
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-            found = self._chosen(self.module(inputs))
+            found = self._chosen(call(self.module, inputs))
         self.modes.put_back_buffers()
         return found.float() if found.dtype in HALF else found
 
     def __call__(self, index: Index, wide: nn.Module | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Losses, shape (n,), and outputs of some samples; ``wide`` as for `outputs`."""
+        if self.loss_of is not None:
+            losses = self._given_losses(index, self.module if wide is None else wide)
+            return losses, losses
         outputs = self.outputs(index, wide)
         return sample_losses(self.loss, outputs, rows(self.targets, index)), outputs
 
@@ -132,6 +161,8 @@ class Forward:
         UsageError
             If parts of such a minibatch are asked for.
         """
+        if self.loss_of is not None:
+            return self(index)
         outputs = self.outputs(index)
         targets = rows(self.targets, index)
         if not callable(self.loss) or not whole:
@@ -154,7 +185,7 @@ class Forward:
 
     def check_mean(self, index: Index, losses: torch.Tensor, outputs: torch.Tensor) -> None:
         """Raise a UsageError unless the loss of these samples together is the mean of theirs."""
-        if callable(self.loss):
+        if callable(self.loss) and self.loss_of is None:
             check_mean(self.loss, losses, outputs, rows(self.targets, index))
 
     def correct(self, indices: np.ndarray, outputs: torch.Tensor) -> np.ndarray:
@@ -162,6 +193,21 @@ class Forward:
         if outputs.ndim != 2:
             return np.full(len(indices), np.nan)
         return is_correct(outputs.detach().float().cpu().numpy(), self.labels[indices])
+
+    def _given_losses(self, index: Index, module: nn.Module) -> torch.Tensor:
+        """What ``loss_of`` gives for some samples."""
+        assert self.loss_of is not None
+        inputs = own_rows(self.inputs, index)
+        if module is not self.module:
+            inputs = each(inputs, lambda v: v.float() if v.is_floating_point() else v)
+        n = n_samples(inputs)
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+            losses = self.loss_of(module, inputs)
+        self.modes.put_back_buffers()
+        if not isinstance(losses, torch.Tensor) or losses.shape != (n,):
+            shape = tuple(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
+            raise UsageError(f"loss_of gives {shape} for {n} samples: it must give one loss a sample, shape ({n},).")
+        return losses.float() if losses.dtype in HALF else losses
 
     def _chosen(self, answer: Any) -> torch.Tensor:
         """The tensor of an answer that the loss takes."""
@@ -191,19 +237,18 @@ class Forward:
             return False
         return True
 
-    def _try(self, first: torch.Tensor) -> int | None:
+    def _try(self, first: Inputs) -> int | None:
         """Output width; None where an answer has more than one dimension."""
-        first = first.to(self.dtype) if first.is_floating_point() else first.clone()
+        first = each(first, lambda v: (v.to(self.dtype) if v.is_floating_point() else v.clone()).to(self.device))
         try:
             with torch.no_grad(), self.modes.frozen():
-                outputs = self._chosen(self.module(first.to(self.device)))
+                outputs = self._chosen(call(self.module, first))
         except InputError:
             raise
         except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-            raise InputError(f"the model does not take samples of shape {tuple(first.shape[1:])}: {error}") from error
+            if isinstance(first, torch.Tensor):
+                raise InputError(
+                    f"the model does not take samples of shape {tuple(first.shape[1:])}: {error}"
+                ) from error
+            raise InputError(f"the model does not take such samples: {error}") from error
         return outputs.shape[1] if outputs.ndim == 2 else None
-
-
-def rows(values: torch.Tensor, index: Index) -> torch.Tensor:
-    """Some rows; gathered by `index_select`, which takes half the time of indexing."""
-    return values.index_select(0, index) if isinstance(index, torch.Tensor) else values[index]

@@ -42,6 +42,7 @@ class AutogradReference:
         batch_norm: str = "batch",
         dropout: str = "off",
         output: str | int | Callable | None = None,
+        loss_of: Callable | None = None,
     ):
         refuse_unsupported(model)
         try:
@@ -52,7 +53,8 @@ class AutogradReference:
         self._trained = list(trained.values())
         self._measured = [trained[name] for name in chosen_parameters(list(trained), parameters)]
         self._modes = Modes(self._module, batch_norm, dropout)
-        self._forward = Forward(self._module, self._modes, loss, output, None, self._measured[0], True).on(x, y)
+        forward = Forward(self._module, self._modes, loss, output, None, self._measured[0], True, loss_of)
+        self._forward = forward.on(x, y)
         self.n_samples = self._forward.n_samples
         self.n_parameters = sum(p.numel() for p in self._measured)
         self.chunk_size = max(1, MOST_NUMBERS // self.n_parameters)

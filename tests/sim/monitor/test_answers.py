@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import sgdphases
 from sgdphases.estimators.errors import InputError, UsageError
@@ -83,3 +83,55 @@ def test_losses_that_make_no_sense_are_refused():
         sgdphases.find_wrong_labels_from_losses(epochs, np.ones((3, 5)), np.zeros(4))
     with pytest.raises(InputError, match="NaN"):
         sgdphases.find_wrong_labels_from_losses(epochs, np.full((3, 5), np.nan))
+
+
+class Dictionaries(Dataset):
+    """Samples as Hugging Face has them: dictionaries with labels."""
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(0)
+        self.tokens = torch.randint(0, 9, (60, 5), generator=generator)
+        self.labels = (self.tokens == 0).any(dim=1).long()
+
+    def __len__(self):
+        return len(self.tokens)
+
+    def __getitem__(self, index):
+        return {"tokens": self.tokens[index], "numbers": torch.ones(2), "labels": self.labels[index]}
+
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.own, self.head = nn.Embedding(9, 4), nn.Linear(2, 4), nn.Linear(4, 2)
+
+    def forward(self, tokens, numbers):
+        return {"logits": self.head(torch.tanh(self.table(tokens).mean(dim=1) + self.own(numbers)))}
+
+
+def test_batches_of_every_kind_are_measured_alike():
+    dataset = Dictionaries()
+
+    def watched(dataset, loss_fn=nn.functional.cross_entropy, **options):
+        torch.manual_seed(1)
+        options = {"output": "logits", "alignment_batches": 0, **options}
+        monitor = PhaseMonitor(Named(), loss_fn, DataLoader(dataset, batch_size=20), **options)
+        return float(monitor.trajectory["activity"][0]), float(monitor.trajectory["train_error"][0])
+
+    expected = watched(dataset)
+    assert expected[1] == expected[1]
+    pairs = [((d["tokens"], d["numbers"]), d["labels"]) for d in (dataset[i] for i in range(60))]
+    triples = [(d["tokens"], d["numbers"], d["labels"]) for d in (dataset[i] for i in range(60))]
+    assert watched(pairs) == expected
+    assert watched(triples, split=lambda batch: (tuple(batch[:2]), batch[2])) == expected
+    with pytest.raises(UsageError, match="split="):
+        watched(triples)
+
+    def loss_of(model, batch):
+        out = model(batch["tokens"], batch["numbers"])["logits"]
+        return nn.functional.cross_entropy(out, batch["labels"], reduction="none")
+
+    found = watched(dataset, None, loss_of=loss_of)
+    assert found[0] == pytest.approx(expected[0], rel=1e-6) and np.isnan(found[1])
+    with pytest.raises(UsageError, match="loss_fn"):
+        watched(dataset, None)
