@@ -47,6 +47,8 @@ _HOMES = {
     "sim.sweep.dataset": ("member_trajectory", "read_sweep"),
     "sim.sweep.run": ("sweep",),
     "sim.solvable.langevin": ("sgd_and_langevin",),
+    # reports
+    "faces.run.page": ("report",),
     # a training loop of one's own, and wrong labels
     "sim.monitor.monitor": ("PhaseMonitor",),
     "estimators.cleansing.from_losses": ("find_wrong_labels_from_losses",),

@@ -172,9 +172,9 @@ def resume(
 
 @app.command()
 def report(
-    run_folder: Annotated[Path, typer.Argument(help="Folder of a run or a sweep.", show_default=False)],
+    run_folder: Annotated[Path, typer.Argument(help="Folder of a run, a sweep or a monitor.", show_default=False)],
 ) -> None:
-    """Draw the figures and the page of a run or a sweep again."""
+    """Draw the figures and the page of a run, a sweep or a monitored training."""
     from sgdphases.sim.run.folder import RunFolder
     from sgdphases.sim.sweep.folder import SweepFolder
 

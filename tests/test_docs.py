@@ -12,7 +12,9 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/measuring.md", "docs/theory.md", "docs/cleansing.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/measuring.md", "docs/theory.md", "docs/cleansing.md", "docs/monitoring.md"]
+)
 def test_the_python_examples_run(page):
     names = {}
     for example in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL):
@@ -22,6 +24,8 @@ def test_the_python_examples_run(page):
     elif page == "docs/cleansing.md":
         wrong = names["y"] != names["right"]
         assert wrong[names["found"].flagged].mean() > 0.8 and names["finder"].noise_fraction_ > 0.1
+    elif page == "docs/monitoring.md":
+        assert names["monitor"].phase.name and names["monitor"].trajectory.sizes["step"] > 20
     else:
         assert names["found"].activity > names["found"].at_batch_size(100).activity > names["found"].directed_activity
 

@@ -3,6 +3,7 @@
 import html
 import json
 import math
+from pathlib import Path
 
 import xarray as xr
 
@@ -14,6 +15,7 @@ from sgdphases.faces.run.figures import draw, pictures_of, worth_showing
 from sgdphases.sim.run.folder import RunFolder
 from sgdphases.sim.run.settings import RunSettings
 from sgdphases.sim.storage.atomic import write_whole
+from sgdphases.sim.storage.folders import created
 
 COLUMNS = {
     "train_error": "ε_tr",
@@ -30,6 +32,7 @@ MEDIANS = (
     "p: how likely the errors differ as much by sampling noise alone, under the null hypothesis of the phase (below). "
     "The rest are medians over the checkpoints of a phase."
 )
+WATCHED = "Phases of learning"  # heading of a page about somebody's own training
 NETWORKS = {"cnn": "Small convolutional network", "resnet": "Small residual network"}
 
 
@@ -39,7 +42,7 @@ def write_report(folder: RunFolder) -> tuple[xr.Dataset, Phases, list[Signature]
     Parameters
     ----------
     folder : RunFolder
-        Of a run that has reached a checkpoint.
+        Of a run that has reached a checkpoint, or of a `PhaseMonitor`.
 
     Returns
     -------
@@ -52,8 +55,50 @@ def write_report(folder: RunFolder) -> tuple[xr.Dataset, Phases, list[Signature]
     UsageError, InputError
         If the folder holds no run or its files are damaged.
     """
+    if not folder.config.is_file() and folder.trajectory.is_file():  # of a monitor, which knows no settings
+        watched = folder.read_trajectory()
+        return watched, *_written(folder, watched, WATCHED, _about_watched(watched), "")
     settings, trajectory = folder.read_settings(), folder.read_trajectory()
     folder.check_trajectory(trajectory)
+    config = folder.config.read_text(encoding="utf-8")
+    again = (
+        "<h2>Settings</h2><p class='note'>Repeat this run with <code>sgdphases run --config config.toml</code>.</p>"
+        f"<pre>{html.escape(config)}</pre>"
+    )
+    title = f"Phases of learning: {settings.dataset}"
+    return trajectory, *_written(folder, trajectory, title, _about_run(settings, trajectory), again)
+
+
+def report(trajectory: xr.Dataset, folder: str | Path) -> Path:
+    """Draw the figures and the page of a trajectory, such as that of a `PhaseMonitor`.
+
+    Parameters
+    ----------
+    trajectory : xarray.Dataset
+        Of a run or a monitor; three measurements show phases.
+    folder : str or Path
+        Where ``phases.json``, ``figures/`` and ``report.html`` are to stand, new or not.
+
+    Returns
+    -------
+    Path
+        Of the page.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written.
+    """
+    place = RunFolder(Path(folder))
+    with created(place.path):
+        _written(place, trajectory, WATCHED, _about_watched(trajectory), "")
+    return place.report
+
+
+def _written(
+    folder: RunFolder, trajectory: xr.Dataset, title: str, about: str, last: str
+) -> tuple[Phases, list[Signature]]:
+    """Write ``phases.json``, the figures and the page."""
     phases = find_phases(trajectory)
     found = signatures(trajectory, phases)
     text = json.dumps(
@@ -70,9 +115,9 @@ def write_report(folder: RunFolder) -> tuple[xr.Dataset, Phases, list[Signature]
         + note(picture.note)
         for name, picture in pictures_of(trajectory).items()
     ]
-    text = _page(settings, folder.config.read_text(encoding="utf-8"), trajectory, phases, found, pictures)
+    text = _page(title, about, trajectory, phases, found, pictures, last)
     write_whole(folder.report, lambda part: part.write_text(text, encoding="utf-8"))
-    return trajectory, phases, found
+    return phases, found
 
 
 def phase_rows(trajectory: xr.Dataset, phases: Phases) -> tuple[list[str], list[list[str]]]:
@@ -131,30 +176,41 @@ def number(value: float) -> str:
     return f"{value:.2g}" if math.isfinite(value) else "–"
 
 
-def _page(
-    settings: RunSettings,
-    config: str,
-    trajectory: xr.Dataset,
-    phases: Phases,
-    found: list[Signature],
-    pictures: list[str],
-) -> str:
+def _about_run(settings: RunSettings, trajectory: xr.Dataset) -> str:
     epoch = float(trajectory["epoch"][-1])
     done = "" if epoch >= settings.epochs else f" (unfinished: {epoch:.4g} of {settings.epochs} epochs so far)"
     layers = f"Network with hidden layers {', '.join(map(str, settings.hidden)) or 'none'} ({settings.activation})"
-    intro = (
+    return (
         f"{NETWORKS.get(settings.network, layers)}, {settings.noise_fraction:.0%} label noise ({settings.noise_kind}), "
         f"learning rate {settings.learning_rate:g}, minibatches of {settings.batch_size}, {settings.epochs} "
         f"epochs{done}."
     )
+
+
+def _about_watched(trajectory: xr.Dataset) -> str:
+    known, epoch = trajectory.attrs, float(trajectory["epoch"][-1])
+    parts = [f"A {known['model']}" if "model" in known else "A network", f"after {epoch:.4g} epochs"]
+    if "batch_size" in known:
+        parts.append(f"in minibatches of {known['batch_size']}")
+    if "n_training" in known:
+        parts.append(f"measured on {known['n_samples']} of {known['n_training']} training samples")
+    return ", ".join(parts) + "."
+
+
+def _page(
+    title: str,
+    about: str,
+    trajectory: xr.Dataset,
+    phases: Phases,
+    found: list[Signature],
+    pictures: list[str],
+    last: str,
+) -> str:
     heading, rows = phase_rows(trajectory, phases)
     medians = table(heading, rows) + note(MEDIANS) if rows else ""
     read = "".join(f"<p>{html.escape(line)}</p>" for line in reading_lines(phases))
     explained = ["Signatures with the number they are about and its interval at 95 %."] if found else []
     remarks = read + "".join(map(note, [*evidence_lines(phases), *signature_lines(found), *explained]))
-    return page(
-        f"Phases of learning: {settings.dataset}",
-        f"<p>{html.escape(intro)}</p>{pictures[0]}<h2>Phase by phase</h2>{medians}{remarks}{''.join(pictures[1:])}"
-        "<h2>Settings</h2><p class='note'>Repeat this run with <code>sgdphases run --config config.toml</code>.</p>"
-        f"<pre>{html.escape(config)}</pre>",
-    )
+    first, *others = pictures
+    body = f"{first}<h2>Phase by phase</h2>{medians}{remarks}{''.join(others)}{last}"
+    return page(title, f"<p>{html.escape(about)}</p>{body}")

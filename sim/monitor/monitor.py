@@ -215,7 +215,13 @@ class PhaseMonitor:
         """What has been measured so far, as ``trajectory.nc`` holds it."""
         rows = {name: np.array(values) for name, values in self._rows.items()}
         loss = 'loss = "cross-entropy"\n' if self._backend.loss == "cross-entropy" else ""
-        sizes = {"n_samples": self._backend.n_samples, "n_training": sum(self._sizes), **self._error_sizes()}
+        sizes = {
+            "n_samples": self._backend.n_samples,
+            "n_training": sum(self._sizes),
+            "batch_size": self._batch_size,
+            "model": type(self._model).__name__,
+            **self._error_sizes(),
+        }
         return trajectory_dataset(rows, len(self._loader), loss).assign_attrs(sizes)
 
     def _measure_or_warn(self) -> None:

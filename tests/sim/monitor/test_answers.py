@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from command_line import call
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -83,6 +84,29 @@ def test_losses_that_make_no_sense_are_refused():
         sgdphases.find_wrong_labels_from_losses(epochs, np.ones((3, 5)), np.zeros(4))
     with pytest.raises(InputError, match="NaN"):
         sgdphases.find_wrong_labels_from_losses(epochs, np.full((3, 5), np.nan))
+
+
+def test_a_page_is_drawn_of_it(watched, tmp_path):
+    _, monitor, _ = watched
+    page = sgdphases.report(monitor.trajectory, tmp_path / "page")
+    text = page.read_text(encoding="utf-8")
+    assert "A Sequential, after 80 epochs, in minibatches of 50, measured on" in text and "hard samples" in text
+    assert (tmp_path / "page" / "phases.json").is_file() and list((tmp_path / "page" / "figures").glob("*.png"))
+    with pytest.raises(InputError, match="cannot be written"):
+        sgdphases.report(monitor.trajectory, page)
+
+
+def test_the_command_line_draws_a_monitors_folder(tmp_path):
+    torch.manual_seed(0)
+    x, y = torch.randn(60, 4), torch.randint(0, 3, (60,))
+    model, loader = nn.Linear(4, 3), DataLoader(TensorDataset(x, y), batch_size=20)
+    monitor = PhaseMonitor(model, nn.CrossEntropyLoss(), loader, out=tmp_path / "mine", alignment_batches=0)
+    for _ in range(5):
+        monitor.step()
+    monitor.measure_now()
+    done = call("report", str(tmp_path / "mine"))
+    assert done.returncode == 0 and "No settings" not in done.stdout, done.stderr
+    assert "measured on 60 of 60" in (tmp_path / "mine" / "report.html").read_text(encoding="utf-8")
 
 
 class Dictionaries(Dataset):

@@ -104,28 +104,3 @@ def test_any_mean_loss_will_do_and_no_other():
         PhaseMonitor(model(), nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.1])), loader)
     with pytest.raises(InputError, match=r"shape \(90,\)"):
         PhaseMonitor(model(), nn.CrossEntropyLoss(), loader, wrong=np.zeros(5, bool))
-
-
-def test_lightning_callback():
-    lightning = pytest.importorskip("lightning", reason="lightning is not installed")
-    from sgdphases.sim.monitor.lightning import PhaseMonitorCallback
-
-    class Module(lightning.LightningModule):
-        def __init__(self):
-            super().__init__()
-            self.net = model()
-
-        def forward(self, x):
-            return self.net(x)
-
-        def training_step(self, batch, _):
-            return nn.functional.cross_entropy(self(batch[0]), batch[1])
-
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), 0.1)
-
-    loader = DataLoader(TensorDataset(*data()), batch_size=16)
-    callback = PhaseMonitorCallback(nn.functional.cross_entropy, loader)
-    trainer = lightning.Trainer(max_epochs=2, callbacks=[callback], logger=False, enable_checkpointing=False)
-    trainer.fit(Module(), loader)
-    assert int(callback.monitor.trajectory["step"][-1]) == 12

@@ -1,0 +1,20 @@
+"""The examples run, and are short."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+NEEDED = {"lightning_loop": "lightning", "hugging_face_loop": "transformers"}
+SAID = {"plain_loop": "labels flagged", "lightning_loop": "page: runs", "hugging_face_loop": "gradient_noise_scale"}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_runs(path, tmp_path):
+    if path.stem in NEEDED:
+        pytest.importorskip(NEEDED[path.stem], reason=f"{NEEDED[path.stem]} is not installed")
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 60
+    done = subprocess.run([sys.executable, path, "5"], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0 and SAID[path.stem] in done.stdout, done.stderr[-2000:]
