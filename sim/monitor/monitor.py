@@ -25,6 +25,7 @@ from sgdphases.estimators.measure import measure_backend, measure_subset_backend
 from sgdphases.estimators.phases.find import find_phases
 from sgdphases.estimators.phases.now import PhaseNow, phase_now
 from sgdphases.estimators.phases.records import Phases
+from sgdphases.sim.monitor.loggers import logger_of
 from sgdphases.sim.monitor.undisturbed import undisturbed
 from sgdphases.sim.run.streams import stream
 from sgdphases.sim.run.trajectory import error_sizes, lost_samples, trajectory_dataset
@@ -90,6 +91,9 @@ class PhaseMonitor:
     loss_of : callable or None
         ``loss_of(model, batch)`` gives the losses of a batch's samples, shape (n,), for whatever else a model needs;
         training minimises their mean. There are no errors then, and so no phases.
+    log : callable, logger or None
+        Takes every measurement as it comes: a function of step, scalars by name and the phase as text; TensorBoard's
+        SummaryWriter, a W&B run, mlflow, or a Lightning logger (`logger_of`).
     **options : passed on to `TorchBackend`
         Such as ``parameters="layers.1.weight"``, or ``output="logits"`` for a model that answers with more than a
         tensor.
@@ -119,8 +123,10 @@ class PhaseMonitor:
         seed: int = 0,
         split: Callable | None = None,
         loss_of: Callable | None = None,
+        log: Any = None,
         **options: Any,
     ):
+        self._log = None if log is None else logger_of(log)
         if (loss_fn is None) == (loss_of is None):
             raise UsageError("give loss_fn, or loss_of and None for loss_fn.")
         size = loader.batch_size if batch_size is None else batch_size
@@ -162,13 +168,13 @@ class PhaseMonitor:
         self._steps += 1
         place = self._per_decade * np.log10(self._steps)
         if self._steps == 1 or int(place) > int(self._per_decade * np.log10(self._steps - 1)):
-            self._measure_or_warn()
+            self._guarded(self._measure)
 
     def measure_now(self) -> None:
         """Measure at the present step, such as the last one; nothing if it is measured already."""
         if self._rows["step"][-1] != self._steps:
-            self._measure_or_warn()
-        self._write()
+            self._guarded(self._measure)
+        self._guarded(self._write)
 
     @property
     def phases(self) -> Phases:
@@ -224,11 +230,12 @@ class PhaseMonitor:
         }
         return trajectory_dataset(rows, len(self._loader), loss).assign_attrs(sizes)
 
-    def _measure_or_warn(self) -> None:
+    def _guarded(self, action: Callable[[], None]) -> None:
+        """Do it, unless something has failed before; a failure is a warning, and the last thing heard."""
         if self._is_quiet:
             return
         try:
-            self._measure()
+            action()
         except Exception as error:  # whatever it is, it must not end somebody's training
             self._is_quiet = True
             warnings.warn(
@@ -251,8 +258,41 @@ class PhaseMonitor:
             self._sample_losses.append(all_scores(self._backend).loss.astype(np.float32))
         for name, value in {"step": float(self._steps), **found}.items():
             self._rows.setdefault(name, []).append(value)
+        if self._log is not None:
+            scalars = {name: value for name, value in found.items() if np.ndim(value) == 0}
+            with undisturbed(self._model):
+                self._log(self._steps, scalars, str(self.phase))
         if time.monotonic() - self._written > WRITE_SECONDS:
             self._write()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has been measured so far, to be kept beside the model's own state: see `load_state_dict`."""
+        rows = {name: np.array(values) for name, values in self._rows.items()}
+        return {
+            "steps": self._steps,
+            "rows": rows,
+            "sample_loss": np.array(self._sample_losses),
+            "watched": self.watched,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what an earlier monitor had measured: of the same data, with the same settings.
+
+        Raises
+        ------
+        InputError
+            If it is no state of a monitor, or it watched other samples.
+        """
+        try:
+            steps, rows = int(state["steps"]), {name: list(values) for name, values in state["rows"].items()}
+            losses, watched = list(state["sample_loss"]), np.asarray(state["watched"])
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise InputError(f"this is no state of a PhaseMonitor ({error!r}): give what state_dict() gave.") from None
+        if not np.array_equal(watched, self._chosen):
+            raise InputError(
+                "the state is of a monitor that watched other samples: give the same data, n_samples and seed."
+            )
+        self._steps, self._rows, self._sample_losses = steps, rows, losses
 
     def _write(self) -> None:
         if self._claim is not None:

@@ -159,3 +159,85 @@ def test_batches_of_every_kind_are_measured_alike():
     assert found[0] == pytest.approx(expected[0], rel=1e-6) and np.isnan(found[1])
     with pytest.raises(UsageError, match="loss_fn"):
         watched(dataset, None)
+
+
+def loop(monitor, model, loader, optimizer, steps):
+    for _ in range(steps):
+        for inputs, targets in loader:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(inputs), targets).backward()
+            optimizer.step()
+            monitor.step()
+
+
+def test_a_monitor_goes_on_where_another_was_stopped():
+    torch.manual_seed(0)
+    x = torch.randn(60, 4)
+    loader = DataLoader(TensorDataset(x, x.argmax(dim=1)), batch_size=20)
+
+    def started(weights=None):
+        torch.manual_seed(1)
+        model = nn.Linear(4, 4)
+        if weights is not None:
+            model.load_state_dict(weights)
+        monitor = PhaseMonitor(model, nn.CrossEntropyLoss(), loader, alignment_batches=3)
+        return monitor, model, torch.optim.SGD(model.parameters(), 0.1)
+
+    whole = started()
+    loop(whole[0], whole[1], loader, whole[2], 9)
+    first = started()
+    loop(first[0], first[1], loader, first[2], 4)
+    second = started(first[1].state_dict())
+    second[0].load_state_dict(first[0].state_dict())
+    loop(second[0], second[1], loader, second[2], 5)
+    assert whole[0].trajectory.equals(second[0].trajectory)
+    other = PhaseMonitor(first[1], nn.CrossEntropyLoss(), loader, alignment_batches=0, n_samples=30)
+    with pytest.raises(InputError, match="other samples"):
+        other.load_state_dict(first[0].state_dict())
+    with pytest.raises(InputError, match="no state"):
+        other.load_state_dict({"steps": 3})
+
+
+class Writer:
+    """Keeps what it is given, by whichever name it is called."""
+
+    def __init__(self, *methods):
+        self.given = []
+        for method in methods:
+            setattr(self, method, lambda *a, method=method, **k: self.given.append((method, a, k)))
+
+
+def test_every_measurement_is_logged():
+    torch.manual_seed(0)
+    x, y = torch.randn(60, 4), torch.randint(0, 3, (60,))
+    loader = DataLoader(TensorDataset(x, y), batch_size=20)
+
+    def watched(log):
+        monitor = PhaseMonitor(nn.Linear(4, 3), nn.CrossEntropyLoss(), loader, alignment_batches=0, log=log)
+        for _ in range(3):
+            monitor.step()
+        return monitor
+
+    seen = []
+    monitor = watched(lambda step, scalars, phase: seen.append((step, scalars["activity"], phase)))
+    assert [(step, value) for step, value, _ in seen] == list(
+        zip(range(4), monitor.trajectory["activity"].to_numpy(), strict=True)
+    )
+    assert all(text.startswith("No phase yet") for *_, text in seen)
+    board, runs, lightning = Writer("add_scalar", "add_text"), Writer("log"), Writer("log_metrics")
+    for log in (board, runs, lightning):
+        watched(log)
+    assert ("sgdphases/loss" in {a[0] for m, a, _ in board.given if m == "add_scalar"}) and len(runs.given) == 4
+    assert all(np.isfinite(a[1]) for m, a, _ in board.given if m == "add_scalar")
+    assert lightning.given[3][2] == {"step": 3} and "sgdphases/activity" in lightning.given[3][1][0]
+    with pytest.raises(UsageError, match="log = 3"):
+        watched(3)
+
+
+def test_tensorboard_really_takes_it(tmp_path):
+    tensorboard = pytest.importorskip("torch.utils.tensorboard", reason="tensorboard is not installed")
+    x, y = torch.randn(60, 4), torch.randint(0, 3, (60,))
+    loader = DataLoader(TensorDataset(x, y), batch_size=20)
+    with tensorboard.SummaryWriter(str(tmp_path)) as writer:
+        PhaseMonitor(nn.Linear(4, 3), nn.CrossEntropyLoss(), loader, alignment_batches=0, log=writer)
+    assert next(tmp_path.glob("events.out.*")).stat().st_size > 1000

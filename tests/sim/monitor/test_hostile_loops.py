@@ -141,6 +141,19 @@ def test_a_measurement_that_fails_never_ends_the_training():
     assert monitor.trajectory["step"].to_numpy().tolist() == [0]
 
 
+def test_a_file_that_cannot_be_written_never_ends_it_either(tmp_path, monkeypatch):
+    monitor = PhaseMonitor(network(), nn.CrossEntropyLoss(), loader(), out=tmp_path / "mine")
+
+    def full(*arguments):
+        raise InputError("no space left")
+
+    monkeypatch.setattr("sgdphases.sim.monitor.monitor.write_netcdf", full)
+    with pytest.warns(RuntimeWarning, match="no space left"):
+        monitor.measure_now()
+    monitor.measure_now()  # no second warning, and nothing raised
+    assert monitor.trajectory.sizes["step"] == 1
+
+
 def test_a_folder_that_holds_a_trajectory_is_left_as_it_is(tmp_path):
     first = PhaseMonitor(network(), nn.CrossEntropyLoss(), loader(), out=tmp_path / "mine")
     with pytest.raises(UsageError, match="mine"):  # in use
