@@ -99,7 +99,8 @@ class Forward:
             made.inputs, n_outputs = self._one_tensor(checked_array(x, "x"))
         n = n_samples(made.inputs)
         if y.ndim == 0 or len(y) != n:
-            raise InputError(f"x has {n} samples and y has shape {y.shape}: give one target a sample.")
+            given = len(y) if y.ndim else "none"
+            raise InputError(f"x has {n} samples and y has {given}: give one target a sample.")
         if callable(self.loss):
             made.labels = y if y.ndim == 1 and np.issubdtype(y.dtype, np.integer) else np.full(len(y), -1)
             targets = torch.from_numpy(np.ascontiguousarray(y))
