@@ -1,11 +1,11 @@
 """Models, losses and inputs that would give a wrong number in silence: right, or refused."""
 
 import copy
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from small_models import D, K, N, activity, data, gradients, network
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
@@ -13,36 +13,6 @@ from torch.nn.utils import parametrizations
 import sgdphases
 from sgdphases.estimators.backends.torch.backend import TorchBackend
 from sgdphases.estimators.errors import InputError, UsageError
-
-N, D, K = 40, 5, 3
-
-
-def data(seed=0, dtype=torch.float32):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(N, D, generator=generator, dtype=dtype), torch.randint(0, K, (N,), generator=generator)
-
-
-def network(seed=0):
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(D, 8), nn.Tanh(), nn.Linear(8, K))
-
-
-def gradients(module, x, y, loss=F.cross_entropy):
-    """Per-sample gradients by autograd, one sample after the other, in rows, float64."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    rows = []
-    for i in range(len(x)):
-        found = torch.autograd.grad(loss(module(x[i : i + 1].clone()), y[i : i + 1]), parameters, allow_unused=True)
-        own = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
-        rows.append(torch.cat([g.flatten() for g in own]).double().numpy())
-    return np.array(rows)
-
-
-def activity(rows, batch_size):
-    n, mean = len(rows), rows.mean(axis=0)
-    kappa = (n - batch_size) / (batch_size * (n - 1))
-    return mean @ mean + kappa * ((rows**2).sum(axis=1).mean() - mean @ mean)
-
 
 # --- losses that are no mean over samples -----------------------------------------------------------------------------
 
@@ -184,8 +154,15 @@ def train(module, x, y, steps=60):
         lambda: nn.Sequential(parametrizations.weight_norm(nn.Linear(D, 8)), nn.Tanh(), nn.Linear(8, K)),
         lambda: nn.Sequential(parametrizations.orthogonal(nn.Linear(D, 8)), nn.Tanh(), nn.Linear(8, K)),
     ],
-    ids=["hook", "hook, zero head", "outside its layer, zero head", "adapter", "transformer, zero head", "weight norm",
-         "orthogonal"],
+    ids=[
+        "hook",
+        "hook, zero head",
+        "outside its layer, zero head",
+        "adapter",
+        "transformer, zero head",
+        "weight norm",
+        "orthogonal",
+    ],
 )
 def test_rules_are_checked_where_gradients_are_alive(make):
     torch.manual_seed(0)
@@ -386,154 +363,3 @@ def test_a_model_changed_after_the_backend_was_made_is_refused():
         change(model)
         with pytest.raises(UsageError, match="has changed"):
             sgdphases.exact(backend, batch_size=10)
-
-
-# --- answers, dropout, recurrent layers, settings ---------------------------------------------------------------------
-
-
-class Answers(nn.Module):
-    def __init__(self, kind):
-        super().__init__()
-        self.body, self.kind = network(), kind
-
-    def forward(self, x):
-        out = self.body(x)
-        return {"dict": {"logits": out}, "tuple": (x, out), "object": SimpleNamespace(logits=out)}[
-            self.kind
-        ]
-
-
-@pytest.mark.parametrize(
-    ("kind", "output"),
-    [("dict", "logits"), ("tuple", 1), ("object", "logits"), ("tuple", lambda answer: answer[-1])],
-)
-def test_models_that_answer_with_more_than_a_tensor(kind, output):
-    x, y = data()
-    model = Answers(kind)
-    found = sgdphases.measure(model, x, y, batch_size=10, output=output, alignment_batches=0)
-    assert found.activity == pytest.approx(activity(gradients(model.body, x, y), 10), rel=1e-4)
-    with pytest.raises(UsageError, match="output="):
-        sgdphases.measure(model, x, y, batch_size=10)
-    with pytest.raises(UsageError, match="output = 'nothing'"):
-        sgdphases.measure(model, x, y, batch_size=10, output="nothing")
-
-
-class WithDropout(nn.Module):
-    """Dropout in every form: in attention, in a recurrent layer, as a function, and inside attention as a function."""
-
-    def __init__(self):
-        super().__init__()
-        self.embed = nn.Linear(1, 4)
-        self.attention = nn.MultiheadAttention(4, 2, dropout=0.4, batch_first=True)
-        self.recurrent = nn.LSTM(4, 4, 2, dropout=0.4, batch_first=True)
-        self.head = nn.Linear(4, K)
-
-    def forward(self, x):
-        z = self.embed(x[..., None])
-        z = z + self.attention(z, z, z)[0]
-        z = F.dropout(self.recurrent(z)[0], 0.3, self.training)
-        z = F.scaled_dot_product_attention(z, z, z, dropout_p=0.3 if self.training else 0.0)
-        return self.head(z.mean(dim=1))
-
-
-def test_dropout_in_every_form_is_off():
-    torch.manual_seed(0)
-    model, (x, y) = WithDropout(), data()
-    found = sgdphases.measure(model, x, y, batch_size=10, alignment_batches=0)
-    assert model.training and model.recurrent.dropout == 0.4 and model.attention.training
-    assert found.activity == pytest.approx(activity(gradients(copy.deepcopy(model).eval(), x, y), 10), rel=1e-4)
-
-
-@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
-@pytest.mark.parametrize(
-    "options", [{}, {"num_layers": 2, "bidirectional": True}, {"bias": False}, {"batch_first": True}]
-)
-def test_recurrent_layers_have_a_rule(kind, options, caplog):
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = kind(2, 3, **options)
-            self.head = nn.Linear(6 if options.get("bidirectional") else 3, K)
-
-        def forward(self, x):
-            z = x.unflatten(1, (2, 2))
-            batch_first = options.get("batch_first", False)
-            out, last = self.inner(z if batch_first else z.transpose(0, 1))
-            last = last[0] if isinstance(last, tuple) else last
-            return self.head(out.mean(dim=1 if batch_first else 0)) + last.sum(dim=(0, 2))[:, None]
-
-    torch.manual_seed(0)
-    model, (x, y) = Model(), data()
-    found = sgdphases.measure(model, x[:, :4], y, batch_size=10, alignment_batches=0)
-    assert found.activity == pytest.approx(activity(gradients(model, x[:, :4], y), 10), rel=1e-4)
-    assert "slow" not in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"seed": -1}, "seed = -1"),
-        ({"seed": 0.5}, "seed = 0.5"),
-        ({"batch_size": 0}, "batch_size = 0"),
-        ({"batch_size": 2.5}, "batch_size = 2.5"),
-        ({"batch_size": float("nan")}, "batch_size = nan"),
-        ({"batch_size": 41}, "batch_size = 41"),
-        ({"alignment_batches": -1}, "-1 minibatches"),
-        ({"estimator": "best"}, "estimator = 'best'"),
-        ({"ensemble": "layered"}, "ensemble = 'layered'"),
-        ({"loss": None}, "loss = None"),
-        ({"loss": "mse"}, "loss = 'mse'"),
-        ({"parameters": "nothing"}, "nothing"),
-        ({"dtype": "int8"}, "dtype = int8"),
-        ({"device": "nowhere"}, "nowhere"),
-        ({"drawn_from": 30}, "drawn_from = 30"),
-        ({"dropout": "half"}, "dropout = 'half'"),
-        ({"unheard_of": 1}, "unheard_of"),
-    ],
-)
-def test_settings_that_make_no_sense_are_named(options, message):
-    with pytest.raises(InputError, match=message):
-        sgdphases.measure(network(), *data(), **{"batch_size": 10, **options})
-
-
-def test_labels_and_masks_that_make_no_sense_are_named():
-    x, y = data()
-    for labels in (["a"] * N, np.full(N, 7), np.full((N, 2), 1), y[:5], y.numpy() + 0j, None):
-        with pytest.raises(InputError):
-            sgdphases.measure(network(), x, labels, batch_size=10)
-    for mask in (y, np.zeros(3, bool), [True]):
-        with pytest.raises(InputError, match="wrong"):
-            sgdphases.measure(network(), x, y, batch_size=10, wrong=mask)
-    for inputs in (torch.randn(N, D).to_sparse(), np.full((N, D), np.nan), np.zeros((0, D)), np.float64(3.0), x[:, 0]):
-        with pytest.raises(InputError):
-            sgdphases.measure(network(), inputs, y[: np.size(inputs) and N], batch_size=10)
-
-
-def test_inference_mode_is_refused_by_name():
-    x, y = data()
-    with torch.inference_mode(), pytest.raises(UsageError, match="inference_mode"):
-        sgdphases.measure(network(), x, y, batch_size=10)
-
-
-class Counting(nn.Module):
-    """Keeps a running mean of its inputs in training mode, and subtracts what it had before."""
-
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(D))
-        self.body = network()
-
-    def forward(self, x):
-        centred = x - self.mean
-        if self.training:
-            self.mean.mul_(0.9).add_(0.1 * x.detach().mean(dim=0))
-        return self.body(centred)
-
-
-def test_buffers_that_somebodys_module_moves_are_put_back():
-    x, y = data()
-    model = Counting()
-    found = [sgdphases.measure(model, x, y, batch_size=10, alignment_batches=0).activity for _ in range(2)]
-    assert found[0] == found[1] and torch.equal(model.mean, torch.zeros(D))
-    expected = activity(gradients(copy.deepcopy(model).eval(), x, y), 10)
-    assert found[0] == pytest.approx(expected, rel=1e-4)
