@@ -1,6 +1,7 @@
 """The command line: arguments in, tables and paths out. No computation here."""
 
 import sys
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,18 +69,13 @@ def run(
     options = {name: several[-1] for name, several in option_values(option or []).items()}
     settings = make_settings(_with_base(given, options, dataset, config, preset))
 
-    from sgdphases.sim.run.folder import RunFolder, claim_run, refuse_run, start_folder
-    from sgdphases.sim.run.training import prepare
+    from sgdphases.sim.run.run import begun
 
-    if out is not None:
-        refuse_run(out)
-    with console.status("loading data"):
-        experiment = prepare(settings)
-    if settings.standardize == "auto" and experiment.settings.standardize == "always":
-        console.print("features are too large or too small to be learnt from, and are standardised", soft_wrap=True)
-    with claim_run(out, settings.dataset) as claimed:
-        folder = RunFolder(claimed.path)
-        start_folder(folder, experiment.settings)
+    with ExitStack() as stack:
+        with console.status("loading data"):
+            experiment, folder = stack.enter_context(begun(settings, out))
+        if settings.standardize == "auto" and experiment.settings.standardize == "always":
+            console.print("features are too large or too small to be learnt from, and are standardised", soft_wrap=True)
         _finish(experiment, folder, None)
 
 
@@ -146,13 +142,13 @@ def resume(
     ] = None,
 ) -> None:
     """Go on with an interrupted run from its last checkpoint, or with a sweep."""
-    from sgdphases.sim.cleansing.folder import refuse_cleansing
+    from sgdphases.sim.cleansing.folder import refuse_study
     from sgdphases.sim.run.folder import RunFolder
-    from sgdphases.sim.run.training import prepare
+    from sgdphases.sim.run.run import continued
     from sgdphases.sim.storage.claims import claim
     from sgdphases.sim.sweep.folder import SweepFolder
 
-    refuse_cleansing(run_folder)
+    refuse_study(run_folder)
     sweep_folder = SweepFolder(run_folder)
     if sweep_folder.plan.is_file():
         with claim(run_folder):
@@ -161,12 +157,9 @@ def resume(
     if workers is not None or dask is not None:
         raise UsageError(f"{run_folder} is no sweep: --workers and --dask are for one.")
     folder = RunFolder(run_folder)
-    folder.read_settings()  # refuses what is no run before anything is written there
-    with claim(run_folder):
-        settings = folder.read_settings()
-        start = folder.read_checkpoint() if folder.checkpoint.exists() else None
+    with ExitStack() as stack:
         with console.status("loading data"):
-            experiment = prepare(settings)
+            experiment, start = stack.enter_context(continued(folder))
         _finish(experiment, folder, start)
 
 

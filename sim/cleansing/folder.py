@@ -11,11 +11,12 @@ import numpy as np
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.sim.cleansing.cleanse import Cleansing
 from sgdphases.sim.cleansing.data import LabelledData
+from sgdphases.sim.run.folder import STUDY
 from sgdphases.sim.run.settings import RunSettings, make_settings, read_settings, settings_toml
 from sgdphases.sim.storage.atomic import write_whole
 from sgdphases.sim.storage.claims import Claim, claim_new
 from sgdphases.sim.storage.folders import ReportFolder, created, holds_anything
-from sgdphases.sim.storage.text import read_text
+from sgdphases.sim.storage.text import read_text, write_json
 from sgdphases.sim.sweep.folder import SweepFolder
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -113,8 +114,7 @@ class CleansingFolder(ReportFolder):
         write_whole(self.labels, write_labels)
         kept: dict[str, Any] = _kept(labelled, keep)
         write_whole(self.cleaned, lambda part: np.savez(part, **kept))
-        text = json.dumps(summary(found), indent=2, allow_nan=False)
-        write_whole(self.summary, lambda part: part.write_text(text + "\n", encoding="utf-8"))
+        write_json(self.summary, summary(found))
 
 
 def claim_cleansing(out: Path | None, settings: RunSettings, options: dict[str, Any]) -> Claim:
@@ -128,8 +128,8 @@ def claim_cleansing(out: Path | None, settings: RunSettings, options: dict[str, 
     return claim_new(out, "cleansed", settings.dataset, lambda path: CleansingFolder(path).check(settings, options))
 
 
-def refuse_cleansing(path: Path) -> None:
-    """Raise a UsageError where a folder holds a cleansing, a study of some, or a member of one: runs go on otherwise.
+def refuse_study(path: Path) -> None:
+    """Raise a UsageError where a folder holds a study of cleansing; `refuse_other_work` refuses what else is no run.
 
     Raises
     ------
@@ -140,18 +140,10 @@ def refuse_cleansing(path: Path) -> None:
     """
     sweep = SweepFolder(path)
     members = sweep.path / "members"
-    if CleansingFolder(path).options.is_file():
-        raise UsageError(
-            f"{path} holds a cleansing: go on with the command that began it, `sgdphases cleanse … --out {path}`."
-        )
-    is_study = sweep.plan.is_file() and (
+    if sweep.plan.is_file() and (
         sweep.read_plan().job == "cleansing" or next(members.glob("*/cleansing.nc"), None) is not None
-    )
-    if is_study or (path / "cleansing.nc").is_file():
-        raise UsageError(
-            f"{path} holds a study of cleansing, not of runs: go on with the command that began it, such as "
-            "`sgdphases reproduce fig6`."
-        )
+    ):
+        raise UsageError(STUDY.format(path))
 
 
 def summary(found: Cleansing) -> dict[str, Any]:

@@ -17,6 +17,11 @@ from sgdphases.sim.storage.claims import Claim, claim_new
 from sgdphases.sim.storage.folders import ReportFolder, created, refuse_full
 from sgdphases.sim.storage.netcdf import write_netcdf
 
+STUDY = (
+    "{} holds a study of cleansing, not of runs: go on with the command that began it, such as "
+    "`sgdphases reproduce fig6`."
+)
+
 
 @dataclass(frozen=True)
 class RunFolder(ReportFolder):
@@ -86,6 +91,16 @@ def refuse_run(path: Path) -> None:
             f"{path} already holds a run: go on with `sgdphases resume {path}`, or choose another folder with --out."
         )
     refuse_full(path)
+
+
+def refuse_other_work(path: Path) -> None:
+    """Raise a UsageError where a folder has a run's settings, but holds a cleansing or a member of a study of some."""
+    if (path / "options.json").is_file():
+        raise UsageError(
+            f"{path} holds a cleansing: go on with the command that began it, `sgdphases cleanse … --out {path}`."
+        )
+    if (path / "cleansing.nc").is_file():
+        raise UsageError(STUDY.format(path))
 
 
 def claim_run(out: Path | None, dataset: str) -> Claim:

@@ -1,14 +1,16 @@
 """A run from Python: what `sgdphases run` and `sgdphases resume` do, without figures and page."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
 from sgdphases.sim.run.checkpoint import Checkpoint
-from sgdphases.sim.run.folder import RunFolder, claim_run, refuse_run, start_folder
+from sgdphases.sim.run.folder import RunFolder, claim_run, refuse_other_work, refuse_run, start_folder
 from sgdphases.sim.run.presets import preset as preset_settings
-from sgdphases.sim.run.settings import make_settings
+from sgdphases.sim.run.settings import RunSettings, make_settings
 from sgdphases.sim.run.training import Experiment, advance, prepare
 from sgdphases.sim.storage.claims import claim
 
@@ -52,12 +54,7 @@ def run(
     base = {} if preset is None else preset_settings(preset).settings
     named = {} if dataset is None else {"dataset": dataset}
     chosen = make_settings({**base, **named, **settings})
-    if out is not None:
-        refuse_run(Path(out))
-    experiment = prepare(chosen)
-    with claim_run(None if out is None else Path(out), chosen.dataset) as claimed:
-        folder = RunFolder(claimed.path)
-        start_folder(folder, experiment.settings)
+    with begun(chosen, None if out is None else Path(out)) as (experiment, folder):
         return _completed(experiment, folder, None)
 
 
@@ -80,10 +77,49 @@ def resume(folder: str | Path) -> xr.Dataset:
         If the folder holds no run, is in use, or its settings or data are not those it was begun with.
     """
     place = RunFolder(Path(folder))
-    place.read_settings()  # refuses what is no run before anything is written there
-    with claim(place.path):
-        start = place.read_checkpoint() if place.checkpoint.exists() else None
-        return _completed(prepare(place.read_settings()), place, start)
+    with continued(place) as (experiment, start):
+        return _completed(experiment, place, start)
+
+
+@contextmanager
+def begun(settings: RunSettings, out: Path | None) -> Iterator[tuple[Experiment, RunFolder]]:
+    """A context with everything a new run needs in memory, and its folder, claimed, with the settings written.
+
+    Parameters
+    ----------
+    settings : RunSettings
+    out : Path or None
+        None takes the first free of ``runs/DATASET-001``, …
+
+    Raises
+    ------
+    UsageError, InputError
+        As `run` does; then nothing is written.
+    """
+    if out is not None:
+        refuse_run(out)
+    experiment = prepare(settings)
+    with claim_run(out, settings.dataset) as claimed:
+        folder = RunFolder(claimed.path)
+        start_folder(folder, experiment.settings)
+        yield experiment, folder
+
+
+@contextmanager
+def continued(folder: RunFolder) -> Iterator[tuple[Experiment, Checkpoint | None]]:
+    """A context with what an interrupted run goes on with, its folder claimed: no checkpoint if it reached none.
+
+    Raises
+    ------
+    UsageError, InputError
+        As `resume` does.
+    """
+    refuse_other_work(folder.path)
+    folder.read_settings()  # refuses what is no run before anything is written there
+    with claim(folder.path):
+        settings = folder.read_settings()
+        start = folder.read_checkpoint() if folder.checkpoint.exists() else None
+        yield prepare(settings), start
 
 
 def _completed(experiment: Experiment, folder: RunFolder, start: Checkpoint | None) -> xr.Dataset:

@@ -65,3 +65,13 @@ def test_runs_are_compared(tmp_path):
     }
     found = sgdphases.compare(runs)
     assert set(found.phases) == {"a", "b"} and found.medians["a"]
+
+
+@pytest.mark.parametrize(("name", "message"), [("options.json", "holds a cleansing"), ("cleansing.nc", "a study of")])
+def test_what_is_no_run_is_not_gone_on_with(tmp_path, name, message):
+    sgdphases.run("digits", out=tmp_path / "one", epochs=1, **QUICK)
+    (tmp_path / "one" / name).write_text("{}")
+    before = sorted(path.name for path in (tmp_path / "one").iterdir())
+    with pytest.raises(sgdphases.UsageError, match=message):
+        sgdphases.resume(tmp_path / "one")
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == before
