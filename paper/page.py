@@ -1,6 +1,5 @@
 """What a reproduction shows a person: the paper's figures, its claims judged, and one self-contained page."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from sgdphases.paper.experiments import CLEAN_HIDDEN, NOISY_HIDDEN, Runs
 from sgdphases.paper.phase_claims import activity_claims, fraction_claims, two_phase_claims
 from sgdphases.paper.spectrum_claims import phase_spectrum_claims, spectrum_claims
 from sgdphases.sim.storage.atomic import write_whole
+from sgdphases.sim.storage.text import write_json
 
 Sweeps = dict[str, Runs]
 NETWORKS = {"clean": "MNIST, 784-30-30-10", "cnn": "CIFAR-10, small CNN", "resnet": "CIFAR-10, small ResNet"}
@@ -107,8 +107,7 @@ def write_reproduction(out: Path, figures: dict[str, tuple[str, ...]], sweeps: S
     """
     claims = [claim for name in figures for claim in FIGURES[name].judge(sweeps)]
     stored = {"about": about, "claims": [claim.to_dict() for claim in claims]}
-    text = json.dumps(stored, indent=2, ensure_ascii=False, allow_nan=False)
-    write_whole(out / "claims.json", lambda part: part.write_text(text + "\n", encoding="utf-8"))
+    write_json(out / "claims.json", stored)
     (out / "figures").mkdir(exist_ok=True)
     body = f"<p>{about}</p><p>{_counts(claims)}</p>"
     for name, needed in figures.items():

@@ -1,7 +1,6 @@
 """What a comparison of runs shows a person: curves over one another against their phases, and one page."""
 
 import html
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from sgdphases.faces.run.page import COLUMNS, number, p_value
 from sgdphases.faces.run.page import reading_lines as lines_of_run
 from sgdphases.sim.storage.atomic import write_whole
 from sgdphases.sim.storage.folders import created
+from sgdphases.sim.storage.text import write_json
 
 RUN_COLOURS = (CLEAN, WRONG, TEST, ALL, OTHER, SHARP, FLOOR)
 RUN_LINES = ("-", "--", "-.", ":")  # their number and that of the colours share no factor: 28 runs look different
@@ -160,9 +160,8 @@ def write_comparison(folder: Path, comparison: Comparison, paths: Mapping[str, P
     """
     figures = {name: draw_overlay(picture, comparison) for name, picture in OVERLAYS.items()}
     record = {"runs": {name: str(path) for name, path in paths.items()}, **comparison.to_dict()}
-    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with created(folder):
-        write_whole(folder / "comparison.json", lambda part: part.write_text(text, encoding="utf-8"))
+        write_json(folder / "comparison.json", record)
         pictures = []
         for name, figure in figures.items():
             title = OVERLAYS[name].title

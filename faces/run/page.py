@@ -1,7 +1,6 @@
 """What a finished run shows a person: phases.json, the figures, and one self-contained page."""
 
 import html
-import json
 import math
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from sgdphases.sim.run.folder import RunFolder
 from sgdphases.sim.run.settings import RunSettings
 from sgdphases.sim.storage.atomic import write_whole
 from sgdphases.sim.storage.folders import created
+from sgdphases.sim.storage.text import write_json
 
 COLUMNS = {
     "train_error": "ε_tr",
@@ -101,13 +101,7 @@ def _written(
     """Write ``phases.json``, the figures and the page."""
     phases = find_phases(trajectory)
     found = signatures(trajectory, phases)
-    text = json.dumps(
-        {**phases.to_dict(), "signatures": [each.to_dict() for each in found]},
-        indent=2,
-        ensure_ascii=False,
-        allow_nan=False,
-    )
-    write_whole(folder.phases, lambda part: part.write_text(text + "\n", encoding="utf-8"))
+    write_json(folder.phases, {**phases.to_dict(), "signatures": [each.to_dict() for each in found]})
     folder.figures.mkdir(exist_ok=True)
     pictures = [
         f"<h2>{html.escape(picture.title)}</h2>"

@@ -1,7 +1,6 @@
 """What a finished sweep shows a person: sweep.nc, the phase diagrams, and one self-contained page."""
 
 import html
-import json
 from itertools import islice, product
 from typing import Any
 
@@ -15,6 +14,7 @@ from sgdphases.faces.page import note, page, saved_picture, table
 from sgdphases.faces.sweep.figures import SYMBOLS, axes_of, over_one_axis, over_seeds, over_two_axes
 from sgdphases.sim.storage.atomic import write_whole
 from sgdphases.sim.storage.netcdf import write_netcdf
+from sgdphases.sim.storage.text import write_json
 from sgdphases.sim.sweep.dataset import MEASURED, SIZES, finished_trajectories, sweep_dataset
 from sgdphases.sim.sweep.folder import SweepFolder
 from sgdphases.sim.sweep.plan import SweepPlan
@@ -41,8 +41,7 @@ def write_sweep_report(folder: SweepFolder, plan: SweepPlan) -> xr.Dataset:
     """
     sweep = sweep_dataset(folder, plan)
     write_netcdf(folder.dataset, sweep)
-    common = json.dumps(phases_over_seeds(sweep), indent=2, ensure_ascii=False, allow_nan=False)
-    write_whole(folder.phases, lambda part: part.write_text(common + "\n", encoding="utf-8"))
+    write_json(folder.phases, phases_over_seeds(sweep))
     folder.figures.mkdir(exist_ok=True)
     pictures = [
         saved_picture(figure, folder.figures / f"{name}.png", "phase diagram")

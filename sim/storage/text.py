@@ -1,6 +1,10 @@
-"""Text files of anybody's, which may be of any size or none."""
+"""Text files: anybody's, which may be of any size or none, and ours, written whole."""
 
+import json
 from pathlib import Path
+from typing import Any
+
+from sgdphases.sim.storage.atomic import write_whole
 
 MOST = 1 << 24  # bytes of a file of settings, a plan or a table of reasons: many times what any of ours holds
 
@@ -12,3 +16,9 @@ def read_text(path: Path) -> str:
     if len(content) > MOST:
         raise ValueError(f"it is longer than {MOST >> 20} MiB")
     return content.decode("utf-8")
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write plain values as JSON, whole or not at all; raises ValueError for NaN, InputError as `write_whole` does."""
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))

@@ -11,7 +11,7 @@ from sgdphases.sim.run.trajectory import last_epoch
 from sgdphases.sim.storage.atomic import write_whole
 from sgdphases.sim.storage.claims import Claim, claim_new
 from sgdphases.sim.storage.folders import ReportFolder, created, refuse_full
-from sgdphases.sim.storage.text import read_text
+from sgdphases.sim.storage.text import read_text, write_json
 from sgdphases.sim.sweep.plan import Member, SweepPlan, plan_toml, read_plan
 
 
@@ -65,8 +65,7 @@ class SweepFolder(ReportFolder):
 
     def write_failures(self, failures: dict[str, str]) -> None:
         """Replace what `read_failures` gives."""
-        text = json.dumps(failures, indent=2, ensure_ascii=False) + "\n"
-        write_whole(self.failures, lambda part: part.write_text(text, encoding="utf-8"))
+        write_json(self.failures, failures)
 
 
 def claim_sweep(out: Path | None, dataset: str, plan: SweepPlan) -> Claim:
