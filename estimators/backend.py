@@ -4,7 +4,7 @@ A backend wraps a model at its present weights and one labelled data set. Estima
 never see the model, so every estimator works with every backend.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
@@ -123,9 +123,14 @@ def to_numpy(values: Any) -> np.ndarray:
 
 def to_arrays(x: Any) -> Any:
     """Inputs as an array, or as a dictionary or a tuple of arrays where a model takes several."""
+    return each_array(x, to_numpy)
+
+
+def each_array(x: Any, change: Callable[[Any], Any]) -> Any:
+    """Inputs with every array changed: one, or those of a dictionary or a tuple."""
     if isinstance(x, Mapping):
-        return {name: to_arrays(values) for name, values in x.items()}
-    return tuple(map(to_arrays, x)) if isinstance(x, tuple) else to_numpy(x)
+        return {name: each_array(values, change) for name, values in x.items()}
+    return tuple(each_array(values, change) for values in x) if isinstance(x, tuple) else change(x)
 
 
 def own_copy(values: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sgdphases.estimators.backend import Backend, to_arrays, to_numpy
+from sgdphases.estimators.backend import Backend, each_array, to_arrays, to_numpy
 from sgdphases.estimators.backends.mlp import MLP
 from sgdphases.estimators.backends.registry import make_backend, takes_option
 from sgdphases.estimators.ensemble.checks import check_mask
@@ -87,12 +87,15 @@ def check(
     True
     """
     x, y = to_arrays(x), None if y is None else to_numpy(y)
-    n = _n_samples(x)
+    lengths: list[int] = []
+    each_array(x, lambda values: lengths.append(len(values)))
+    n = lengths[0]
     mask = check_mask(None if wrong is None else to_numpy(wrong), n)
     if n_samples < 8 or seed < 0:
         raise UsageError(f"n_samples = {n_samples}, seed = {seed}: compare at least 8 samples, with a seed from 0 on.")
     chosen = np.sort(np.random.default_rng(seed).permutation(n)[:n_samples])
-    x, y, mask = (_rows(values, chosen) for values in (x, y, mask))
+    x = each_array(x, lambda values: values[chosen])
+    y, mask = (None if values is None else values[chosen] for values in (y, mask))
     size = max(1, len(chosen) // 10) if batch_size is None else batch_size
     made = make_backend(copy.deepcopy(model), x, y, backend=backend, **options)
     rounding = HALF if getattr(made, "is_coarse", False) else None
@@ -103,21 +106,6 @@ def check(
         tolerance = rounding or ROUNDING["float32"]
         checks += _as_a_training_loop(made, loop, **compared, rounding=tolerance, rng=np.random.default_rng(seed))
     return Checks(checks)
-
-
-def _n_samples(x: Any) -> int:
-    """Samples in an array, or in a dictionary or a tuple of arrays."""
-    while isinstance(x, (dict, tuple)):
-        x = next(iter(x.values() if isinstance(x, dict) else x))
-    return len(x)
-
-
-def _rows(values: Any, chosen: np.ndarray) -> Any:
-    if isinstance(values, dict):
-        return {name: _rows(part, chosen) for name, part in values.items()}
-    if isinstance(values, tuple):
-        return tuple(_rows(part, chosen) for part in values)
-    return None if values is None else values[chosen]
 
 
 def _reference(model: Any, x: np.ndarray, y: np.ndarray, options: dict[str, Any]) -> Backend:

@@ -246,7 +246,7 @@ class PhaseMonitor:
             )
 
     def _measure(self) -> None:
-        with undisturbed(self._model, self._loader):
+        with undisturbed(self._model):  # the data set is not touched any more
             self._take_up_changes()
             found: dict[str, Any] = self._order_parameters().scalars()
             loss, error, lost = float("nan"), float("nan"), {}

@@ -73,7 +73,7 @@ class Forward:
     ):
         self.loss_of = loss_of
         self.module, self.modes, self.loss, self.autocast = module, modes, loss, autocast
-        self.output, self.per_sample = output, per_sample
+        self.output = output
         self.device, self.dtype = parameter.device, parameter.dtype
         check_loss(loss, per_sample=per_sample)
 
@@ -135,18 +135,12 @@ class Forward:
 
     def outputs(self, index: Index, wide: nn.Module | None = None) -> torch.Tensor:
         """What the module answers to some samples; ``wide`` is a float32 copy of it to ask instead."""
-        inputs = own_rows(self.inputs, index)
-        if wide is not None:
-            return self._chosen(call(wide, each(inputs, lambda v: v.float() if v.is_floating_point() else v)))
-        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-            found = self._chosen(call(self.module, inputs))
-        self.modes.put_back_buffers()
-        return found.float() if found.dtype in HALF else found
+        return self._asked(index, wide, lambda module, inputs: self._chosen(call(module, inputs)))
 
     def __call__(self, index: Index, wide: nn.Module | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Losses, shape (n,), and outputs of some samples; ``wide`` as for `outputs`."""
         if self.loss_of is not None:
-            losses = self._given_losses(index, self.module if wide is None else wide)
+            losses = self._asked(index, wide, self._given_losses)
             return losses, losses
         outputs = self.outputs(index, wide)
         return sample_losses(self.loss, outputs, rows(self.targets, index)), outputs
@@ -195,20 +189,27 @@ class Forward:
             return np.full(len(indices), np.nan)
         return is_correct(outputs.detach().float().cpu().numpy(), self.labels[indices])
 
-    def _given_losses(self, index: Index, module: nn.Module) -> torch.Tensor:
+    def _asked(
+        self, index: Index, wide: nn.Module | None, ask: Callable[[nn.Module, Inputs], torch.Tensor]
+    ) -> torch.Tensor:
+        """What ``ask`` gives for the module and some samples: mixed precision where it is wanted, or all in float32."""
+        inputs = own_rows(self.inputs, index)
+        if wide is not None:
+            return ask(wide, each(inputs, lambda v: v.float() if v.is_floating_point() else v))
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+            found = ask(self.module, inputs)
+        self.modes.put_back_buffers()
+        return found.float() if found.dtype in HALF else found
+
+    def _given_losses(self, module: nn.Module, inputs: Inputs) -> torch.Tensor:
         """What ``loss_of`` gives for some samples."""
         assert self.loss_of is not None
-        inputs = own_rows(self.inputs, index)
-        if module is not self.module:
-            inputs = each(inputs, lambda v: v.float() if v.is_floating_point() else v)
         n = n_samples(inputs)
-        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-            losses = self.loss_of(module, inputs)
-        self.modes.put_back_buffers()
+        losses = self.loss_of(module, inputs)
         if not isinstance(losses, torch.Tensor) or losses.shape != (n,):
             shape = tuple(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
             raise UsageError(f"loss_of gives {shape} for {n} samples: it must give one loss a sample, shape ({n},).")
-        return losses.float() if losses.dtype in HALF else losses
+        return losses
 
     def _chosen(self, answer: Any) -> torch.Tensor:
         """The tensor of an answer that the loss takes."""

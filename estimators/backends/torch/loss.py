@@ -104,9 +104,9 @@ def varied_samples(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.n
     order = rng.permutation(len(labels))
     kinds, places = np.unique(labels[order], return_inverse=True)
     if len(kinds) > 1:
-        turn = np.zeros(len(order), dtype=np.int64)
-        for kind in range(len(kinds)):
-            own = places == kind
-            turn[own] = np.arange(own.sum())
+        together = np.argsort(places, kind="stable")
+        grouped = places[together]
+        turn = np.empty(len(order), dtype=np.int64)  # how many of its kind come before a sample
+        turn[together] = np.arange(len(order)) - np.searchsorted(grouped, grouped)
         order = order[np.argsort(turn, kind="stable")]
     return order[:n]
