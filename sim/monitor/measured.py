@@ -93,7 +93,8 @@ class Measured:
         """Numbers of samples, and what the sampling noise of errors is judged by, where there are classes."""
         train = self.labels
         test = np.empty(0, int) if self._test is None else self._test.labels
-        found = {"n_samples": self.n_samples, "n_training": sum(self._sizes), "batch_size": self.batch_size}
+        found: dict[str, float] = {"n_samples": self.n_samples, "n_training": sum(self._sizes)}
+        found["batch_size"] = self.batch_size
         if not len(train) or min(train.min(), test.min(initial=0)) < 0:
             return found
         return found | error_sizes(train, test, int(max(train.max(), test.max(initial=0))) + 1)
