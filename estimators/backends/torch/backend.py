@@ -25,7 +25,14 @@ from sgdphases.estimators.backends.torch.check import (
 from sgdphases.estimators.backends.torch.factors import accumulator
 from sgdphases.estimators.backends.torch.forward import HALF, Forward
 from sgdphases.estimators.backends.torch.loss import SUBSETS, check_mean_over_subsets, varied_samples
-from sgdphases.estimators.backends.torch.models import copied, float_type, module_from_mlp, moved, refuse_unsupported
+from sgdphases.estimators.backends.torch.models import (
+    copied,
+    float_type,
+    module_from_mlp,
+    moved,
+    refuse_unsupported,
+    unwrapped,
+)
 from sgdphases.estimators.backends.torch.modes import Modes, coupling_layers
 from sgdphases.estimators.errors import InputError, UsageError
 
@@ -45,7 +52,8 @@ class TorchBackend:
     Parameters
     ----------
     model : torch.nn.Module or MLP
-        A module is used as it is, its weights shared with the caller, unless a dtype or device asks for a copy.
+        A module is used as it is, its weights shared with the caller, unless a dtype or device asks for a copy. The
+        module within, where it is wrapped by DistributedDataParallel or `torch.compile`; compiled code is not used.
         Parameters that do not require a gradient are left out of every gradient.
     x : ndarray, shape (N, ...)
         Or a dictionary of such for a model that takes keywords, or a tuple for one that takes several. Integers are
@@ -107,6 +115,7 @@ class TorchBackend:
         keep_activations: bool = False,
         per_sample: bool = True,
     ):
+        model = unwrapped(model) if isinstance(model, nn.Module) else model
         if isinstance(model, MLP):
             model, dtype = module_from_mlp(model), dtype or "float32"
         elif not isinstance(model, nn.Module):

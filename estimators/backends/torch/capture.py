@@ -71,16 +71,15 @@ class Capture:
         measured = set(parameters)
         whole: dict[str, nn.Module] = {}
         for path, module in root.named_modules():
-            outer = next((above for above in whole if above == "" or path.startswith(f"{above}.")), None)
-            if outer is None and isinstance(module, WHOLE) and rule_of(module) is not None:
+            if isinstance(module, WHOLE) and rule_of(module) is not None:
                 whole[path] = module
-                outer = path
+            outer = [above for above in whole if above in ("", path) or path.startswith(f"{above}.")]
+            owner = outer[0] if outer else path
+            inside = path[len(owner) :].removeprefix(".")
             for name, parameter in module.named_parameters(recurse=False):
-                if parameter in measured and outer is None:
-                    self._claim(path, name, parameter, rule_of(module))
-                elif parameter in measured:
-                    inside = path.removeprefix(outer).removeprefix(".")
-                    self._claim(outer, f"{inside}.{name}" if inside else name, parameter, rule_of(whole[outer]))
+                if parameter in measured:
+                    rule = rule_of(whole.get(owner, module))
+                    self._claim(owner, f"{inside}.{name}" if inside else name, parameter, rule)
 
     def factors(self, run: Callable[[], tuple[torch.Tensor, torch.Tensor]], n: int):
         """Factors by parameter, the losses of n samples and the outputs; ``run`` gives losses, shape (n,), and outputs.
@@ -304,7 +303,8 @@ def _in_order(module: nn.Module, inputs: tuple, keywords: dict[str, Any]) -> tup
 def _autocast_now(device: str) -> dict[str, Any]:
     """Mixed precision as it is in force, for a module that is called once more."""
     dtype = torch.get_autocast_dtype(device)
-    return {"device_type": device, "dtype": dtype, "enabled": torch.is_autocast_enabled(device)}
+    enabled = torch.is_autocast_enabled(device)
+    return {"device_type": device, "dtype": dtype, "enabled": enabled, "cache_enabled": False}
 
 
 def numbers_held(root: nn.Module, factors: Callable[[], dict[Any, Any]]) -> int:

@@ -195,8 +195,11 @@ class Forward:
         """What ``ask`` gives for the module and some samples: mixed precision where it is wanted, or all in float32."""
         inputs = own_rows(self.inputs, index)
         if wide is not None:
-            return ask(wide, each(inputs, lambda v: v.float() if v.is_floating_point() else v))
-        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+            with torch.autocast(self.device.type, enabled=False):
+                return ask(wide, each(inputs, lambda v: v.float() if v.is_floating_point() else v))
+        # No cache: it would hold weights cast at other times, where this runs within somebody's own autocast.
+        enabled = self.autocast is not None
+        with torch.autocast(self.device.type, self.autocast, enabled=enabled, cache_enabled=False):
             found = ask(self.module, inputs)
         self.modes.put_back_buffers()
         return found.float() if found.dtype in HALF else found
