@@ -85,8 +85,8 @@ class Processes:
             scales = np.stack([np.sqrt(sizes * own[:, 1]), own[:, 1]], axis=1)
             if self.add((np.abs(self.add(own) / self.size - own) > SAME * scales).any(keepdims=True)).any():
                 raise UsageError(
-                    "the processes have different weights, so there is no one network to measure: say distributed=False, "
-                    "or train with DistributedDataParallel."
+                    "the processes have different weights, so there is no one network to measure: say "
+                    "distributed=False, or train with DistributedDataParallel."
                 )
             for buffer in model.buffers():
                 value = buffer.detach().cpu().double().numpy()
