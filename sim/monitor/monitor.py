@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from torch import nn
 
-from sgdphases.estimators.backends.torch.models import unwrapped
+from sgdphases.estimators.backends.torch.models import refuse_unsupported, unwrapped
 from sgdphases.estimators.cleansing.from_losses import LabelsFromLosses, find_wrong_labels_from_losses
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.phases.find import find_phases
@@ -144,8 +144,9 @@ class PhaseMonitor:
         if (loss_fn is None) == (loss_of is None):
             raise UsageError("give loss_fn, or loss_of and None for loss_fn.")
         self._loss_fn, self._loss_of, self._seed = loss_fn, loss_of, seed
-        self._processes = processes_of(model, loader, distributed)
         self._model = unwrapped(model)
+        refuse_unsupported(self._model, per_sample=False)  # before anything of it is touched
+        self._processes = processes_of(model, loader, distributed)
         is_first = self._processes.rank == 0
         self._log: Log | None = None
         if is_first and log is not False:

@@ -20,7 +20,7 @@ from sgdphases.estimators.backends.torch.inputs import (
     own_rows,
     rows,
 )
-from sgdphases.estimators.backends.torch.loss import check_loss, check_mean, sample_losses
+from sgdphases.estimators.backends.torch.loss import check_loss, check_mean, check_weights, sample_losses
 from sgdphases.estimators.backends.torch.modes import Modes
 from sgdphases.estimators.errors import InputError, UsageError
 
@@ -71,7 +71,7 @@ class Forward:
         per_sample: bool,
         loss_of: Callable | None = None,
     ):
-        self.loss_of = loss_of
+        self.loss_of, self.per_sample = loss_of, per_sample
         self.module, self.modes, self.loss, self.autocast = module, modes, loss, autocast
         self.output = output
         self.device, self.dtype = parameter.device, parameter.dtype
@@ -105,6 +105,8 @@ class Forward:
             made.labels = y if y.ndim == 1 and np.issubdtype(y.dtype, np.integer) else np.full(len(y), -1)
             targets = torch.from_numpy(np.ascontiguousarray(y))
             targets = targets.to(self.dtype) if targets.is_floating_point() else targets
+            if self.per_sample:
+                check_weights(self.loss, targets)
         else:
             if n_outputs is None:
                 raise InputError("the model must answer with shape (samples, outputs) for this loss.")
