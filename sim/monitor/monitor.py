@@ -301,7 +301,7 @@ class PhaseMonitor:
 
     def state_dict(self) -> dict[str, Any]:
         """What has been measured so far, to be kept beside the model's own state: see `load_state_dict`."""
-        return self._record.state()
+        return {**self._record.state(), "seconds": self._schedule.state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what an earlier monitor had measured: of the same data, with the same settings.
@@ -312,6 +312,8 @@ class PhaseMonitor:
             If it is no state of a monitor, or it watched other samples.
         """
         self._record.restore(state)
+        if "seconds" in state:  # not in those of earlier versions
+            self._schedule.restore(state["seconds"])
 
     def _write_now(self) -> None:
         with self._processes.together():

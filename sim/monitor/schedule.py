@@ -80,6 +80,16 @@ class Schedule:
         found = {"measuring_seconds": self.measuring, "training_seconds": self.training, "put_off": self.n_put_off}
         return found | ({} if self._budget is None else {"budget": self._budget})
 
+    def state(self) -> dict[str, float]:
+        """What `restore` takes."""
+        return {"measuring": self.measuring, "training": self.training, "put_off": self.n_put_off}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Add what an earlier schedule had spent."""
+        self.measuring += float(state.get("measuring", 0))
+        self.training += float(state.get("training", 0))
+        self.n_put_off += int(state.get("put_off", 0))
+
     @contextmanager
     def timed(self) -> Iterator[None]:
         """A context whose time counts as measuring."""
