@@ -172,6 +172,8 @@ def measured(
     mask = None if wrong is None else source.mask(to_numpy(wrong))
     chosen = source.choose(min(n_samples or max(SUBSET, BATCHES * size), total), stream(seed, "data"))
     data = source.collect(processes.share(chosen), split)
+    if source.everything() is None:
+        processes.refuse_same(data)
     made = Measured(
         model,
         "cross-entropy" if loss_fn is None else _known_loss(loss_fn, data[1]),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch.utils.data import DistributedSampler
 
 from sgdphases.estimators.ensemble.workers import Workers
 from sgdphases.estimators.errors import UsageError
+from sgdphases.estimators.nested import each_leaf
 
 SAME = 1e-6  # difference between processes of the sum of a parameter's numbers, relative to their size
 PATIENCE = 120.0  # seconds for which the others are awaited where a monitor is made
@@ -67,6 +69,20 @@ class Processes:
         """Raise a UsageError unless all are at the same step."""
         if self._add is not None and float(self.add(np.array([float(step)]))[0]) != step * self.size:
             raise UsageError("processes have counted different numbers of steps: call step() in all of them alike.")
+
+    def refuse_same(self, samples: Any) -> None:
+        """Raise a UsageError if two processes have been given the same samples by streams of their own."""
+        if self._add is None:
+            return
+        prints = np.zeros(self.size)
+        marks: list[int] = []
+        each_leaf(samples, lambda leaf: marks.append(0 if leaf is None else crc32(np.asarray(leaf).tobytes())))
+        prints[self.rank] = float(crc32(repr(marks).encode()))
+        if len(set(self.add(prints))) < self.size:
+            raise UsageError(
+                "processes are given the same samples: have the loader's dataset give each its own, by its rank, or "
+                "give a dataset that can be indexed."
+            )
 
     def share_model(self, model: nn.Module) -> None:
         """Give all of them the first one's buffers, such as BatchNorm's running statistics, in place.

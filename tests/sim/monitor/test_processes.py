@@ -13,8 +13,9 @@ import torch.distributed as dist
 import xarray as xr
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
 
+import sgdphases
 from sgdphases.estimators.errors import UsageError
 from sgdphases.sim.monitor import processes
 from sgdphases.sim.monitor.monitor import PhaseMonitor
@@ -89,6 +90,25 @@ def failing():
         PhaseMonitor(model, nn.CrossEntropyLoss(), bad, distributed=True)
 
 
+class Stream(IterableDataset):
+    def __init__(self, step):
+        self.step = step
+
+    def __iter__(self):
+        start = dist.get_rank() if self.step > 1 else 0
+        return iter(list(zip(*data(), strict=True))[start :: self.step])
+
+
+def streams():
+    """Each process has a stream of its own, which must not be that of the other."""
+    model, loss_fn, options = network(), nn.CrossEntropyLoss(), {"distributed": True, "alignment_batches": 0}
+    monitor = PhaseMonitor(model, loss_fn, DataLoader(Stream(2), batch_size=8), n_training=N, **options)
+    expected = sgdphases.measure(model, *data(), batch_size=16, batch_norm="frozen", alignment_batches=0)
+    assert float(monitor.trajectory["activity"][0]) == pytest.approx(expected.activity, rel=1e-5)
+    with pytest.raises(UsageError, match="the same samples"):
+        PhaseMonitor(model, loss_fn, DataLoader(Stream(1), batch_size=8), n_training=40, **options)
+
+
 def alone():
     """Made in one process only, it says so instead of waiting for ever."""
     processes.PATIENCE = 1.0
@@ -117,6 +137,7 @@ def main(folder):
     monitor.trajectory.to_netcdf(f"{folder}/all_{rank}.nc", engine="h5netcdf")
     part.trajectory.to_netcdf(f"{folder}/part_{rank}.nc", engine="h5netcdf")
     np.savez(f"{folder}/losses_{rank}.npz", losses=monitor.state_dict()["sample_loss"], watched=part.watched)
+    streams()
     failing()
     alone()
     dist.destroy_process_group()
