@@ -177,6 +177,7 @@ class PhaseMonitor:
                 self._claim = None if out is None or not is_first else claim_new(Path(out))
             self._record = Record(self._measured.numbers)
             self._measure()
+            self._schedule.begin()
         except BaseException:
             if self._claim is not None:
                 self._claim.release()
@@ -202,7 +203,7 @@ class PhaseMonitor:
 
     @property
     def overhead(self) -> float:
-        """Time spent on measuring and its preparations, relative to the time between, up to the last measurement."""
+        """Time spent on measuring and its preparations, relative to the time between, up to the last one due."""
         return self._schedule.overhead
 
     @property
