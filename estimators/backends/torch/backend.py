@@ -255,6 +255,13 @@ class TorchBackend:
             return Scores(_numpy(losses), self._forward.correct(indices, outputs))
 
     @_without_autocast
+    def answers(self, indices: np.ndarray) -> np.ndarray:
+        """The class that the model gives some samples, shape (n,), int64; -1 where there are no classes."""
+        with torch.no_grad(), self._modes:
+            index = self._forward.index(indices)
+            _, outputs = self._forward.shared_out(index) if self.only_minibatches else self._forward(index)
+            return self._forward.answers(outputs)
+
     def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
         factors, losses, outputs = self._factors(indices)
         self._forward.check_mean(self._forward.index(indices), losses, outputs)

@@ -191,6 +191,12 @@ class Forward:
             return np.full(len(indices), np.nan)
         return is_correct(outputs.detach().float().cpu().numpy(), self.labels[indices])
 
+    def answers(self, outputs: torch.Tensor) -> np.ndarray:
+        """The class given to each sample, shape (n,); -1 where there are no classes."""
+        if outputs.ndim != 2:
+            return np.full(len(outputs), -1)
+        return chosen_class(outputs.detach().float().cpu().numpy())
+
     def _asked(
         self, index: Index, wide: nn.Module | None, ask: Callable[[nn.Module, Inputs], torch.Tensor]
     ) -> torch.Tensor:
