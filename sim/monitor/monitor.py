@@ -210,6 +210,7 @@ class PhaseMonitor:
             self._snapshots = Snapshots(self._model, snapshots if has_classes else False, writes=is_first)
             self._record = Record(self._measured.numbers)
             self._measure()
+            self._schedule.begin()
         except BaseException:
             if self._claim is not None:
                 self._claim.release()
@@ -235,7 +236,7 @@ class PhaseMonitor:
 
     @property
     def overhead(self) -> float:
-        """Time spent on measuring and its preparations, relative to the time between, up to the last measurement."""
+        """Time spent on measuring and its preparations, relative to the time between, up to the last one due."""
         return self._schedule.overhead
 
     @property

@@ -28,7 +28,7 @@ class Schedule:
     is_limited : bool
         Whether there is a budget.
     measuring, training : float
-        Seconds spent in measurements, and between them up to the last one; preparations count as measuring.
+        Seconds spent in measurements, preparations among them, and between them up to the last that was due.
 
     Raises
     ------
@@ -47,9 +47,13 @@ class Schedule:
         self.measuring = self.training = self._latest = 0.0
         self._free_since: float | None = None
 
+    def begin(self) -> None:
+        """Training begins; what was spent so far counts."""
+        self.training, self._free_since = 0.0, perf_counter()
+
     @property
     def overhead(self) -> float:
-        """Time spent measuring so far, relative to all other time up to the last measurement; NaN before training."""
+        """Time spent measuring so far, relative to all other time up to the last that was due; NaN before training."""
         return self.measuring / self.training if self.training > 0 else float("nan")
 
     def is_due(self, step: int) -> bool:
@@ -74,6 +78,7 @@ class Schedule:
                 self._budget,
             )
         self.n_put_off += 1
+        self._count_training(perf_counter())
 
     def attributes(self) -> dict[str, float]:
         """What measuring has cost so far, for the record."""
@@ -94,11 +99,15 @@ class Schedule:
     def timed(self) -> Iterator[None]:
         """A context whose time counts as measuring."""
         begun = perf_counter()
-        if self._free_since is not None:
-            self.training += begun - self._free_since
+        self._count_training(begun)
         try:
             yield
         finally:
             self._free_since = perf_counter()
             self._latest = self._free_since - begun
             self.measuring += self._latest
+
+    def _count_training(self, now: float) -> None:
+        if self._free_since is not None:
+            self.training += now - self._free_since
+        self._free_since = now

@@ -262,6 +262,7 @@ class TorchBackend:
             _, outputs = self._forward.shared_out(index) if self.only_minibatches else self._forward(index)
             return self._forward.answers(outputs)
 
+    @_without_autocast
     def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
         factors, losses, outputs = self._factors(indices)
         self._forward.check_mean(self._forward.index(indices), losses, outputs)
