@@ -23,20 +23,19 @@ def check_folder(data_dir: str | Path | None, dataset: str, otherwise: str = "")
     return folder
 
 
-def data_set_in(folder: Path) -> str:
-    """The data set whose files a folder holds, "mnist" or "cifar10".
+def data_set_in(folder: Path) -> str | None:
+    """The data set whose files a folder holds, "mnist" or "cifar10"; None where it holds those of neither.
 
     Raises
     ------
     UsageError
-        If it holds those of none, or of both.
+        If it holds those of both.
     """
     found = [name for name in FOLDER_FILES if holds(folder, name)]
-    if len(found) != 1:
-        kinds = " or ".join(f"{name} ({files})" for name, files in FOLDER_FILES.items())
-        what = "files of both" if found else "no files of either"
-        raise UsageError(f"{folder} holds {what}: give a folder with the files of {kinds}, or a .npz file.")
-    return found[0]
+    if len(found) > 1:
+        kinds = " and ".join(f"{name} ({files})" for name, files in FOLDER_FILES.items())
+        raise UsageError(f"{folder} holds files of both {kinds}: give a folder with those of one.")
+    return found[0] if found else None
 
 
 def holds(folder: Path, name: str) -> bool:

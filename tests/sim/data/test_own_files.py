@@ -181,7 +181,9 @@ def test_cleansing_scales_files_with_a_test_set_as_those_without(tmp_path, blobs
     assert np.array_equal(parted.given, 100 * x) and np.array_equal(parted.given_test, 100 * x[:5])
     plain = labelled_data(make_settings({"dataset": str(tmp_path / "whole.npz"), "standardize": "never"}))
     assert np.array_equal(plain.data.x_train, 100 * x)
-    assert {field.name for field in dataclasses.fields(plain)} == {"data", "classes", "given", "given_test"}
+    assert {field.name for field in dataclasses.fields(plain)} == {
+        "data", "classes", "given", "given_test", "source", "index",
+    }  # fmt: skip
 
 
 @given(
