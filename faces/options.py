@@ -198,7 +198,7 @@ def _folder_as_data_set(values: dict[str, Any]) -> dict[str, Any]:
     from sgdphases.sim.data.datasets.registry import DATASETS
 
     folder = Path(values["dataset"])
-    if str(folder) in DATASETS:
+    if values["dataset"] in DATASETS:
         return values
     name = data_set_in(folder)
     if name is None:

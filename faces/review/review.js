@@ -80,7 +80,7 @@ function showItem(item) {
   at("where").textContent = item.p === undefined ? `sample ${item.i}` : `${data.place} ${item.p}`;
   at("given").textContent = name(item.g);
   at("suggested").textContent = item.s === item.g ? "the same" : name(item.s);
-  at("probability").textContent = `${(100 * item.w).toFixed(1)} %` + (item.f ? "" : " (not flagged)");
+  at("probability").textContent = percent(item.w) + (item.f ? "" : " (not flagged)");
   at("decided").textContent = decision ? decided(item, decision) : "–";
   at("position").textContent = `${place + 1} of ${shown.length}`;
   at("image").hidden = !item.x;
@@ -97,6 +97,11 @@ function showItem(item) {
   at("before").disabled = place === 0;
   at("after").disabled = place + 1 >= shown.length;
   at("said").textContent = `${at("where").textContent}, given ${clip(name(item.g), 60)}`;
+}
+
+function percent(share) {
+  if (share > 0.999) return "> 99.9 %";
+  return share < 0.001 ? "< 0.1 %" : `${(100 * share).toFixed(1)} %`;
 }
 
 function rowTable(values) {
@@ -293,6 +298,7 @@ at("search").addEventListener("keydown", pickerKey);
 at("close").addEventListener("click", () => at("picker").close());
 document.addEventListener("keydown", press);
 
+if (matchMedia("(max-width: 46rem)").matches) at("about").open = false;
 load();
 fillFilter();
 const before = data.items.findIndex((item) => item.i === state.sample);

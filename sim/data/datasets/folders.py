@@ -11,8 +11,10 @@ FOLDER_FILES = {"mnist": "train-images*", "cifar10": "data_batch_1*"}
 def check_folder(data_dir: str | Path | None, dataset: str, otherwise: str = "") -> Path:
     """`data_dir` as a Path, or a UsageError when it is missing or no folder."""
     if data_dir is None:
+        here = f"; the folder {dataset} that is here is called ./{dataset}" if Path(dataset).is_dir() else ""
         raise UsageError(
             f"data set {dataset} needs the folder that holds its files: give it with --data-dir (data_dir){otherwise}"
+            f"{here}"
         )
     folder = Path(data_dir).expanduser()
     if not folder.is_dir():

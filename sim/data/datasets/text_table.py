@@ -157,6 +157,8 @@ def _records(lines: io.StringIO, separator: str, n_columns: int, path: Path) -> 
         row += 1
         if '"' in line:
             line = _completed(line, lines, separator)
+            if _is_open(line, separator):
+                raise InputError(f"{path}: a quote is opened in row {row} and never closed; close it, or remove it")
             n_cells = len(_cells(line, separator))
         else:
             n_cells = line.count(separator) + 1
@@ -189,6 +191,15 @@ def _completed(line: str, lines: io.StringIO, separator: str) -> str:
     except csv.Error:
         return line
     return "".join(used)
+
+
+def _is_open(record: str, separator: str) -> bool:
+    """Whether a record ends, with the file, inside quotes."""
+    try:
+        next(csv.reader(io.StringIO(record, newline=""), delimiter=separator, strict=True), None)
+    except csv.Error as error:
+        return "unexpected end" in str(error)
+    return False
 
 
 def _cells(line: str, separator: str) -> list[str]:
