@@ -57,5 +57,5 @@ def apply(
     result = reviewed(folder, labelled, found, others, decisions)
     write_labelled(labelled, out, result.index, result.labels)
     said = ", ".join(f"{result.counts[name]:,} {text}" for name, text in SAID.items() if result.counts[name])
-    console.print(f"{said}; {len(result.index):,} samples written", highlight=False)
+    console.print(f"{said}; {len(result.index):,} samples written", highlight=False, soft_wrap=True)
     console.print(f"data: {out}", markup=False, highlight=False, soft_wrap=True)

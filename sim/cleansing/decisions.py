@@ -2,7 +2,6 @@
 
 import csv
 import json
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,7 +158,7 @@ def reviewed(
         cells.setdefault(str(label_cell(name)), []).append(number)
     labels = given.copy()
     keep = np.array([row["kept"] == "1" for row in rows]) if others == "cleanse" else np.ones(n, dtype=bool)
-    counts = Counter(kept=0, relabelled=0, dropped=0)
+    counts = {"kept": 0, "relabelled": 0, "dropped": 0}
     is_open = np.ones(n, dtype=bool)
     for each in decisions:
         if each.sample >= n:
@@ -186,7 +185,7 @@ def reviewed(
         raise InputError(f"{path} drops every sample: nothing is left to write.")
     counts |= {"left": int((is_open & keep).sum()), "removed": int((is_open & ~keep).sum())}
     index = np.flatnonzero(keep)
-    return Reviewed(index, labels[index], dict(counts))
+    return Reviewed(index, labels[index], counts)
 
 
 def _class(text: str, cells: dict[str, list[int]], decision: Decision, path: Path) -> int:
