@@ -275,7 +275,7 @@ const KEYS = {
 
 function press(event) {
   const busy = at("picker").open || event.ctrlKey || event.metaKey || event.altKey || event.repeat;
-  if (busy || ["SELECT", "INPUT"].includes(event.target.tagName)) return;
+  if (busy || event.target.tagName === "SELECT") return; // the picker's input keeps the focus a little after it closed
   const act = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
   if (!act) return;
   event.preventDefault();

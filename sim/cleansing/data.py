@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -99,11 +100,12 @@ def _own_data(settings: RunSettings) -> LabelledData:
         return LabelledData(data, classes, own.x, None, own.source, np.arange(len(own.x)))
     if settings.data_dir is not None:
         raise UsageError(f"data_dir = {settings.data_dir!r} has no effect on {path}; leave it out")
-    fixed = {name: options[name] for name in ("classes", "test_fraction") if name in options}
-    data = own_dataset(own, path, **fixed)
-    known = encoded_labels(own, path, fixed.get("classes"))[1]
-    sizes = dict(train_size=settings.train_size, test_size=settings.test_size)
-    data, index, tested = draw_subset(data, stream(settings.seed, "data"), **sizes)
+    n_classes: Any = options.get("classes")
+    fraction: Any = options.get("test_fraction")
+    whole = own_dataset(own, path, classes=n_classes, test_fraction=fraction)
+    known = encoded_labels(own, path, n_classes)[1]
+    rng = stream(settings.seed, "data")
+    data, index, tested = draw_subset(whole, rng, settings.train_size, settings.test_size)
     classes = np.arange(0) if known is None else known
     return LabelledData(data, classes, own.x[index], own.x_test[tested], own.source, index)
 

@@ -118,7 +118,7 @@ class CleansingFolder(ReportFolder):
             keep.astype(int),
             strict=True,
         )
-        heading = HEADING
+        heading: tuple[str, ...] = HEADING
         if source is not None:
             heading = (HEADING[0], source.place, *HEADING[1:])
             every = source.places

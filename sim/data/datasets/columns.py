@@ -64,14 +64,14 @@ def chosen_columns(
                 f"which column of {path} holds the labels? Say so with --label-column NAME (option label_column); its "
                 f"columns are {some(names, 20)}"
             )
-        (label_column,) = known
+        label_column = known[0]
     texts = [drop_columns] if isinstance(drop_columns, str) else list(drop_columns or ())
     dropped = [name for text in texts for name in ([text] if text in names else _parts(text))]
     for option, wanted in (("label_column", [label_column]), ("drop_columns", dropped)):
         for name in wanted:
             if name not in names:
-                known = f"its columns are {some(names, 20)}{suggestion(name, names)}"
-                raise UsageError(f"{option}: {path} has no column {name!r}; {known}")
+                listed = f"its columns are {some(names, 20)}{suggestion(name, names)}"
+                raise UsageError(f"{option}: {path} has no column {name!r}; {listed}")
     if label_column in dropped:
         raise UsageError(f"the column {label_column!r} of {path} is to hold the labels and to be left out; say which")
     features = [name for name in names if name != label_column and name not in dropped]

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -164,16 +164,14 @@ def read_hugging_face(
     else:
         if size is not None:
             raise UsageError(f"size={size} has no effect on {path}, which holds no images; leave it out")
-        places = [range(tables[each].num_rows) for each in used]
-        found = [
-            features(names, lambda name, each=each: arrow_column(_of(tables[each], name, path)), path, rows)
-            for each, rows in zip(used, places, strict=True)
-        ]
-        rows = [np.array(each) for each in places]
+        found = [_features(tables[each], names, path) for each in used]
+        rows = [np.arange(tables[each].num_rows) for each in used]
     source = SavedDataset(splits, train, table, label, classes, labels[0], images[0] if images else None, rows[0])
-    test = (found[1], labels[1]) if len(used) > 1 else (None, None)
-    what = "the images" if images else "the features"
-    return OwnArrays(found[0], labels[0], *test, names={"x": what, "y": f"the column {label!r}"}, source=source)
+    own = OwnArrays(found[0], labels[0], source=source)
+    called = {"x": "the images" if images else "the features", "y": f"the column {label!r}"}
+    if len(used) == 1:
+        return replace(own, names=called)
+    return replace(own, x_test=found[1], y_test=labels[1], names=called)
 
 
 def _loaded(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -205,6 +203,10 @@ def _training_split(splits: dict[str, Any], path: Path) -> str:
     if others:
         warnings.warn(f"{path}: the splits {some(others)} are left alone; train and test are taken", DataWarning, 3)
     return "train"
+
+
+def _features(table: Any, names: Sequence[str], path: Path) -> np.ndarray:
+    return features(names, lambda name: arrow_column(_of(table, name, path)), path, range(table.num_rows))
 
 
 def _of(table: Any, name: str, path: Path) -> Any:

@@ -183,7 +183,7 @@ def _files_in(folder: Path) -> ImageFiles:
 
 def _by_class(folder: Path, root: Path, left_out: list[str]) -> list[tuple[str, str]]:
     """Path from ``root`` and class of every image in the sub-folders of a folder; all else goes to ``left_out``."""
-    found = []
+    found: list[tuple[str, str]] = []
     for each in _entries(folder):
         is_class = each.is_dir() and not each.name.startswith(".")
         before = len(found)
