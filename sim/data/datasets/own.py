@@ -220,9 +220,19 @@ def _by_name(
             )
     plain = {name: _text(values) if values.dtype.kind == "S" else values for name, values in arrays.items()}
     known = np.unique(np.concatenate(list(plain.values())))
+    for odd in (name for name in known if known.dtype.kind == "U" and not _is_unicode(str(name))):
+        raise InputError(f"{path}: {names['y']} holds the label {str(odd)!a}, which is no Unicode text; rename it")
     if not len(known):
         raise InputError(f"{path}: {names['y']} is empty; at least one sample is needed")
     return {name: np.searchsorted(known, values).astype(np.int64) for name, values in plain.items()}, known
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_counted(known: np.ndarray) -> bool:
