@@ -29,6 +29,7 @@ _HOMES = {
     # phases
     "estimators.phases.now": ("phase_now",),
     "estimators.phases.find": ("find_phases",),
+    "estimators.phases.from_losses": ("find_phases_from_losses",),
     "estimators.phases.records": ("Phase", "Phases"),
     "estimators.phases.phase_time": ("combine_phases", "epoch_at", "phase_time"),
     "estimators.phases.signatures": ("signatures",),

@@ -106,6 +106,33 @@ def below_chance(error: float, n: float, chance: float, comparisons: int) -> flo
     return min(1.0, comparisons * float(binom.sf(right - 1, n, 1 - chance)))
 
 
+def unseen(right: float, n: float, seen: float, known: float, comparisons: int) -> float:
+    """p-value of right answers on samples that SGD has not visited yet, during its first epoch.
+
+    Null hypothesis: only visited samples are learnt. Then each of the ``n`` is right with a probability of at most
+    ``seen + (1 - seen) known``: a random share ``seen`` of them has been visited, and all those may be right.
+
+    Parameters
+    ----------
+    right : float
+        The fraction of right answers among all ``n``, visited or not; the highest of ``comparisons``.
+    n : float
+        Samples, a random choice of the training set or all of it.
+    seen : float
+        Share of the training set that SGD has visited.
+    known : float
+        Share of right answers by chance, or of the network at the start.
+    comparisons : int
+
+    Returns
+    -------
+    float
+    """
+    if np.isnan([right, n, seen, known]).any():
+        return float("nan")
+    return min(1.0, comparisons * float(binom.sf(round(n * right) - 1, n, min(1.0, seen + (1 - seen) * known))))
+
+
 def lower(after: float, n_after: float, before: float, n_before: float, comparisons: int) -> float:
     """p-value of one error below another: Fisher's exact test.
 

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from sgdphases.estimators.phases.find import find_phases
+from sgdphases.estimators.phases.records import Phases
 
 LEARNT = {
     "fast learning": "a common rule is being learnt",
@@ -57,10 +58,21 @@ def phase_now(trajectory: xr.Dataset, *, use_wrong: bool = True) -> PhaseNow:
     trajectory, use_wrong : as for `find_phases`
         Later checkpoints may move boundaries: that the test error is at its lowest shows only once it has risen.
     """
-    phases = find_phases(trajectory, use_wrong=use_wrong)
+    found = find_phases(trajectory, use_wrong=use_wrong)
+    return last_phase(found, trajectory["epoch"].to_numpy(), trajectory["step"].to_numpy())
+
+
+def last_phase(phases: Phases, epoch: np.ndarray, step: np.ndarray) -> PhaseNow:
+    """The last of some phases, with the step at which it began.
+
+    Parameters
+    ----------
+    phases : Phases
+    epoch, step : ndarray, shape (T,)
+        Of the checkpoints.
+    """
     if not phases.found:
         reason = next(iter(phases.not_reached.values()), "")
         return PhaseNow("", float("nan"), float("nan"), float("nan"), phases.doubt or reason)
     last = phases.found[-1]
-    step = float(np.interp(last.start, trajectory["epoch"], trajectory["step"]))
-    return PhaseNow(last.name, last.start, step, last.p_value, phases.doubt)
+    return PhaseNow(last.name, last.start, float(np.interp(last.start, epoch, step)), last.p_value, phases.doubt)

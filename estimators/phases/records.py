@@ -36,6 +36,11 @@ READINGS = {
         "samples that no common rule explains are memorised after those that one does: wrong labels, or right labels "
         "of overlapping classes and hard samples; errors alone do not say which"
     ),
+    "losses": (
+        "what the network's answers agree with is learnt first, and samples that they disagree with are memorised "
+        "after: wrong labels, or right labels of overlapping classes and hard samples; losses alone do not say which"
+    ),
+    "rule, no test set": "a common rule is learnt: samples are answered before they are visited for the first time",
     MEMORISING: "labels are memorised one by one; nothing general is learnt that the test set would show",
 }
 UNKNOWN = "significance unknown: the trajectory does not hold the numbers of samples that its errors are fractions of"

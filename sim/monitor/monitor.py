@@ -1,9 +1,8 @@
 """Order parameters along anybody's PyTorch training loop, which runs on as if nobody had looked."""
 
-import logging
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +10,27 @@ import numpy as np
 import xarray as xr
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader
 
-from sgdphases.estimators.backend import to_arrays, to_numpy
-from sgdphases.estimators.backends.torch.backend import TorchBackend
+from sgdphases.estimators.backend import to_numpy
 from sgdphases.estimators.cleansing.from_losses import LabelsFromLosses, find_wrong_labels_from_losses
 from sgdphases.estimators.ensemble.checks import check_mask
-from sgdphases.estimators.ensemble.order_parameters import OrderParameters
-from sgdphases.estimators.ensemble.scores import all_scores
 from sgdphases.estimators.ensemble.subset import LEAST
 from sgdphases.estimators.errors import InputError, UsageError
-from sgdphases.estimators.measure import measure_backend, measure_subset_backend
 from sgdphases.estimators.phases.find import find_phases
 from sgdphases.estimators.phases.now import PhaseNow, phase_now
 from sgdphases.estimators.phases.records import Phases
+from sgdphases.sim.monitor.collected import collected, inputs_and_targets, length
 from sgdphases.sim.monitor.loggers import logger_of
+from sgdphases.sim.monitor.measured import Measured
+from sgdphases.sim.monitor.record import Record
+from sgdphases.sim.monitor.schedule import Schedule
 from sgdphases.sim.monitor.undisturbed import undisturbed
 from sgdphases.sim.run.streams import stream
-from sgdphases.sim.run.trajectory import error_sizes, lost_samples, trajectory_dataset
+from sgdphases.sim.run.trajectory import lost_samples
 from sgdphases.sim.storage.claims import Claim, claim_new
 from sgdphases.sim.storage.netcdf import write_netcdf
 
-log = logging.getLogger("sgdphases")
 SUBSET = 2000  # samples measured unless more are asked for, or needed
 WRITE_SECONDS = 5.0  # how old the file may grow while training goes on: writing it takes a tenth of a second
 BATCHES = 8  # disjoint minibatches that the subset holds at least, for the alignment R
@@ -132,28 +130,28 @@ class PhaseMonitor:
         size = loader.batch_size if batch_size is None else batch_size
         if size is None:
             raise UsageError("the loader has a batch sampler of its own: give batch_size=... .")
-        total = _length(loader)
-        _check(per_decade=per_decade, seed=seed, batch_size=size, n_samples=n_samples, total=total)
-        self._model, self._loader = model, loader
-        self._loss_fn = "cross-entropy" if loss_fn is None else _known_loss(loss_fn)
-        self._per_decade, self._batch_size = per_decade, size
-        self._alignment_batches, self._seed = alignment_batches, seed
-        self._options = {"batch_norm": "frozen", "loss_of": loss_of, **options}
-        split = (lambda batch: (batch, None)) if loss_of is not None else split or _inputs_and_targets
+        total = length(loader)
+        self._schedule = Schedule(per_decade)
+        _check(seed=seed, batch_size=size, n_samples=n_samples, total=total)
+        self._model, self._loader, self._seed = model, loader, seed
+        self._loss_fn, self._loss_of = loss_fn, loss_of
+        split = (lambda batch: (batch, None)) if loss_of is not None else split or inputs_and_targets
         mask = check_mask(None if wrong is None else to_numpy(wrong), total)
         chosen = np.sort(stream(seed, "data").permutation(total)[: n_samples or max(SUBSET, BATCHES * size)])
-        self._wrong = None if mask is None else mask[chosen]
-        self._sizes = (total,) if mask is None else (total - int(mask.sum()), int(mask.sum()))
         with undisturbed(model, loader, test_loader):
-            self._data = _collected(loader, chosen, split)
-            self._backend = self._new_backend()
-            self._test_data = None if test_loader is None else _collected(test_loader, None, split)
-            self._test = None if self._test_data is None else self._backend.on(*self._test_data)
+            self._measured = Measured(
+                model,
+                "cross-entropy" if loss_fn is None else _known_loss(loss_fn),
+                collected(loader, chosen, split),
+                None if test_loader is None else collected(test_loader, None, split),
+                {"batch_norm": "frozen", "loss_of": loss_of, **options},
+                batch_size=size,
+                alignment_batches=alignment_batches,
+                wrong=None if mask is None else mask[chosen],
+                sizes=(total,) if mask is None else (total - int(mask.sum()), int(mask.sum())),
+            )
         self._claim: Claim | None = None if out is None else claim_new(Path(out))
-        self._rows: dict[str, list[Any]] = {}
-        self._sample_losses: list[np.ndarray] = []
-        self._chosen = chosen
-        self._steps = 0
+        self._record = Record(chosen)
         self._written = float("-inf")
         self._is_quiet = False
         try:
@@ -165,14 +163,13 @@ class PhaseMonitor:
 
     def step(self) -> None:
         """Count a training step, and measure where one is due."""
-        self._steps += 1
-        place = self._per_decade * np.log10(self._steps)
-        if self._steps == 1 or int(place) > int(self._per_decade * np.log10(self._steps - 1)):
+        self._record.steps += 1
+        if self._schedule.is_due(self._record.steps):
             self._guarded(self._measure)
 
     def measure_now(self) -> None:
         """Measure at the present step, such as the last one; nothing if it is measured already."""
-        if self._rows["step"][-1] != self._steps:
+        if self._record.measured_step != self._record.steps:
             self._guarded(self._measure)
         self._guarded(self._write)
 
@@ -189,7 +186,7 @@ class PhaseMonitor:
     @property
     def watched(self) -> np.ndarray:
         """Numbers of the samples that are measured, in the order of the data set, shape (n,)."""
-        return self._chosen.copy()
+        return self._record.watched.copy()
 
     def wrong_labels(self, **options: Any) -> LabelsFromLosses:
         """Which labels of the watched samples are suspect, from their losses so far, without the mask.
@@ -211,24 +208,17 @@ class PhaseMonitor:
         InputError
             If too few measurements lie after the first epoch, or losses are not finite.
         """
-        if self._backend.loss != "cross-entropy" or self._options["loss_of"] is not None:
+        if self._measured.loss != "cross-entropy" or self._loss_of is not None:
             raise UsageError(f"loss_fn = {self._loss_fn!r}: wrong labels are found from the cross-entropy of samples.")
-        epochs = np.array(self._rows["step"]) / len(self._loader)
-        return find_wrong_labels_from_losses(epochs, np.array(self._sample_losses), self._backend.labels, **options)
+        epochs, losses = np.array(self._record.rows["step"]) / len(self._loader), np.array(self._record.sample_losses)
+        return find_wrong_labels_from_losses(epochs, losses, self._measured.labels, **options)
 
     @property
     def trajectory(self) -> xr.Dataset:
         """What has been measured so far, as ``trajectory.nc`` holds it."""
-        rows = {name: np.array(values) for name, values in self._rows.items()}
-        loss = 'loss = "cross-entropy"\n' if self._backend.loss == "cross-entropy" else ""
-        sizes = {
-            "n_samples": self._backend.n_samples,
-            "n_training": sum(self._sizes),
-            "batch_size": self._batch_size,
-            "model": type(self._model).__name__,
-            **self._error_sizes(),
-        }
-        return trajectory_dataset(rows, len(self._loader), loss).assign_attrs(sizes)
+        loss = 'loss = "cross-entropy"\n' if self._measured.loss == "cross-entropy" else ""
+        attributes = {**self._measured.sizes(), "model": type(self._model).__name__}
+        return self._record.dataset(len(self._loader), loss).assign_attrs(attributes)
 
     def _guarded(self, action: Callable[[], None]) -> None:
         """Do it, unless something has failed before; a failure is a warning, and the last thing heard."""
@@ -239,41 +229,32 @@ class PhaseMonitor:
         except Exception as error:  # whatever it is, it must not end somebody's training
             self._is_quiet = True
             warnings.warn(
-                f"PhaseMonitor measures no more from step {self._steps} on, and training goes on: "
+                f"PhaseMonitor measures no more from step {self._record.steps} on, and training goes on: "
                 f"{type(error).__name__}: {error}",
                 RuntimeWarning,
                 stacklevel=3,
             )
 
     def _measure(self) -> None:
+        step = self._record.steps
         with undisturbed(self._model):  # the data set is not touched any more
-            self._take_up_changes()
-            found: dict[str, Any] = self._order_parameters().scalars()
-            loss, error, lost = float("nan"), float("nan"), {}
-            if self._test is not None:
-                tested = all_scores(self._test)
-                loss, error = float(tested.loss.mean()), float(1 - tested.correct.mean())
-                lost = lost_samples({name: np.array(values) for name, values in self._rows.items()}, tested.correct)
-            found |= {"test_loss": loss, "test_error": error, **lost}
-            self._sample_losses.append(all_scores(self._backend).loss.astype(np.float32))
-        for name, value in {"step": float(self._steps), **found}.items():
-            self._rows.setdefault(name, []).append(value)
+            found: dict[str, Any] = self._measured.scalars(step, stream(self._seed, "alignment", step))
+            found |= {"test_loss": float("nan"), "test_error": float("nan")}
+            tested = self._measured.test_scores()
+            if tested is not None:
+                found |= {"test_loss": float(tested.loss.mean()), "test_error": float(1 - tested.correct.mean())}
+                found |= lost_samples(self._record.arrays(), tested.correct)
+            self._record.add(found, self._measured.sample_losses())
         if self._log is not None:
             scalars = {name: value for name, value in found.items() if np.ndim(value) == 0}
             with undisturbed(self._model):
-                self._log(self._steps, scalars, str(self.phase))
+                self._log(step, scalars, str(self.phase))
         if time.monotonic() - self._written > WRITE_SECONDS:
             self._write()
 
     def state_dict(self) -> dict[str, Any]:
         """What has been measured so far, to be kept beside the model's own state: see `load_state_dict`."""
-        rows = {name: np.array(values) for name, values in self._rows.items()}
-        return {
-            "steps": self._steps,
-            "rows": rows,
-            "sample_loss": np.array(self._sample_losses),
-            "watched": self.watched,
-        }
+        return self._record.state()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what an earlier monitor had measured: of the same data, with the same settings.
@@ -283,57 +264,15 @@ class PhaseMonitor:
         InputError
             If it is no state of a monitor, or it watched other samples.
         """
-        try:
-            steps, rows = int(state["steps"]), {name: list(values) for name, values in state["rows"].items()}
-            losses, watched = list(state["sample_loss"]), np.asarray(state["watched"])
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise InputError(f"this is no state of a PhaseMonitor ({error!r}): give what state_dict() gave.") from None
-        if not np.array_equal(watched, self._chosen):
-            raise InputError(
-                "the state is of a monitor that watched other samples: give the same data, n_samples and seed."
-            )
-        self._steps, self._rows, self._sample_losses = steps, rows, losses
+        self._record.restore(state)
 
     def _write(self) -> None:
         if self._claim is not None:
             write_netcdf(self._claim.path / "trajectory.nc", self.trajectory)
             self._written = time.monotonic()
 
-    def _order_parameters(self) -> OrderParameters:
-        common: dict[str, Any] = dict(
-            batch_size=self._batch_size,
-            wrong=self._wrong,
-            alignment_batches=self._alignment_batches,
-            rng=stream(self._seed, "alignment", self._steps),
-        )
-        if self._backend.n_samples == sum(self._sizes):
-            return measure_backend(self._backend, **common)
-        return measure_subset_backend(self._backend, sizes=self._sizes, **common)
 
-    def _new_backend(self) -> TorchBackend:
-        return TorchBackend(self._model, *self._data, loss=self._loss_fn, **self._options)
-
-    def _take_up_changes(self) -> None:
-        """Layers replaced, added, frozen or unfrozen since the last measurement: a backend around the present model."""
-        try:
-            self._backend.check_unchanged()
-        except UsageError:
-            log.info("the model has changed by step %d: it is measured as it is now", self._steps)
-            self._backend = self._new_backend()
-            self._test = None if self._test_data is None else self._backend.on(*self._test_data)
-
-    def _error_sizes(self) -> dict[str, float]:
-        """What the sampling noise of errors is judged by, where there are classes."""
-        train = self._backend.labels
-        test = np.empty(0, int) if self._test is None else self._test.labels
-        if not len(train) or min(train.min(), test.min(initial=0)) < 0:
-            return {}
-        return error_sizes(train, test, int(max(train.max(), test.max(initial=0))) + 1)
-
-
-def _check(*, per_decade: int, seed: int, batch_size: int, n_samples: int | None, total: int) -> None:
-    if per_decade < 1:
-        raise UsageError(f"per_decade = {per_decade}: choose at least 1 measurement for a tenfold number of steps.")
+def _check(*, seed: int, batch_size: int, n_samples: int | None, total: int) -> None:
     if seed < 0:
         raise UsageError(f"seed = {seed}: give 0 or a positive whole number.")
     if batch_size < 1:
@@ -348,36 +287,6 @@ def _check(*, per_decade: int, seed: int, batch_size: int, n_samples: int | None
             f"batch_size = {batch_size} exceeds the {measured} samples measured: choose n_samples of at least "
             f"{BATCHES} minibatches, or a batch size of at most that."
         )
-
-
-def _length(loader: DataLoader) -> int:
-    try:
-        return len(loader.dataset)  # type: ignore[arg-type]
-    except TypeError:
-        raise UsageError("the loader's dataset cannot be indexed: give one with a length.") from None
-
-
-def _collected(loader: DataLoader, indices: np.ndarray | None, split: Callable) -> tuple[Any, np.ndarray | None]:
-    """Inputs and targets of some samples, None for all, past the loader's own sampling."""
-    chosen = np.arange(_length(loader)) if indices is None else indices
-    collate = loader.collate_fn or default_collate
-    inputs, targets = split(collate([loader.dataset[int(index)] for index in chosen]))
-    return to_arrays(inputs), None if targets is None else to_numpy(targets)
-
-
-def _inputs_and_targets(batch: Any) -> tuple[Any, Any]:
-    if isinstance(batch, (tuple, list)) and len(batch) == 2:
-        inputs, targets = batch
-        return tuple(inputs) if isinstance(inputs, list) else inputs, targets
-    if isinstance(batch, Mapping):
-        for name in ("labels", "label"):
-            if name in batch:
-                return {key: values for key, values in batch.items() if key != name}, batch[name]
-    kind = f"keys {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else f"{type(batch).__name__}"
-    raise UsageError(
-        f"the loader's batches ({kind}) are neither pairs of inputs and targets nor dictionaries with labels: give "
-        "split=, a function that gives inputs and targets of a batch, or loss_of=."
-    )
 
 
 def _known_loss(loss_fn: Callable) -> Any:

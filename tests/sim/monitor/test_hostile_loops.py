@@ -110,7 +110,7 @@ def test_a_model_that_changes_is_measured_as_it_is():
     monitor.step()
     torch.manual_seed(9)
     model[2] = nn.Linear(16, 3)
-    monitor._steps += 10
+    monitor._record.steps += 10
     monitor.measure_now()
     now = sgdphases.measure(model, x, y, batch_size=16, alignment_batches=0)
     unfrozen = sgdphases.measure(network(), x, y, batch_size=16, alignment_batches=0)

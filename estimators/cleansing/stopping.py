@@ -1,0 +1,83 @@
+"""Which weights of a run to keep where no clean samples can say: those whose answers most of phase II shares."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sgdphases.estimators.cleansing.consensus import consensus
+from sgdphases.estimators.errors import InputError
+
+LEAST_WINDOW = 3  # probes that share an order, at least; with fewer there is no phase II to go back to
+LEVEL_WITH_BEST = 0.01  # less agreement than the best probe's, at most, for a later one to be as good
+
+
+@dataclass(frozen=True, eq=False)
+class BestProbe:
+    """The probe to go back to.
+
+    Attributes
+    ----------
+    place : int
+        Among all probes given.
+    epoch : float
+    agreement : ndarray, shape (T,)
+        Share of the samples to which each probe gives the answer that most probes of the window give.
+    window : tuple of float
+        First and last epoch of the window around t_c: see `consensus`.
+    is_last : bool
+        Whether there is nothing to go back to: the last probe agrees as well as any, or no order has lasted.
+    """
+
+    place: int
+    epoch: float
+    agreement: np.ndarray
+    window: tuple[float, float]
+    is_last: bool
+
+
+def best_probe(epochs: np.ndarray, sample_loss: np.ndarray, answers: np.ndarray) -> BestProbe:
+    """The latest probe that agrees with the answers of phase II about as well as any.
+
+    Each probe of the window around t_c (`consensus`) votes for a class of every sample. In phase I answers still
+    change, in phase III those to wrong labels turn into the labels; in between they agree with the vote. The latest
+    probe within 0.01 of the best agreement is taken, as training goes on improving where nothing is memorised. Where
+    fewer than three probes share an order, it is the last probe.
+
+    Parameters
+    ----------
+    epochs : ndarray, shape (T,), increasing
+        At least three from the first epoch on.
+    sample_loss : ndarray, shape (T, N)
+        Each sample's loss under its given label, in nats.
+    answers : ndarray of int, shape (T, N)
+        The class that the network gives each sample.
+
+    Returns
+    -------
+    BestProbe
+
+    Raises
+    ------
+    InputError
+        As `consensus` does; and for answers that do not fit.
+    """
+    given = np.asarray(answers)
+    if given.shape != np.shape(sample_loss):
+        raise InputError(f"answers of shape {given.shape} do not fit sample losses of shape {np.shape(sample_loss)}.")
+    agreed = consensus(epochs, sample_loss)
+    first = len(given) - len(agreed.epochs)
+    inside = np.concatenate([np.zeros(first, dtype=bool), agreed.in_window])
+    agreement = (given == _voted(given[inside])).mean(axis=1)
+    last = len(given) - 1
+    place = last
+    if inside.sum() >= LEAST_WINDOW:
+        place = first + int(np.flatnonzero(agreement[first:] >= agreement[first:].max() - LEVEL_WITH_BEST)[-1])
+    return BestProbe(place, float(np.asarray(epochs)[place]), agreement, agreed.window, place == last)
+
+
+def _voted(answers: np.ndarray) -> np.ndarray:
+    """The commonest answer to each sample, shape (N,); the lowest class of equals."""
+    classes, places = np.unique(answers, return_inverse=True)
+    places = places.reshape(answers.shape)
+    votes = np.array([(places == k).sum(axis=0) for k in range(len(classes))])
+    return np.asarray(classes[votes.argmax(axis=0)])
