@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sgdphases.estimators.errors import InputError
-from sgdphases.sim.data.datasets.own import OwnArrays
+
+if TYPE_CHECKING:  # the command line asks for a form before it loads numpy
+    from sgdphases.sim.data.datasets.own import OwnArrays
 
 BUILT_IN = ("gaussian-mixture", "teacher-student", "digits", "mnist", "cifar10")
 FORMS = ("npz", "table", "images", "hugging-face")
@@ -45,7 +47,7 @@ def own_form(path: Path) -> str:
     return "images" if form == "table" and _lists_images(path) else form
 
 
-def read_own(path: Path, form: str, options: Mapping[str, Any]) -> OwnArrays:
+def read_own(path: Path, form: str, options: Mapping[str, Any]) -> "OwnArrays":
     """The user's own data as they stand there, by what reads their form; `options` are those of that reader."""
     from sgdphases.sim.data.datasets.hugging_face import read_hugging_face
     from sgdphases.sim.data.datasets.image_files import read_images

@@ -2,9 +2,11 @@
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -17,7 +19,21 @@ FORMATS = ("PNG", "JPEG")
 LARGEST_SIDE = 64  # pixels up to which images that are alike keep their size
 USUAL_SIZE = 32  # pixels across and down of all others: what small networks learn from in reasonable time
 MOST_PIXELS = 89_000_000  # of one image, as Pillow advises: more are likely to be a decompression bomb
+P = ParamSpec("P")
+T = TypeVar("T")
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)
+
+
+def _silent(function: Callable[P, T]) -> Callable[P, T]:
+    """A function during which Pillow does not warn, of large images and odd marks: what matters is refused."""
+
+    @wraps(function)
+    def run(*arguments: P.args, **named: P.kwargs) -> T:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="PIL")
+            return function(*arguments, **named)
+
+    return run
 
 
 @dataclass(frozen=True)
@@ -29,9 +45,7 @@ class Picture:
 
     def opened(self) -> Image.Image:
         """The image, header read and pixels not; raises an error of any kind where it is damaged."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
-            image = Image.open(io.BytesIO(self.file) if isinstance(self.file, bytes) else self.file, formats=FORMATS)
+        image = Image.open(io.BytesIO(self.file) if isinstance(self.file, bytes) else self.file, formats=FORMATS)
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"{image.width}x{image.height} pixels, more than {MOST_PIXELS / 1e6:.0f} million")
         return image
@@ -74,6 +88,7 @@ class Decoded:
             )
 
 
+@_silent
 def decode(pictures: Sequence[Picture], where: str, size: int | None = None, skip_damaged: bool = False) -> Decoded:
     """Read images into one array.
 
@@ -126,6 +141,7 @@ def decode(pictures: Sequence[Picture], where: str, size: int | None = None, ski
     return Decoded(_stacked(arrays), np.array(sound, dtype=np.int64), damaged, found)
 
 
+@_silent
 def looked_at(picture: Picture, side: int) -> Image.Image:
     """An image to be looked at, with about so many pixels on its longer side, or fewer if it has no more."""
     with picture.opened() as image:
