@@ -2,6 +2,7 @@
 
     python benchmarks/measuring.py                 # CPU, two threads: BENCH_THREADS=2
     python benchmarks/measuring.py --device cuda
+    python benchmarks/measuring.py --only Transformer
 
 Time: all contestants in one process, taking turns. Memory (Linux): every row a process of its own. BackPACK and Opacus
 are timed where they are installed (``pip install '.[bench]'``).
@@ -29,6 +30,7 @@ from sgdphases.estimators.backends.mlp import initial_mlp
 from sgdphases.estimators.ensemble.moments import sum_gradients
 from sgdphases.estimators.backends.torch.backend import TorchBackend
 from sgdphases.estimators.backends.torch.models import module_from_mlp
+from sgdphases.estimators.backends.torch.rules.layers import RULES
 
 BATCH_SIZE, SLOW_SHARE = 50, 10  # slow contestants get a tenth of the samples, and their time is scaled
 
@@ -69,11 +71,18 @@ def perceptron() -> nn.Module:
     return module_from_mlp(initial_mlp((784, 100, 100, 10), "relu", np.random.default_rng(0))).float()
 
 
+def transformer() -> nn.Module:
+    """Two encoder layers of width 64, four heads, on sequences of 32 vectors."""
+    layers = [nn.TransformerEncoderLayer(64, 4, 128, dropout=0.0, batch_first=True) for _ in range(2)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 64, 10))
+
+
 # How to build it, the shape of a sample, the number of samples and of repeats.
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int, int]] = {
     "784-100-100-10": (perceptron, (784,), 10_000, 7),
     "LeNet-like, 28x28": (lenet, (1, 28, 28), 2_000, 7),
     "ResNet-18 with GroupNorm, 32x32": (resnet18, (3, 32, 32), 256, 3),
+    "Transformer, 2 layers of width 64, 32 positions": (transformer, (32, 64), 500, 5),
 }
 
 
@@ -93,6 +102,7 @@ def contestants(name: str, device: str) -> dict[str, tuple[Callable[[], object],
     parameters = list(module.parameters())
     flat = TorchBackend(module, x, y)
     kept = TorchBackend(module, x, y, keep_activations=True)
+    without_rule = backend_without(nn.MultiheadAttention, module, x, y)
     few = max(1, n // SLOW_SHARE)
 
     def synchronised(call: Callable[[], object]) -> Callable[[], object]:
@@ -126,10 +136,24 @@ def contestants(name: str, device: str) -> dict[str, tuple[Callable[[], object],
         "all exact scalars, flat memory": (lambda: exact(flat, batch_size=BATCH_SIZE, wrong=wrong), 1),
         "all exact scalars, activations kept": (lambda: exact(kept, batch_size=BATCH_SIZE, wrong=wrong), 1),
         "torch.func vmap(grad)": (by_vmap, n / few),
+        **(
+            {"A, A0, D, attention by torch.func": (lambda: sum_gradients(without_rule, [np.arange(n)]), 1)}
+            if any(isinstance(m, nn.MultiheadAttention) for m in module.modules())
+            else {}
+        ),
         **backpack_calls(build, inputs, labels, device),
         **opacus_calls(build, inputs[:few], labels[:few], device, n / few),
     }
     return {key: (synchronised(call), factor) for key, (call, factor) in calls.items()}
+
+
+def backend_without(kind: type, module: nn.Module, x, y) -> TorchBackend:
+    """A backend that has no rule for one kind of layer."""
+    rule = RULES.pop(kind)
+    try:
+        return TorchBackend(module, x, y)
+    finally:
+        RULES[kind] = rule
 
 
 def backpack_calls(build, inputs, labels, device):
@@ -143,7 +167,7 @@ def backpack_calls(build, inputs, labels, device):
     if not isinstance(module, nn.Sequential):
         layers = [nn.Linear(a, b) for a, b in ((784, 100), (100, 100), (100, 10))]
         module = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2]).to(device)
-    if any(isinstance(m, (Block, nn.GroupNorm)) for m in module.modules()):
+    if any(isinstance(m, (Block, nn.GroupNorm, nn.MultiheadAttention)) for m in module.modules()):
         return {}
     for child in module.modules():
         if isinstance(child, nn.ReLU):
@@ -197,9 +221,11 @@ def _status(name: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 2**10
 
 
-def main(device: str) -> None:
+def main(device: str, only: str = "") -> None:
     console = Console(width=120)
     for name, (_, _, n_samples, repeats) in NETWORKS.items():
+        if only not in name:
+            continue
         if device == "cpu":
             timing.use_threads(torch)
         calls = contestants(name, device)
@@ -210,7 +236,7 @@ def main(device: str) -> None:
             seconds = factor * times[key]
             table.add_row(key, f"{1e3 * np.median(seconds):,.0f}", f"{np.median(seconds / base):.2f}")
         console.print(table)
-    if device != "cpu":
+    if device != "cpu" or only:
         return
     table = Table(
         "backend", "N", "extra memory, MiB", title="Memory: all exact scalars, 784-100-100-10", title_justify="left"
@@ -227,4 +253,5 @@ if __name__ == "__main__":
     if "--memory" in sys.argv:
         print(json.dumps(memory(sys.argv[2], int(sys.argv[3]))))
     else:
-        main(sys.argv[sys.argv.index("--device") + 1] if "--device" in sys.argv else "cpu")
+        given = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=False))
+        main(given.get("--device", "cpu"), given.get("--only", ""))

@@ -4,13 +4,14 @@ A backend wraps a model at its present weights and one labelled data set. Estima
 never see the model, so every estimator works with every backend.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 
 from sgdphases.estimators.errors import InputError
+from sgdphases.estimators.nested import parts, remade
 
 
 class Scores(NamedTuple):
@@ -122,15 +123,19 @@ def to_numpy(values: Any) -> np.ndarray:
 
 
 def to_arrays(x: Any) -> Any:
-    """Inputs as an array, or as a dictionary or a tuple of arrays where a model takes several."""
+    """Inputs as an array; or with an array for every part, where a model takes several (see `each_array`)."""
     return each_array(x, to_numpy)
 
 
 def each_array(x: Any, change: Callable[[Any], Any]) -> Any:
-    """Inputs with every array changed: one, or those of a dictionary or a tuple."""
-    if isinstance(x, Mapping):
-        return {name: each_array(values, change) for name, values in x.items()}
-    return tuple(each_array(values, change) for values in x) if isinstance(x, tuple) else change(x)
+    """Inputs with every array changed: one, or those of dictionaries, tuples and dataclasses, nested.
+
+    A list is one array, such as samples in a list; None stays None.
+    """
+    inside = None if isinstance(x, list) else parts(x)
+    if inside is not None:
+        return remade(x, [each_array(values, change) for values in inside.values()])
+    return None if x is None else change(x)
 
 
 def own_copy(values: Any) -> Any:

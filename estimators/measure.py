@@ -8,11 +8,12 @@ import numpy as np
 from sgdphases.estimators.backend import Backend, to_numpy
 from sgdphases.estimators.backends.registry import make_backend, takes_option
 from sgdphases.estimators.ensemble.alignment import Alignment, SampledAlignment, sampled_alignment
+from sgdphases.estimators.ensemble.checks import check_mask
 from sgdphases.estimators.ensemble.exact import exact
 from sgdphases.estimators.ensemble.order_parameters import OrderParameters
 from sgdphases.estimators.ensemble.sampled import sampled
 from sgdphases.estimators.ensemble.subset import measure_subset
-from sgdphases.estimators.ensemble.workers import Workers, torch_workers
+from sgdphases.estimators.ensemble.workers import Workers, alone, torch_workers
 from sgdphases.estimators.errors import UsageError
 from sgdphases.theory.ensemble import ratio
 
@@ -125,10 +126,13 @@ def measure(
     rng = np.random.default_rng(seed)
     workers = torch_workers(made.n_samples) if distributed else None
     if drawn_from is not None:
-        if estimator != "exact" or distributed or replacement or ensemble != "plain":
+        if estimator != "exact" or replacement or ensemble != "plain":
             raise UsageError("drawn_from goes with estimator='exact' and plain minibatches without replacement.")
-        sizes = _population_sizes(drawn_from, mask, made.n_samples)
-        subset: dict[str, Any] = dict(batch_size=batch_size, wrong=mask, sizes=sizes, rng=rng)
+        everyone = alone(made.n_samples) if workers is None else workers
+        own = check_mask(mask, made.n_samples)
+        of_all = None if own is None else everyone.gather(own) > 0.5
+        sizes = _population_sizes(drawn_from, of_all, everyone.total)
+        subset: dict[str, Any] = dict(batch_size=batch_size, wrong=mask, sizes=sizes, rng=rng, workers=workers)
         return measure_subset_backend(made, **subset, alignment_batches=alignment_batches)
     if estimator == "exact":
         return measure_backend(made, **common, alignment_batches=alignment_batches, rng=rng, workers=workers)
@@ -167,18 +171,18 @@ def measure_subset_backend(
     wrong: np.ndarray | None,
     alignment_batches: int = 0,
     rng: np.random.Generator,
+    workers: Workers | None = None,
 ) -> OrderParameters:
     """`measure_backend` for a backend that holds a random subset of the training set: see `measure_subset`.
 
     R comes from disjoint minibatches, whose gradients have inner products lower by ``Tr Sigma/(N-1)`` than those of
     independent ones; that is corrected to first order. It is NaN where the subset holds fewer than six minibatches.
     """
-    found = measure_subset(backend, batch_size=batch_size, sizes=sizes, wrong=wrong, rng=rng)
+    common: dict[str, Any] = dict(batch_size=batch_size, wrong=wrong, rng=rng, workers=workers)
+    found = measure_subset(backend, **common, sizes=sizes)
     if alignment_batches == 0:
         return found
-    drawn = sampled_alignment(
-        backend, batch_size=batch_size, wrong=wrong, n_batches=alignment_batches, rng=rng, disjoint=True
-    )
+    drawn = sampled_alignment(backend, **common, n_batches=alignment_batches, disjoint=True)
     moments = found.known_moments()
     parts = (moments.everything, found.activity), (moments.clean, found.activity_c), (moments.wrong, found.activity_w)
     shifts = [

@@ -113,5 +113,9 @@ def is_correct(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     The class is the largest output, or the sign of a single one (zero counts as class 0).
     """
-    decided = (outputs[:, 0] > 0) if outputs.shape[1] == 1 else outputs.argmax(axis=1)
-    return np.where(labels < 0, np.nan, decided == labels)
+    return np.where(labels < 0, np.nan, chosen_class(outputs) == labels)
+
+
+def chosen_class(outputs: np.ndarray) -> np.ndarray:
+    """The class of the largest output of each sample, or the sign of a single one, shape (N,), int64."""
+    return (outputs[:, 0] > 0).astype(int) if outputs.shape[1] == 1 else outputs.argmax(axis=1)

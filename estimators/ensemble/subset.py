@@ -15,6 +15,7 @@ import numpy as np
 from sgdphases.estimators.backend import GradientSource, chunks, frozen_weights, own_copy, to_numpy
 from sgdphases.estimators.ensemble.checks import check_ensemble, check_mask
 from sgdphases.estimators.ensemble.order_parameters import OrderParameters, from_moments
+from sgdphases.estimators.ensemble.workers import Workers, alone
 from sgdphases.estimators.errors import UsageError
 from sgdphases.theory.ensemble import mixture_variance
 from sgdphases.theory.order_parameters import GradientMoments, PopulationMoments
@@ -49,6 +50,7 @@ def measure_subset(
     sizes: Sequence[int],
     wrong: np.ndarray | None = None,
     rng: np.random.Generator,
+    workers: Workers | None = None,
 ) -> OrderParameters:
     """Order parameters of SGD on a data set of which a backend holds a random subset (Feng & Tu 2021, eqs 5-15).
 
@@ -66,6 +68,8 @@ def measure_subset(
         Samples with wrong labels.
     rng : numpy.random.Generator
         Of the division into groups.
+    workers : Workers or None
+        The others that share in the n samples, with generators in the same state; None where this process has them all.
 
     Returns
     -------
@@ -80,9 +84,13 @@ def measure_subset(
     InputError
         If the mask does not fit the samples.
     """
+    everyone = alone(backend.n_samples) if workers is None else workers
     mask = check_mask(wrong, backend.n_samples)
-    check_ensemble(backend.n_samples, batch_size, False, "plain", known=mask is not None)
-    members = [np.arange(backend.n_samples)] if mask is None else [np.flatnonzero(~mask), np.flatnonzero(mask)]
+    check_ensemble(everyone.total, batch_size, False, "plain", known=mask is not None)
+    members = [np.arange(everyone.total)]
+    if mask is not None:
+        of_all = everyone.gather(mask) > 0.5
+        members = [np.flatnonzero(~of_all), np.flatnonzero(of_all)]
     for indices, size in zip(members, sizes, strict=True):
         if len(indices) > size:
             raise UsageError(f"a subset of {len(indices)} samples cannot be drawn from {size}.")
@@ -93,7 +101,7 @@ def measure_subset(
             )
     present = [(indices, size) for indices, size in zip(members, sizes, strict=True) if size]
     with frozen_weights(backend):
-        observed, gram = _observe(backend, present, rng)
+        observed, gram = _observe(backend, present, rng, everyone)
     fraction = float("nan") if mask is None else sizes[1] / sum(sizes)
 
     def scalars(kept: np.ndarray) -> tuple[OrderParameters, dict[str, float]]:
@@ -104,7 +112,7 @@ def measure_subset(
 
     everything, values = scalars(np.arange(GROUPS))
     left_out = [scalars(np.delete(np.arange(GROUPS), k))[1] for k in range(GROUPS)]
-    unseen = 1 - backend.n_samples / sum(sizes)
+    unseen = 1 - everyone.total / sum(sizes)
     errors = {}
     for name in values:
         if name in EXACT or (mask is None and name.endswith(OF_POPULATIONS)):
@@ -114,31 +122,39 @@ def measure_subset(
     return everything.with_values(standard_errors=errors)
 
 
-def _observe(backend: GradientSource, present: list, rng: np.random.Generator) -> tuple[list[_Observed], np.ndarray]:
-    """The two passes; and the inner products of the groups' mean gradients, shape (S, G, S, G)."""
-    means = np.zeros((len(present), GROUPS, backend.n_parameters))
+def _observe(
+    backend: GradientSource, present: list, rng: np.random.Generator, everyone: Workers
+) -> tuple[list[_Observed], np.ndarray]:
+    """The two passes over this worker's samples; and the inner products of the groups' mean gradients, (S, G, S, G)."""
+    totals = np.zeros((len(present), GROUPS, backend.n_parameters))
     groups = [rng.permutation(np.arange(len(indices)) % GROUPS) for indices, _ in present]
     first = [np.zeros((3, len(indices))) for indices, _ in present]
-    for k, (indices, _) in enumerate(present):
+    numbers = [indices - everyone.first for indices, _ in present]  # as this worker's backend has them
+    own = [(number >= 0) & (number < backend.n_samples) for number in numbers]
+    for k, number in enumerate(numbers):
         for g in range(GROUPS):
-            places = np.flatnonzero(groups[k] == g)
             total: Any = None
-            for piece in chunks(places, backend.chunk_size):
-                found = backend.gradient_sums(indices[piece])
+            for piece in chunks(np.flatnonzero((groups[k] == g) & own[k]), backend.chunk_size):
+                found = backend.gradient_sums(number[piece])
                 first[k][:, piece] = found.loss, 1.0 - found.correct, found.squared_norm
                 if total is None:
                     total = own_copy(found.gradient_sum)
                 else:
                     total += found.gradient_sum
-            means[k, g] = to_numpy(total) / len(places)
+            if total is not None:
+                totals[k, g] = to_numpy(total)
+    means = everyone.add(totals)
+    for k, group in enumerate(groups):
+        means[k] /= np.bincount(group, minlength=GROUPS)[:, None]
     flat = means.reshape(-1, means.shape[-1])
     shape = means.shape[:2]
     observed = []
     for k, (indices, size) in enumerate(present):
-        pieces = chunks(np.arange(len(indices)), backend.chunk_size)
-        projections = np.concatenate([backend.projections(indices[piece], flat) for piece in pieces])
-        loss, error, squared_norm = first[k]
-        onto = projections.reshape(-1, *shape)
+        onto = np.zeros((len(indices), len(flat)))
+        for piece in chunks(np.flatnonzero(own[k]), backend.chunk_size):
+            onto[piece] = backend.projections(numbers[k][piece], flat)
+        loss, error, squared_norm = everyone.add(first[k])
+        onto = everyone.add(onto).reshape(-1, *shape)
         observed.append(_Observed(size, groups[k], loss, error, squared_norm, onto))
     return observed, (flat @ flat.T).reshape(shape * 2)
 

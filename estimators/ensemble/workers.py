@@ -24,6 +24,12 @@ class Workers:
     total: int
     add: Callable[[np.ndarray], np.ndarray]
 
+    def gather(self, values: np.ndarray) -> np.ndarray:
+        """One number or row a sample, shape (n, ...), of all workers' samples one after the other: (total, ...)."""
+        everyone = np.zeros((self.total, *values.shape[1:]))
+        everyone[self.first : self.first + len(values)] = values
+        return self.add(everyone)
+
 
 def alone(n_samples: int) -> Workers:
     """The one worker of an ordinary measurement."""

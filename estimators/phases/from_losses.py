@@ -156,7 +156,8 @@ def _without_late(epoch: np.ndarray, answers: np.ndarray, labels: np.ndarray | N
     """Fast learning and exploration, where no sample stands out as learnt late."""
     train = 1 - answers.mean(axis=1)
     n, chance = answers.shape[1], float("nan") if labels is None else _chance(labels)
-    fallen = max(below_chance(float(train.min()), n, chance, len(epoch)), lower(train.min(), n, train[0], n, len(epoch)))
+    least = float(train.min())
+    fallen = max(below_chance(least, n, chance, len(epoch)), lower(least, n, float(train[0]), n, len(epoch)))
     if fallen > LEVEL:
         return Phases((), {"any phase": f"the training error does not fall below chance ({said(fallen)})"})
     starts = {"fast learning": Start(start_of(epoch), fallen, NULLS["fast learning, no test set"])}

@@ -3,37 +3,58 @@
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from torch import nn
-from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
-from sgdphases.estimators.backend import to_numpy
+from sgdphases.estimators.backends.torch.models import refuse_unsupported, unwrapped
 from sgdphases.estimators.cleansing.from_losses import LabelsFromLosses, find_wrong_labels_from_losses
-from sgdphases.estimators.ensemble.checks import check_mask
-from sgdphases.estimators.ensemble.subset import LEAST
-from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.estimators.cleansing.stopping import LEVEL_WITH_BEST, best_probe
+from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.phases.find import find_phases
+from sgdphases.estimators.phases.from_losses import is_memorising
 from sgdphases.estimators.phases.now import PhaseNow, phase_now
 from sgdphases.estimators.phases.records import Phases
-from sgdphases.sim.monitor.collected import collected, inputs_and_targets, length
-from sgdphases.sim.monitor.loggers import logger_of
-from sgdphases.sim.monitor.measured import Measured
+from sgdphases.sim.monitor.loggers import Log, Progress, logger_of
+from sgdphases.sim.monitor.measured import measured
+from sgdphases.sim.monitor.processes import processes_of
 from sgdphases.sim.monitor.record import Record
 from sgdphases.sim.monitor.schedule import Schedule
-from sgdphases.sim.monitor.undisturbed import undisturbed
+from sgdphases.sim.monitor.snapshots import MOST, Snapshots
+from sgdphases.sim.monitor.undisturbed import undisturbed, wait_for_devices
 from sgdphases.sim.run.streams import stream
 from sgdphases.sim.run.trajectory import lost_samples
 from sgdphases.sim.storage.claims import Claim, claim_new
 from sgdphases.sim.storage.netcdf import write_netcdf
 
-SUBSET = 2000  # samples measured unless more are asked for, or needed
 WRITE_SECONDS = 5.0  # how old the file may grow while training goes on: writing it takes a tenth of a second
-BATCHES = 8  # disjoint minibatches that the subset holds at least, for the alignment R
+
+
+@dataclass(frozen=True)
+class Restored:
+    """The weights that were given back.
+
+    Attributes
+    ----------
+    step : int
+    epoch : float
+    agreement : float
+        Share of the watched samples to which they give the answer of phase II.
+    window : tuple of float
+        First and last epoch of phase II: see `consensus`.
+    is_last : bool
+        Whether they are those of the last measurement.
+    """
+
+    step: int
+    epoch: float
+    agreement: float
+    window: tuple[float, float]
+    is_last: bool
 
 
 class PhaseMonitor:
@@ -60,15 +81,17 @@ class PhaseMonitor:
     Parameters
     ----------
     model : torch.nn.Module
+        As it is trained: wrapped in DistributedDataParallel or compiled, it is measured without.
     loss_fn : callable or None
         ``loss_fn(outputs, targets)``, the mean of the samples' losses, as training uses it; None with ``loss_of``.
-    loader : torch.utils.data.DataLoader
-        Of the training set, whose dataset can be indexed: pairs of inputs and targets, where inputs may be a tuple or a
-        dictionary for a model that takes several tensors or keywords; or dictionaries that hold the targets as
-        "labels" or "label", as Hugging Face has them. See ``split`` for others.
+    loader : torch.utils.data.DataLoader, or list of batches
+        Of the training set: pairs of inputs and targets, where inputs may be a tuple or a dictionary for a model that
+        takes several tensors or keywords; or dictionaries, dataclasses and named tuples that hold the targets as
+        "labels" or "label". See ``split`` for others. Where the dataset cannot be indexed, the first samples of a fresh
+        iteration are watched: it ought to come in random order.
     wrong : array of bool, shape (len(loader.dataset),), or None
         Samples with wrong labels.
-    test_loader : DataLoader or None
+    test_loader : DataLoader, or list of batches, or None
         For the test loss and error.
     out : str, Path or None
         New folder in which ``trajectory.nc`` is kept, at most seconds behind, and up to date after `measure_now`; None
@@ -76,31 +99,49 @@ class PhaseMonitor:
     n_samples : int or None
         Of the subset; the whole training set where it is smaller. None takes 2,000, or eight minibatches if that is
         more. R is NaN where it holds fewer than six minibatches.
+    n_training : int or None
+        Samples in an epoch, where the loader's dataset has no length.
     batch_size : int or None
-        B, at most the subset's size; None takes the loader's.
+        B, the samples in a step of the optimizer, at most the subset's size; None takes the loader's, times
+        ``accumulation`` and the number of processes.
+    accumulation : int
+        Batches whose gradients are added up for one step of the optimizer; `step` is called once for all of them.
+    steps_per_epoch : int or None
+        Steps of the optimizer in an epoch; None takes what loader and ``accumulation`` give.
     per_decade : int
         Measurements for every tenfold growth of the number of steps.
+    budget : float or None
+        Time that measuring may take, relative to the time that training takes without, such as 0.02: what would go
+        beyond it is put off to later steps. None sets no limit.
     alignment_batches : int
         Minibatches drawn for each sampled alignment; 0 for none, otherwise at least 3.
     seed : int
         Of the choice of the subset and of those minibatches.
     split : callable or None
-        Gives inputs and targets of a batch, where it is neither a pair nor a dictionary with labels.
+        Gives inputs and targets of a batch, where it is neither a pair nor has labels by name.
     loss_of : callable or None
         ``loss_of(model, batch)`` gives the losses of a batch's samples, shape (n,), for whatever else a model needs;
         training minimises their mean. There are no errors then, and so no phases.
-    log : callable, logger or None
+    snapshots : {"auto", "memory"}, str or Path of a folder, or False
+        Where up to twelve copies of the weights are kept for `restore_best`. "auto" keeps them in memory where they
+        take at most 1 GiB together, and none otherwise. Those in a folder outlast an interruption.
+    log : callable, logger, None or False
         Takes every measurement as it comes: a function of step, scalars by name and the phase as text; TensorBoard's
-        SummaryWriter, a W&B run, mlflow, or a Lightning logger (`logger_of`).
+        SummaryWriter, a W&B run, mlflow, or a Lightning logger (`logger_of`). None logs a line of progress
+        ("sgdphases", level INFO), and shows one on a terminal every few seconds; False does neither.
+    distributed : bool or None
+        Whether all processes of `torch.distributed` train this model together: then each makes a monitor and calls
+        `step`, and measures its share; all get the same trajectory, and the first one writes and logs. None: they do
+        where the model is wrapped in DistributedDataParallel, or the loader has a DistributedSampler.
     **options : passed on to `TorchBackend`
-        Such as ``parameters="layers.1.weight"``, or ``output="logits"`` for a model that answers with more than a
-        tensor.
+        Such as ``parameters="layers.1.weight"``, ``autocast="bfloat16"`` to measure in mixed precision, or
+        ``output="logits"`` for a model that answers with more than a tensor.
 
     Raises
     ------
     UsageError
-        If the loader has no batch size or indexable dataset, the loss is not a mean over samples, or the folder holds
-        anything.
+        If the loader can be iterated only once or has no batch size or length, the loss is not a mean over samples, or
+        the folder holds anything.
     InputError
         If mask, data and model do not fit together.
     """
@@ -109,73 +150,98 @@ class PhaseMonitor:
         self,
         model: nn.Module,
         loss_fn: Callable | None,
-        loader: DataLoader,
+        loader: Any,
         *,
         wrong: Any = None,
-        test_loader: DataLoader | None = None,
+        test_loader: Any = None,
         out: str | Path | None = None,
         n_samples: int | None = None,
+        n_training: int | None = None,
         batch_size: int | None = None,
+        accumulation: int = 1,
+        steps_per_epoch: int | None = None,
         per_decade: int = 15,
+        budget: float | None = None,
         alignment_batches: int = 16,
         seed: int = 0,
         split: Callable | None = None,
         loss_of: Callable | None = None,
+        snapshots: Any = "auto",
         log: Any = None,
+        distributed: bool | None = None,
         **options: Any,
     ):
-        self._log = None if log is None else logger_of(log)
+        self._schedule = Schedule(per_decade, budget)
         if (loss_fn is None) == (loss_of is None):
             raise UsageError("give loss_fn, or loss_of and None for loss_fn.")
-        size = loader.batch_size if batch_size is None else batch_size
-        if size is None:
-            raise UsageError("the loader has a batch sampler of its own: give batch_size=... .")
-        total = length(loader)
-        self._schedule = Schedule(per_decade)
-        _check(seed=seed, batch_size=size, n_samples=n_samples, total=total)
-        self._model, self._loader, self._seed = model, loader, seed
-        self._loss_fn, self._loss_of = loss_fn, loss_of
-        split = (lambda batch: (batch, None)) if loss_of is not None else split or inputs_and_targets
-        mask = check_mask(None if wrong is None else to_numpy(wrong), total)
-        chosen = np.sort(stream(seed, "data").permutation(total)[: n_samples or max(SUBSET, BATCHES * size)])
-        with undisturbed(model, loader, test_loader):
-            self._measured = Measured(
-                model,
-                "cross-entropy" if loss_fn is None else _known_loss(loss_fn),
-                collected(loader, chosen, split),
-                None if test_loader is None else collected(test_loader, None, split),
-                {"batch_norm": "frozen", "loss_of": loss_of, **options},
-                batch_size=size,
-                alignment_batches=alignment_batches,
-                wrong=None if mask is None else mask[chosen],
-                sizes=(total,) if mask is None else (total - int(mask.sum()), int(mask.sum())),
-            )
-        self._claim: Claim | None = None if out is None else claim_new(Path(out))
-        self._record = Record(chosen)
+        self._loss_fn, self._loss_of, self._seed = loss_fn, loss_of, seed
+        self._model = unwrapped(model)
+        refuse_unsupported(self._model, per_sample=False)  # before anything of it is touched
+        self._processes = processes_of(model, loader, distributed)
+        is_first = self._processes.rank == 0
+        self._log: Log | None = None
+        if is_first and log is not False:
+            self._log = Progress() if log is None else logger_of(log)
+        self._claim: Claim | None = None
         self._written = float("-inf")
         self._is_quiet = False
         try:
+            with self._schedule.timed(), self._processes.together():
+                with undisturbed(self._model, loader, test_loader):
+                    self._measured, self._steps_per_epoch = measured(
+                        self._model,
+                        loss_fn,
+                        loader,
+                        test_loader,
+                        {"batch_norm": "frozen", "loss_of": loss_of, **options},
+                        self._processes,
+                        wrong=wrong,
+                        n_samples=n_samples,
+                        n_training=n_training,
+                        batch_size=batch_size,
+                        accumulation=accumulation,
+                        steps_per_epoch=steps_per_epoch,
+                        alignment_batches=alignment_batches,
+                        seed=seed,
+                        split=split,
+                    )
+                self._claim = None if out is None or not is_first else claim_new(Path(out))
+            has_classes = loss_of is None and len(self._measured.labels) > 0 and self._measured.labels.min() >= 0
+            self._snapshots = Snapshots(self._model, snapshots if has_classes else False, writes=is_first)
+            self._record = Record(self._measured.numbers)
             self._measure()
+            self._schedule.begin()
         except BaseException:
             if self._claim is not None:
                 self._claim.release()
             raise
 
     def step(self) -> None:
-        """Count a training step, and measure where one is due."""
+        """Count a step of the optimizer, and measure where that is due and within the budget.
+
+        Call it once for every step of the optimizer, in every process.
+        """
         self._record.steps += 1
         if self._schedule.is_due(self._record.steps):
-            self._guarded(self._measure)
+            self._guarded(self._measure_if_affordable)
 
     def measure_now(self) -> None:
-        """Measure at the present step, such as the last one; nothing if it is measured already."""
+        """Measure at the present step, such as the last one, whatever the budget; nothing if it is measured already.
+
+        Where several processes train together, all must call it.
+        """
         if self._record.measured_step != self._record.steps:
             self._guarded(self._measure)
-        self._guarded(self._write)
+        self._guarded(self._write_now)
+
+    @property
+    def overhead(self) -> float:
+        """Time spent on measuring and its preparations, relative to the time between, up to the last one due."""
+        return self._schedule.overhead
 
     @property
     def phases(self) -> Phases:
-        """The phases so far: see `find_phases`. They need a test loader, or the mask of wrong labels beside it."""
+        """The phases so far: see `find_phases`; without test samples, see `find_phases_from_losses`."""
         return find_phases(self.trajectory)
 
     @property
@@ -208,17 +274,77 @@ class PhaseMonitor:
         InputError
             If too few measurements lie after the first epoch, or losses are not finite.
         """
-        if self._measured.loss != "cross-entropy" or self._loss_of is not None:
-            raise UsageError(f"loss_fn = {self._loss_fn!r}: wrong labels are found from the cross-entropy of samples.")
-        epochs, losses = np.array(self._record.rows["step"]) / len(self._loader), np.array(self._record.sample_losses)
-        return find_wrong_labels_from_losses(epochs, losses, self._measured.labels, **options)
+        self._refuse_other_losses("wrong labels are found")
+        losses = np.array(self._record.sample_losses)
+        return find_wrong_labels_from_losses(self._epochs, losses, self._measured.labels, **options)
+
+    @property
+    def past_phase_two(self) -> bool:
+        """Whether the samples that the common rule does not explain are being memorised: a good moment to stop.
+
+        From the losses of the watched samples alone, without a test set or the mask; see `is_memorising`. False where
+        no label stands out, whatever the test error does.
+
+        Raises
+        ------
+        UsageError
+            If the loss is not the cross-entropy.
+        """
+        self._refuse_other_losses("the end of phase II is seen")
+        losses, right = np.array(self._record.sample_losses), np.array(self._record.sample_right)
+        return is_memorising(self._epochs, losses, self._measured.labels, right=right)
+
+    def restore_best(self, model: nn.Module | None = None) -> Restored:
+        """Give back the weights of the measurement whose answers agree best with those of phase II: see `best_probe`.
+
+        No clean or test samples are used. Call it when training is over, or `past_phase_two`. Where nothing was
+        memorised, those are the weights of the last measurement: call `measure_now` first.
+
+        Parameters
+        ----------
+        model : Module or None
+            Takes the weights and buffers; None for the one that is trained.
+
+        Returns
+        -------
+        Restored
+
+        Raises
+        ------
+        UsageError
+            If no snapshots are kept, or the loss is not the cross-entropy.
+        InputError
+            If too few measurements lie after the first epoch, or the model does not fit.
+        """
+        self._refuse_other_losses("the best weights are found")
+        self._snapshots.refuse_off()
+        found = best_probe(self._epochs, np.array(self._record.sample_losses), np.array(self._record.answers))
+        steps = [int(step) for step in self._record.rows["step"]]
+        kept = {steps.index(step): step for step in self._snapshots.steps}
+        last = place = max(kept)
+        if not found.is_last:
+            best = max(found.agreement[place] for place in kept)
+            place = max(place for place in kept if found.agreement[place] >= best - LEVEL_WITH_BEST)
+        self._snapshots.restore(kept[place], self._model if model is None else unwrapped(model))
+        epoch = float(self._epochs[place])
+        return Restored(kept[place], epoch, float(found.agreement[place]), found.window, place == last)
 
     @property
     def trajectory(self) -> xr.Dataset:
         """What has been measured so far, as ``trajectory.nc`` holds it."""
         loss = 'loss = "cross-entropy"\n' if self._measured.loss == "cross-entropy" else ""
-        attributes = {**self._measured.sizes(), "model": type(self._model).__name__}
-        return self._record.dataset(len(self._loader), loss).assign_attrs(attributes)
+        attributes = {**self._measured.sizes(), "model": type(self._model).__name__, **self._schedule.attributes()}
+        labels = self._measured.labels if loss else np.empty(0, int)
+        found = self._record.dataset(self._steps_per_epoch, loss, labels, self._measured.wrong)
+        return found.assign_attrs(attributes)
+
+    @property
+    def _epochs(self) -> np.ndarray:
+        return np.array(self._record.rows["step"]) / self._steps_per_epoch
+
+    def _refuse_other_losses(self, what: str) -> None:
+        if self._measured.loss != "cross-entropy" or self._loss_of is not None:
+            raise UsageError(f"loss_fn = {self._loss_fn!r}: {what} from the cross-entropy of samples.")
 
     def _guarded(self, action: Callable[[], None]) -> None:
         """Do it, unless something has failed before; a failure is a warning, and the last thing heard."""
@@ -235,26 +361,52 @@ class PhaseMonitor:
                 stacklevel=3,
             )
 
+    def _measure_if_affordable(self) -> None:
+        if not self._schedule.is_limited or self._processes.decided(self._schedule.is_affordable()):
+            self._measure()
+        else:
+            self._schedule.put_off(self._record.steps)
+
     def _measure(self) -> None:
+        wait_for_devices(self._model)  # so that what training has begun is not taken for measuring
+        with self._schedule.timed(), self._processes.together():
+            found = self._measured_now()
+            if self._log is not None:
+                scalars = {name: value for name, value in found.items() if np.ndim(value) == 0}
+                with undisturbed(self._model):
+                    self._log(self._record.steps, scalars, str(self.phase))
+            if time.monotonic() - self._written > WRITE_SECONDS:
+                self._write()
+
+    def _measured_now(self) -> dict[str, Any]:
+        """Measure and add it to the record; the data set is not touched any more."""
         step = self._record.steps
-        with undisturbed(self._model):  # the data set is not touched any more
-            found: dict[str, Any] = self._measured.scalars(step, stream(self._seed, "alignment", step))
-            found |= {"test_loss": float("nan"), "test_error": float("nan")}
-            tested = self._measured.test_scores()
-            if tested is not None:
-                found |= {"test_loss": float(tested.loss.mean()), "test_error": float(1 - tested.correct.mean())}
-                found |= lost_samples(self._record.arrays(), tested.correct)
-            self._record.add(found, self._measured.sample_losses())
-        if self._log is not None:
-            scalars = {name: value for name, value in found.items() if np.ndim(value) == 0}
-            with undisturbed(self._model):
-                self._log(step, scalars, str(self.phase))
-        if time.monotonic() - self._written > WRITE_SECONDS:
-            self._write()
+        self._processes.refuse_different(step)
+        with undisturbed(self._model):
+            rng = stream(self._seed, "alignment", step)
+            latest = self._measured(step, rng, with_answers=self._snapshots.is_on)
+        found: dict[str, Any] = {**latest.scalars, "test_loss": float("nan"), "test_error": float("nan")}
+        tested = latest.tested
+        if tested is not None:
+            found |= {"test_loss": float(tested.loss.mean()), "test_error": float(1 - tested.correct.mean())}
+            found |= lost_samples(self._record.arrays(), tested.correct)
+        self._record.add(found, latest.losses, latest.right, latest.answers)
+        if self._snapshots.is_on:
+            self._snapshots.keep(step, self._model)
+            self._snapshots.thin(self._worth())
+        return found
+
+    def _worth(self) -> dict[int, float]:
+        """How well each measurement agrees with phase II, by its step; empty before that can be said."""
+        if len(self._snapshots.steps) <= MOST or (self._epochs >= 1).sum() < 3:
+            return {}
+        found = best_probe(self._epochs, np.array(self._record.sample_losses), np.array(self._record.answers))
+        steps = np.array(self._record.rows["step"], dtype=int)
+        return dict(zip(steps.tolist(), found.agreement.tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """What has been measured so far, to be kept beside the model's own state: see `load_state_dict`."""
-        return self._record.state()
+        return {**self._record.state(), "seconds": self._schedule.state(), "snapshots": self._snapshots.state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what an earlier monitor had measured: of the same data, with the same settings.
@@ -265,35 +417,15 @@ class PhaseMonitor:
             If it is no state of a monitor, or it watched other samples.
         """
         self._record.restore(state)
+        self._snapshots.go_on(state.get("snapshots", []))
+        if "seconds" in state:  # not in those of earlier versions
+            self._schedule.restore(state["seconds"])
+
+    def _write_now(self) -> None:
+        with self._processes.together():
+            self._write()
 
     def _write(self) -> None:
         if self._claim is not None:
             write_netcdf(self._claim.path / "trajectory.nc", self.trajectory)
             self._written = time.monotonic()
-
-
-def _check(*, seed: int, batch_size: int, n_samples: int | None, total: int) -> None:
-    if seed < 0:
-        raise UsageError(f"seed = {seed}: give 0 or a positive whole number.")
-    if batch_size < 1:
-        raise UsageError(f"batch_size = {batch_size}: give at least 1.")
-    if total == 0:
-        raise InputError("the loader's dataset is empty: give one with samples.")
-    if n_samples is not None and n_samples < min(LEAST, total):
-        raise UsageError(f"n_samples = {n_samples}: measure at least {min(LEAST, total)} samples.")
-    measured = total if n_samples is None else min(n_samples, total)
-    if batch_size > measured:
-        raise UsageError(
-            f"batch_size = {batch_size} exceeds the {measured} samples measured: choose n_samples of at least "
-            f"{BATCHES} minibatches, or a batch size of at most that."
-        )
-
-
-def _known_loss(loss_fn: Callable) -> Any:
-    """The name of PyTorch's plain cross-entropy, which is faster by name; any other loss as it is."""
-    if loss_fn is F.cross_entropy:
-        return "cross-entropy"
-    plain, settings = nn.CrossEntropyLoss(), ("weight", "ignore_index", "reduction", "label_smoothing")
-    if type(loss_fn) is nn.CrossEntropyLoss and all(getattr(loss_fn, s) == getattr(plain, s) for s in settings):
-        return "cross-entropy"
-    return loss_fn

@@ -1,30 +1,113 @@
-"""When a measurement is due."""
+"""When a measurement is due, and whether it can be afforded."""
 
+import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
 
 from sgdphases.estimators.errors import UsageError
 
+log = logging.getLogger("sgdphases")
+
 
 class Schedule:
-    """Log-spaced steps.
+    """Log-spaced steps, thinned out where measuring would take more than its share of the time.
 
     Parameters
     ----------
     per_decade : int
         Measurements for every tenfold growth of the number of steps.
+    budget : float or None
+        Time that measuring may take, relative to all other time since the monitor was made; None for any.
+
+    Attributes
+    ----------
+    n_put_off : int
+        Measurements that were due and could not be afforded.
+    is_limited : bool
+        Whether there is a budget.
+    measuring, training : float
+        Seconds spent in measurements, preparations among them, and between them up to the last that was due.
 
     Raises
     ------
     UsageError
-        If there are none.
+        If there are no measurements, or no time for them.
     """
 
-    def __init__(self, per_decade: int):
+    def __init__(self, per_decade: int, budget: float | None = None):
         if per_decade < 1:
             raise UsageError(f"per_decade = {per_decade}: choose at least 1 measurement for a tenfold number of steps.")
-        self._per_decade = per_decade
+        if budget is not None and not 0 < budget < math.inf:
+            raise UsageError(f"budget = {budget}: give a share of the training time above 0, such as 0.02, or None.")
+        self._per_decade, self._budget = per_decade, budget
+        self.is_limited = budget is not None
+        self.n_put_off = 0
+        self.measuring = self.training = self._latest = 0.0
+        self._free_since: float | None = None
+
+    def begin(self) -> None:
+        """Training begins; what was spent so far counts."""
+        self.training, self._free_since = 0.0, perf_counter()
+
+    @property
+    def overhead(self) -> float:
+        """Time spent measuring so far, relative to all other time up to the last that was due; NaN before training."""
+        return self.measuring / self.training if self.training > 0 else float("nan")
 
     def is_due(self, step: int) -> bool:
         """Whether a measurement is due at this step, the first being 1."""
         place = self._per_decade * math.log10(step)
         return step == 1 or int(place) > int(self._per_decade * math.log10(step - 1))
+
+    def is_affordable(self) -> bool:
+        """Whether one more measurement, as long as the last one, stays within the budget."""
+        if self._budget is None:
+            return True
+        waited = 0.0 if self._free_since is None else perf_counter() - self._free_since
+        return self.measuring + self._latest <= self._budget * (self.training + waited)
+
+    def put_off(self, step: int) -> None:
+        """Let the measurement that is due at this step go; said once."""
+        if self.n_put_off == 0:
+            log.info(
+                "step %d is not measured: that would take more than budget = %g of the training time so far; "
+                "measurements become rarer until they can be afforded",
+                step,
+                self._budget,
+            )
+        self.n_put_off += 1
+        self._count_training(perf_counter())
+
+    def attributes(self) -> dict[str, float]:
+        """What measuring has cost so far, for the record."""
+        found = {"measuring_seconds": self.measuring, "training_seconds": self.training, "put_off": self.n_put_off}
+        return found | ({} if self._budget is None else {"budget": self._budget})
+
+    def state(self) -> dict[str, float]:
+        """What `restore` takes."""
+        return {"measuring": self.measuring, "training": self.training, "put_off": self.n_put_off}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Add what an earlier schedule had spent."""
+        self.measuring += float(state.get("measuring", 0))
+        self.training += float(state.get("training", 0))
+        self.n_put_off += int(state.get("put_off", 0))
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """A context whose time counts as measuring."""
+        begun = perf_counter()
+        self._count_training(begun)
+        try:
+            yield
+        finally:
+            self._free_since = perf_counter()
+            self._latest = self._free_since - begun
+            self.measuring += self._latest
+
+    def _count_training(self, now: float) -> None:
+        if self._free_since is not None:
+            self.training += now - self._free_since
+        self._free_since = now

@@ -50,6 +50,12 @@ def undisturbed(model: nn.Module, *holders: Any) -> Iterator[None]:
             parameter.grad = gradient
 
 
+def wait_for_devices(model: nn.Module) -> None:
+    """Until a GPU has done all that it was asked to do."""
+    for device in {parameter.device for parameter in model.parameters() if parameter.is_cuda}:
+        torch.cuda.synchronize(device)
+
+
 def generators_in(holder: Any) -> list[Any]:
     """Random generators that an object holds: in its attributes, containers, partial functions and closures."""
     found: list[Any] = []

@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 import sgdphases
-from sgdphases.estimators.backends.torch import capture, factors, recurrent, rules
+from sgdphases.estimators.backends.torch import capture, factors
 from sgdphases.estimators.backends.torch.backend import TorchBackend
 from sgdphases.estimators.backends.torch.reference import AutogradReference
+from sgdphases.estimators.backends.torch.rules import attention, layers, recurrent
 
 N, T, W, K = 24, 5, 4, 3
 
@@ -37,6 +38,19 @@ class First(nn.Module):
 
     def forward(self, x):
         return self.inner(x)[0]
+
+
+class Attention(nn.MultiheadAttention):
+    """Causal, within a sequence."""
+
+    def __init__(self):
+        super().__init__(W, 2, batch_first=True)
+        nn.init.normal_(self.in_proj_bias)
+        nn.init.normal_(self.in_proj_weight)  # so that it attends to some positions more than to others
+
+    def __call__(self, x):
+        mask = torch.ones(T, T, dtype=torch.bool).triu(1)
+        return super().__call__(x, x, x, attn_mask=mask, need_weights=False)[0]
 
 
 class MeanOverPositions(nn.Module):
@@ -84,27 +98,32 @@ MODELS = {
     "instance norm": lambda: images(scaled(nn.InstanceNorm2d(W, affine=True, eps=0.3))),
     "batch norm": lambda: images(scaled(nn.BatchNorm2d(W, eps=0.3))),
     "lstm": lambda: sequences(First(nn.LSTM(W, W // 2, bidirectional=True, batch_first=True))),
+    "attention": lambda: sequences(Attention()),
     "gru": lambda: sequences(First(nn.GRU(W, W, num_layers=2, batch_first=True))),
 }
 
 # model, owner, function, what stands in it, what the fault makes of it
 FAULTS = [
-    ("sequences", rules, "linear", "d.sum(dim=1)", "d[:, 0]"),
-    ("vectors", rules, "linear", "Outer(a[:, None], d[:, None])", "Outer(a[:, None], 2 * d[:, None])"),
-    ("convolution", rules, "convolution", "module.dilation", "(1, 1)"),
-    ("convolution", rules, "convolution", "module.stride,", "(1, 1),"),
-    ("convolution", rules, "convolution", '"valid" else module.padding', '"valid" else (0, 0)'),
-    ("convolution", rules, "convolution", "sum(dim=2)", "mean(dim=2)"),
-    ("padded embedding", rules, "embedding", "is not None", "is None"),
-    ("layer norm", rules, "layer_norm", "eps=module.eps", "eps=1e-5"),
-    ("rms norm", rules, "rms_norm", "F.rms_norm", "F.layer_norm"),
-    ("group norm", rules, "group_norm", "module.num_groups", "1"),
-    ("instance norm", rules, "instance_norm", "eps=module.eps", "eps=0.0"),
-    ("batch norm", rules, "batch_norm", "module.running_var,", "module.running_var**2 + 1,"),
-    ("sequences", rules, "_positions", ".reshape(n, -1,", ".flip(0).reshape(n, -1,"),
+    ("sequences", layers, "linear", "d.sum(dim=1)", "d[:, 0]"),
+    ("vectors", layers, "linear", "Outer(a[:, None], d[:, None])", "Outer(a[:, None], 2 * d[:, None])"),
+    ("convolution", layers, "convolution", "module.dilation", "(1, 1)"),
+    ("convolution", layers, "convolution", "module.stride,", "(1, 1),"),
+    ("convolution", layers, "convolution", '"valid" else module.padding', '"valid" else (0, 0)'),
+    ("convolution", layers, "convolution", "sum(dim=2)", "mean(dim=2)"),
+    ("padded embedding", layers, "embedding", "is not None", "is None"),
+    ("layer norm", layers, "layer_norm", "eps=module.eps", "eps=1e-5"),
+    ("rms norm", layers, "rms_norm", "F.rms_norm", "F.layer_norm"),
+    ("group norm", layers, "group_norm", "module.num_groups", "1"),
+    ("instance norm", layers, "instance_norm", "eps=module.eps", "eps=0.0"),
+    ("batch norm", layers, "batch_norm", "module.running_var,", "module.running_var**2 + 1,"),
+    ("sequences", layers, "positions", ".reshape(n, -1,", ".flip(0).reshape(n, -1,"),
     ("lstm", recurrent, "_step", "i, f, g, o", "f, i, g, o"),
     ("gru", recurrent, "_step", "(1 - z) * n", "z * n"),
     ("lstm", recurrent, "layer", "found[::-1]", "found"),
+    ("attention", attention, "attention", "**-0.5", "**-0.25"),
+    ("attention", attention, "attention", "scores + given.bias", "scores"),
+    ("attention", attention, "attention", "each.sum(dim=1) for each", "2 * each.sum(dim=1) for each"),
+    ("attention", attention, "_joint", "torch.cat(pulled, dim=2)", "torch.cat(pulled[::-1], dim=2)"),
     ("wide sequences", factors.Outer, "squared_norms", "self.inputs @ self.inputs.transpose(-1, -2) *", ""),
     ("vectors", factors.Outer, "squared_norms", "row_squares(self.inputs) *", ""),
     ("twice", factors.Outer, "joined", "torch.cat([self.inputs, other.inputs], 2)", "torch.cat([self.inputs] * 2, 2)"),
@@ -170,7 +189,7 @@ def test_a_fault_is_noticed(name, owner, function, right, fault, caplog, monkeyp
     namespace = dict(inspect.getmodule(original).__dict__)
     exec(source.replace(right, fault, 1), namespace)
     monkeypatch.setattr(owner, function, namespace[function])
-    for kind, rule in list(rules.RULES.items()):
-        if rule is original:
-            monkeypatch.setitem(rules.RULES, kind, namespace[function])
+    for kind, known in list(layers.RULES.items()):
+        if known is original:
+            monkeypatch.setitem(layers.RULES, kind, namespace[function])
     assert noticed(name, caplog) != ""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any, Self
 
 import numpy as np
@@ -25,13 +26,33 @@ from sgdphases.estimators.backends.torch.check import (
 from sgdphases.estimators.backends.torch.factors import accumulator
 from sgdphases.estimators.backends.torch.forward import HALF, Forward
 from sgdphases.estimators.backends.torch.loss import SUBSETS, check_mean_over_subsets, varied_samples
-from sgdphases.estimators.backends.torch.models import copied, float_type, module_from_mlp, moved, refuse_unsupported
+from sgdphases.estimators.backends.torch.models import (
+    copied,
+    float_type,
+    module_from_mlp,
+    moved,
+    refuse_unsupported,
+    unwrapped,
+)
 from sgdphases.estimators.backends.torch.modes import Modes, coupling_layers
 from sgdphases.estimators.errors import InputError, UsageError
 
 CHUNK_NUMBERS = 2**23  # factors held at once on a CPU: small enough for its caches
 MOST_NUMBERS = {"cpu": 2**26, "cuda": 2**28, "mps": 2**26}  # held at once, even where few samples fill them
 FEW_SAMPLES = 32  # a chunk is no smaller, unless that takes MOST_NUMBERS
+
+
+def _without_autocast(method: Callable) -> Callable:
+    """A method whose arithmetic is not touched by mixed precision that the caller is in."""
+
+    @wraps(method)
+    def inside(self, *given, **options):
+        if not torch.is_autocast_enabled(self.device.type):
+            return method(self, *given, **options)
+        with torch.autocast(self.device.type, enabled=False, cache_enabled=False):
+            return method(self, *given, **options)
+
+    return inside
 
 
 class TorchBackend:
@@ -45,7 +66,8 @@ class TorchBackend:
     Parameters
     ----------
     model : torch.nn.Module or MLP
-        A module is used as it is, its weights shared with the caller, unless a dtype or device asks for a copy.
+        A module is used as it is, its weights shared with the caller, unless a dtype or device asks for a copy. The
+        module within, where it is wrapped by DistributedDataParallel or `torch.compile`; compiled code is not used.
         Parameters that do not require a gradient are left out of every gradient.
     x : ndarray, shape (N, ...)
         Or a dictionary of such for a model that takes keywords, or a tuple for one that takes several. Integers are
@@ -107,6 +129,7 @@ class TorchBackend:
         keep_activations: bool = False,
         per_sample: bool = True,
     ):
+        model = unwrapped(model) if isinstance(model, nn.Module) else model
         if isinstance(model, MLP):
             model, dtype = module_from_mlp(model), dtype or "float32"
         elif not isinstance(model, nn.Module):
@@ -154,6 +177,7 @@ class TorchBackend:
         """Class labels, shape (N,); -1 throughout where there are none."""
         return self._forward.labels
 
+    @_without_autocast
     def _settle(self) -> None:
         """Decide how each parameter's gradients are captured, and check the loss, at weights moved a little."""
         candidates = varied_samples(self._forward.labels, max(MOST, 2 * sum(SUBSETS)), np.random.default_rng(0))
@@ -220,6 +244,7 @@ class TorchBackend:
         other.n_samples = other._forward.n_samples
         return other
 
+    @_without_autocast
     def scores(self, indices: np.ndarray) -> Scores:
         with torch.no_grad(), self._modes:
             index = self._forward.index(indices)
@@ -229,6 +254,15 @@ class TorchBackend:
                 losses, outputs = self._forward(index)
             return Scores(_numpy(losses), self._forward.correct(indices, outputs))
 
+    @_without_autocast
+    def answers(self, indices: np.ndarray) -> np.ndarray:
+        """The class that the model gives some samples, shape (n,), int64; -1 where there are no classes."""
+        with torch.no_grad(), self._modes:
+            index = self._forward.index(indices)
+            _, outputs = self._forward.shared_out(index) if self.only_minibatches else self._forward(index)
+            return self._forward.answers(outputs)
+
+    @_without_autocast
     def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
         factors, losses, outputs = self._factors(indices)
         self._forward.check_mean(self._forward.index(indices), losses, outputs)
@@ -236,6 +270,7 @@ class TorchBackend:
         total = self._gathered(factors, None)[0]
         return SampleGradients(_numpy(losses), self._forward.correct(indices, outputs), _numpy(norms), total)
 
+    @_without_autocast
     def projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
         factors, _, _ = self._factors(indices)
         rows = self._on_device(directions)
@@ -244,6 +279,7 @@ class TorchBackend:
             out += factor.projections(rows[:, self._slots[parameter]])
         return _numpy(out)
 
+    @_without_autocast
     def weighted_sums(self, indices: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
         columns = self._columns(coefficients)
         if self.only_minibatches:
@@ -251,6 +287,7 @@ class TorchBackend:
         factors, _, _ = self._factors(indices)
         return _numpy(self._gathered(factors, columns))
 
+    @_without_autocast
     def gram(self, indices: np.ndarray, others: np.ndarray) -> np.ndarray:
         factors, _, _ = self._factors(indices)
         second = factors if others is indices else self._factors(others)[0]
@@ -260,6 +297,7 @@ class TorchBackend:
                 total += factor.inner(second[parameter])
         return _numpy(total)
 
+    @_without_autocast
     def hessian_products(self, indices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         rows = self._on_device(vectors).to(self.dtype)
         with torch.enable_grad(), self._modes:
@@ -277,6 +315,7 @@ class TorchBackend:
                         out[k, self._slots[parameter]] = dense(product).flatten().to(out.dtype)
         return _numpy(out)
 
+    @_without_autocast
     def train(self, order: np.ndarray, batch_size: int, learning_rate: float) -> None:
         with self._modes.training():
             for batch in torch.from_numpy(np.asarray(order, dtype=np.int64)).to(self.device).split(batch_size):
@@ -298,6 +337,7 @@ class TorchBackend:
         finally:
             self._kept = self._uploaded = None
 
+    @_without_autocast
     def _check_again(self) -> None:
         """Compare captured gradients with autograd at the present weights, on other samples each time.
 
@@ -369,6 +409,7 @@ class TorchBackend:
             self._uploaded = directions, torch.from_numpy(np.asarray(directions)).to(kept).to(self.device)
         return self._uploaded[1]
 
+    @_without_autocast
     def _fitting_chunk(self) -> int:
         few = np.arange(min(2, self.n_samples))
         numbers = max(1, numbers_held(self.module, lambda: self._factors(few)[0]) // len(few))

@@ -6,6 +6,7 @@ samples; a parameter whose gradients come out wrong (its weight is used outside 
 first axis) is claimed by the enclosing module instead, and so on up to the whole model.
 """
 
+import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,16 +20,10 @@ from torch.autograd.graph import get_gradient_edge
 
 from sgdphases.estimators.backends.torch.check import COUPLED, Expected, Run, dense, differing, refuse_coupling
 from sgdphases.estimators.backends.torch.factors import joined
-from sgdphases.estimators.backends.torch.rules import (
-    NotSampleWise,
-    Rule,
-    by_torch_func,
-    floating,
-    one_by_one,
-    rebuilt,
-    rule_of,
-    tensors_in,
-)
+from sgdphases.estimators.backends.torch.rules.any_module import by_torch_func, one_by_one
+from sgdphases.estimators.backends.torch.rules.layers import WHOLE, rule_of
+from sgdphases.estimators.backends.torch.rules.rule import NotSampleWise, Rule
+from sgdphases.estimators.backends.torch.tensors import floating, rebuilt, tensors_in
 from sgdphases.estimators.errors import UsageError
 
 log = logging.getLogger("sgdphases")
@@ -74,10 +69,17 @@ class Capture:
         self.parameters = parameters
         self.claims: dict[str, Claim] = {}
         measured = set(parameters)
+        whole: dict[str, nn.Module] = {}
         for path, module in root.named_modules():
+            if isinstance(module, WHOLE) and rule_of(module) is not None:
+                whole[path] = module
+            outer = [above for above in whole if above in ("", path) or path.startswith(f"{above}.")]
+            owner = outer[0] if outer else path
+            inside = path[len(owner) :].removeprefix(".")
             for name, parameter in module.named_parameters(recurse=False):
                 if parameter in measured:
-                    self._claim(path, name, parameter, rule_of(module))
+                    rule = rule_of(whole.get(owner, module))
+                    self._claim(owner, f"{inside}.{name}" if inside else name, parameter, rule)
 
     def factors(self, run: Callable[[], tuple[torch.Tensor, torch.Tensor]], n: int):
         """Factors by parameter, the losses of n samples and the outputs; ``run`` gives losses, shape (n,), and outputs.
@@ -228,7 +230,8 @@ class Capture:
         try:
             with torch.no_grad():
                 if claim.rule is not None:
-                    found = claim.rule(claim.module, call.inputs, filled if len(filled) > 1 else filled[0], n)
+                    inputs = _in_order(claim.module, call.inputs, call.keywords)
+                    found = claim.rule(claim.module, inputs, filled if len(filled) > 1 else filled[0], n)
                 else:
                     way = one_by_one if claim.is_slow else by_torch_func
                     with torch.autocast(**call.autocast):
@@ -288,10 +291,20 @@ class Capture:
         changed.add(above)
 
 
+def _in_order(module: nn.Module, inputs: tuple, keywords: dict[str, Any]) -> tuple:
+    """All that a module was called with in the order of its ``forward``, keywords among them."""
+    if not keywords:
+        return inputs
+    bound = inspect.signature(module.forward).bind(*inputs, **keywords)
+    bound.apply_defaults()
+    return bound.args
+
+
 def _autocast_now(device: str) -> dict[str, Any]:
     """Mixed precision as it is in force, for a module that is called once more."""
     dtype = torch.get_autocast_dtype(device)
-    return {"device_type": device, "dtype": dtype, "enabled": torch.is_autocast_enabled(device)}
+    enabled = torch.is_autocast_enabled(device)
+    return {"device_type": device, "dtype": dtype, "enabled": enabled, "cache_enabled": False}
 
 
 def numbers_held(root: nn.Module, factors: Callable[[], dict[Any, Any]]) -> int:

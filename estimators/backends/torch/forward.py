@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sgdphases.estimators.backends.samples import checked_array, is_correct, prepare_samples
+from sgdphases.estimators.backends.samples import checked_array, chosen_class, is_correct, prepare_samples
 from sgdphases.estimators.backends.torch.inputs import (
     Index,
     Inputs,
@@ -20,7 +20,7 @@ from sgdphases.estimators.backends.torch.inputs import (
     own_rows,
     rows,
 )
-from sgdphases.estimators.backends.torch.loss import check_loss, check_mean, sample_losses
+from sgdphases.estimators.backends.torch.loss import check_loss, check_mean, check_weights, sample_losses
 from sgdphases.estimators.backends.torch.modes import Modes
 from sgdphases.estimators.errors import InputError, UsageError
 
@@ -71,7 +71,7 @@ class Forward:
         per_sample: bool,
         loss_of: Callable | None = None,
     ):
-        self.loss_of = loss_of
+        self.loss_of, self.per_sample = loss_of, per_sample
         self.module, self.modes, self.loss, self.autocast = module, modes, loss, autocast
         self.output = output
         self.device, self.dtype = parameter.device, parameter.dtype
@@ -105,6 +105,8 @@ class Forward:
             made.labels = y if y.ndim == 1 and np.issubdtype(y.dtype, np.integer) else np.full(len(y), -1)
             targets = torch.from_numpy(np.ascontiguousarray(y))
             targets = targets.to(self.dtype) if targets.is_floating_point() else targets
+            if self.per_sample:
+                check_weights(self.loss, targets)
         else:
             if n_outputs is None:
                 raise InputError("the model must answer with shape (samples, outputs) for this loss.")
@@ -189,14 +191,23 @@ class Forward:
             return np.full(len(indices), np.nan)
         return is_correct(outputs.detach().float().cpu().numpy(), self.labels[indices])
 
+    def answers(self, outputs: torch.Tensor) -> np.ndarray:
+        """The class given to each sample, shape (n,); -1 where there are no classes."""
+        if outputs.ndim != 2:
+            return np.full(len(outputs), -1)
+        return chosen_class(outputs.detach().float().cpu().numpy())
+
     def _asked(
         self, index: Index, wide: nn.Module | None, ask: Callable[[nn.Module, Inputs], torch.Tensor]
     ) -> torch.Tensor:
         """What ``ask`` gives for the module and some samples: mixed precision where it is wanted, or all in float32."""
         inputs = own_rows(self.inputs, index)
         if wide is not None:
-            return ask(wide, each(inputs, lambda v: v.float() if v.is_floating_point() else v))
-        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+            with torch.autocast(self.device.type, enabled=False):
+                return ask(wide, each(inputs, lambda v: v.float() if v.is_floating_point() else v))
+        # No cache: it would hold weights cast at other times, where this runs within somebody's own autocast.
+        enabled = self.autocast is not None
+        with torch.autocast(self.device.type, self.autocast, enabled=enabled, cache_enabled=False):
             found = ask(self.module, inputs)
         self.modes.put_back_buffers()
         return found.float() if found.dtype in HALF else found

@@ -8,21 +8,24 @@ import torch
 from torch import nn
 
 from sgdphases.estimators.backends.samples import checked_array
-from sgdphases.estimators.backends.torch.rules import rebuilt, tensors_in
+from sgdphases.estimators.backends.torch.tensors import rebuilt, tensors_in
 from sgdphases.estimators.errors import InputError
+from sgdphases.estimators.nested import parts, remade
 
 Index = torch.Tensor | slice | list[int]
 Inputs = Any
-"""A tensor, or a dictionary, tuple or list of such, nested as a model or somebody's loss takes it."""
+"""A tensor, or a dictionary, tuple, list or dataclass of such, nested as a model or somebody's loss takes it."""
 
 
 def is_structured(x: Any) -> bool:
-    """Whether a model takes several tensors: a dictionary for keywords, or a tuple."""
-    return isinstance(x, (Mapping, tuple))
+    """Whether a model takes more than a tensor: a dictionary for keywords, a tuple, or a dataclass as it is."""
+    return not isinstance(x, list) and parts(x) is not None
 
 
 def laid_out(x: Any, dtype: torch.dtype, device: torch.device) -> Inputs:
     """The same structure with a tensor for every array; numbers in ``dtype``, integers and booleans as they are.
+
+    None stays None.
 
     Raises
     ------
@@ -32,10 +35,11 @@ def laid_out(x: Any, dtype: torch.dtype, device: torch.device) -> Inputs:
     lengths: dict[str, tuple[int, ...]] = {}
 
     def tensor(values: Any, name: str) -> Any:
-        if isinstance(values, Mapping):
-            return {key: tensor(part, f"{name}[{key!r}]") for key, part in values.items()}
-        if isinstance(values, (tuple, list)):
-            return type(values)(tensor(part, f"{name}[{k}]") for k, part in enumerate(values))
+        inside = parts(values)
+        if inside is not None:
+            return remade(values, [tensor(part, f"{name}[{key!r}]") for key, part in inside.items()])
+        if values is None:
+            return None
         array = checked_array(values, name)
         if not np.isfinite(array).all():
             raise InputError(f"{name} holds values that are not finite: remove or replace them before measuring.")
@@ -63,7 +67,7 @@ def each(inputs: Inputs, change: Callable[[torch.Tensor], torch.Tensor]) -> Inpu
 
 def call(module: nn.Module, inputs: Inputs) -> Any:
     """What the module answers."""
-    if isinstance(inputs, dict):
+    if isinstance(inputs, Mapping):
         return module(**inputs)
     return module(*inputs) if isinstance(inputs, tuple) else module(inputs)
 

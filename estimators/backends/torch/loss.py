@@ -39,6 +39,16 @@ def check_loss(loss: str | Callable, *, per_sample: bool = True) -> None:
             f"loss = {name}(reduction={reduction!r}) is no mean over samples: use reduction='mean', and scale the "
             "learning rate instead."
         )
+
+
+def check_weights(loss: str | Callable, targets: torch.Tensor) -> None:
+    """Raise a UsageError for one of PyTorch's losses with class weights that differ, which it divides by their sum.
+
+    Not with soft targets: there it divides by the number of samples.
+    """
+    if targets.is_floating_point():
+        return
+    name = type(loss).__name__
     weight = getattr(loss, "weight", None)
     if isinstance(weight, torch.Tensor) and not isinstance(weight, torch.nn.Parameter):
         if not torch.allclose(weight, weight.flatten()[:1].expand_as(weight)):

@@ -32,11 +32,30 @@ class _Perceptron(nn.Module):
         return self.layers[-1](x)
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module itself where it is wrapped for several processes or devices, or compiled: weights are shared."""
+    while True:
+        if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+            inner = model.module
+        elif type(model).__name__ == "OptimizedModule":  # torch.compile's
+            inner = model._orig_mod
+        else:
+            return model
+        assert isinstance(inner, nn.Module)
+        model = inner
+
+
 def refuse_unsupported(model: nn.Module, *, per_sample: bool = True) -> None:
     """Raise a UsageError for a model whose gradients cannot be taken (by sample), naming what is in the way."""
     if isinstance(model, torch.jit.ScriptModule):
         raise UsageError("the model is scripted (torch.jit): give the module it was made from.")
+    sharded = [type(m).__name__ for m in model.modules() if "FullyShardedDataParallel" in type(m).__name__]
     for name, parameter in model.named_parameters():
+        if sharded or type(parameter.data).__name__ == "DTensor":
+            raise UsageError(
+                f"parameter {name!r} is shared out among processes (fully sharded): no process has the whole of it, "
+                "so nothing can be measured. DistributedDataParallel, where each has all of them, can."
+            )
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise UsageError(f"parameter {name!r} is lazy and has no shape yet: run one forward pass first.")
         if parameter.is_inference():

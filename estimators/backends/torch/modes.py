@@ -1,5 +1,6 @@
 """BatchNorm, dropout and spectral norms while a model is measured; everything is restored afterwards."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -102,6 +103,9 @@ class Modes:
             module.dropout = 0.0
         try:
             with ExitStack() as stack:
+                if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
+                    # Compiled code, of the model or within it, passes hooks by.
+                    stack.enter_context(torch.compiler.set_stance("force_eager"))
                 if self.dropout == "off" and any(map(_may_call_dropout, modules)):
                     stack.enter_context(_WithoutDropout())
                 yield

@@ -12,7 +12,7 @@ from sgdphases.estimators.backend import SampleGradients, Scores
 from sgdphases.estimators.backends.parameters import chosen_parameters
 from sgdphases.estimators.backends.torch.check import dense
 from sgdphases.estimators.backends.torch.forward import Forward
-from sgdphases.estimators.backends.torch.models import refuse_unsupported
+from sgdphases.estimators.backends.torch.models import refuse_unsupported, unwrapped
 from sgdphases.estimators.backends.torch.modes import Modes
 from sgdphases.estimators.errors import UsageError
 
@@ -44,6 +44,7 @@ class AutogradReference:
         output: str | int | Callable | None = None,
         loss_of: Callable | None = None,
     ):
+        model = unwrapped(model)
         refuse_unsupported(model)
         try:
             self._module = copy.deepcopy(model).double()

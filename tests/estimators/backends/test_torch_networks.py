@@ -232,6 +232,7 @@ def test_awkward_modules_against_autograd(name):
 
 def test_what_has_no_closed_form_is_named_once(caplog):
     module, x = awkward()["attention"]
+    module.attend = nn.MultiheadAttention(4, 2, batch_first=True, add_bias_kv=True)
     with caplog.at_level(logging.WARNING, logger="sgdphases"):
         backend = TorchBackend(module, x.numpy(), np.zeros(N, int))
         backend.gradient_sums(np.arange(N))

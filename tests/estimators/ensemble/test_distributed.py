@@ -25,7 +25,9 @@ shard = slice(0, 31) if dist.get_rank() == 0 else slice(31, None)
 options = dict(batch_size=40, alignment_batches=8, distributed=True)
 found = sgdphases.measure(module, x[shard], y[shard], wrong=wrong[shard], **options).scalars()
 plain = sgdphases.measure(module, x[shard], y[shard], **options).scalars()
-print(json.dumps([found, plain]))
+options |= dict(batch_size=5, drawn_from=200)
+part = sgdphases.measure(module, x[shard], y[shard], wrong=wrong[shard], **options).scalars()
+print(json.dumps([found, plain, part]))
 dist.destroy_process_group()
 """
 
@@ -58,6 +60,8 @@ def test_two_gloo_processes_give_what_one_gives():
     module, x, y, wrong = problem()
     options = dict(batch_size=40, alignment_batches=8)
     expected = [sgdphases.measure(module, x, y, wrong=mask, **options).scalars() for mask in (wrong, None)]
+    options |= dict(batch_size=5, drawn_from=200)
+    expected.append(sgdphases.measure(module, x, y, wrong=wrong, **options).scalars())
     for out, _ in outputs:
         for found, one in zip(json.loads(out.splitlines()[-1]), expected, strict=True):
             assert found == pytest.approx(one, rel=1e-9, abs=1e-12, nan_ok=True)

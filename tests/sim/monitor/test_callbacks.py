@@ -18,7 +18,7 @@ def data():
     return x, torch.from_numpy(rng.integers(0, 3, 90))
 
 
-def lightning_trained(watched):
+def lightning_trained(watched, accumulation=1):
     lightning = pytest.importorskip("lightning", reason="lightning is not installed")
     from sgdphases.sim.monitor.lightning import PhaseMonitorCallback
 
@@ -42,6 +42,7 @@ def lightning_trained(watched):
     callback = PhaseMonitorCallback(nn.functional.cross_entropy, loader, n_samples=50)
     trainer = lightning.Trainer(
         max_epochs=2,
+        accumulate_grad_batches=accumulation,
         callbacks=[callback] if watched else [],
         logger=False,
         enable_checkpointing=False,
@@ -57,6 +58,16 @@ def test_lightning_trains_as_without_it():
     module, monitor = lightning_trained(True)
     assert int(monitor.trajectory["step"][-1]) == 12 and len(monitor.trajectory["step"]) > 5
     alone, _ = lightning_trained(False)
+    assert all(torch.equal(value, module.state_dict()[name]) for name, value in alone.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_counts_steps_of_the_optimizer():
+    """Six batches of 16, two for a step."""
+    module, monitor = lightning_trained(True, accumulation=2)
+    found = monitor.trajectory
+    assert found["step"][-1] == 6 and found["epoch"][-1] == 2 and found.attrs["batch_size"] == 32
+    alone, _ = lightning_trained(False, accumulation=2)
     assert all(torch.equal(value, module.state_dict()[name]) for name, value in alone.state_dict().items())
 
 
@@ -90,7 +101,7 @@ def small_gpt(n_letters):
     return transformers.GPT2LMHeadModel(config)
 
 
-def transformer_trained(watched, folder):
+def transformer_trained(watched, folder, accumulation=1):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     pytest.importorskip("accelerate", reason="accelerate is not installed")
     from sgdphases.sim.monitor.hugging_face import PhaseMonitorCallback
@@ -101,7 +112,8 @@ def transformer_trained(watched, folder):
     arguments = transformers.TrainingArguments(
         output_dir=str(folder),
         max_steps=12,
-        per_device_train_batch_size=10,
+        gradient_accumulation_steps=accumulation,
+        per_device_train_batch_size=10 // accumulation,
         learning_rate=1e-3,
         report_to=[],
         disable_tqdm=True,
@@ -118,9 +130,10 @@ def transformer_trained(watched, folder):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_small_gpt_trains_as_without_it(tmp_path):
-    model, monitor, text = transformer_trained(True, tmp_path)
+    model, monitor, text = transformer_trained(True, tmp_path, accumulation=2)
+    assert monitor.trajectory.attrs["batch_size"] == 10 and monitor.trajectory.attrs["steps_per_epoch"] == 10
     assert int(monitor.trajectory["step"][-1]) == 12 and len(monitor.trajectory["step"]) > 8
-    alone, _, _ = transformer_trained(False, tmp_path)
+    alone, _, _ = transformer_trained(False, tmp_path, accumulation=2)
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in alone.state_dict().items())
     ids = torch.stack([text[i]["input_ids"] for i in monitor.watched])
     found = sgdphases.measure(
