@@ -1,7 +1,12 @@
-"""Shared set-up: reproducible hypothesis runs, and where real data are."""
+"""Shared set-up: one thread a worker, reproducible hypothesis runs, and where real data are."""
 
 import os
 from pathlib import Path
+
+# Before numpy, numba and torch are loaded: workers that each start a thread a core wait for one another more than they
+# compute. Processes that tests start inherit it.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
 
 import pytest
 from hypothesis import HealthCheck, settings

@@ -7,13 +7,13 @@ import time
 
 import numpy as np
 import pytest
-from command_line import PROGRAM, QUICK, call
+from command_line import PROGRAM, QUICK, call, call_process
 
 from sgdphases.sim.run.folder import RunFolder
 
 
 def test_a_run_ends_with_its_report(tmp_path):
-    done = call("run", *QUICK, "--noise-fraction", "0.5", "--out", tmp_path / "run")
+    done = call_process("run", *QUICK, "--noise-fraction", "0.5", "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().splitlines()[-1] == f"report: {tmp_path / 'run' / 'report.html'}"
     names = {path.name for path in (tmp_path / "run").iterdir()}
@@ -98,6 +98,20 @@ def test_mistakes_get_one_clear_message(tmp_path, arguments, code, named):
     assert named in done.stderr and "Traceback" not in done.stderr
     if "diverged" not in named:
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "named"),
+    [
+        (["run", "digits", "--noise-fraction", "1.5"], 2, "Error: noise_fraction = 1.5"),
+        (["run", "missing.npz"], 1, "missing.npz"),
+    ],
+    ids=["usage", "failure"],
+)
+def test_the_program_ends_with_message_and_code(tmp_path, arguments, code, named):
+    done = call_process(*arguments, cwd=tmp_path)
+    assert done.returncode == code and named in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_that_is_there_is_not_touched(tmp_path):

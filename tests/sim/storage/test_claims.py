@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from command_line import PROGRAM, QUICK, call
+from command_line import PROGRAM, QUICK, call, call_process
 
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.sim.run.folder import RunFolder
@@ -31,7 +31,7 @@ def hold(out, start=0.0, seconds=600.0, cwd=None):
 
 def at_once(*arguments, cwd):
     with ThreadPoolExecutor(3) as pool:
-        return list(pool.map(lambda _: call(*arguments, cwd=cwd), range(3)))
+        return list(pool.map(lambda _: call_process(*arguments, cwd=cwd), range(3)))
 
 
 def test_three_runs_at_once_get_a_folder_each(tmp_path):
