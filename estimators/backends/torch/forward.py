@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sgdphases.estimators.backends.samples import checked_array, is_correct, prepare_samples
+from sgdphases.estimators.backends.samples import checked_array, chosen_class, is_correct, prepare_samples
 from sgdphases.estimators.backends.torch.inputs import (
     Index,
     Inputs,
