@@ -25,6 +25,7 @@ from sgdphases.estimators.phases.evidence import (
     too_few,
 )
 from sgdphases.estimators.phases.four_phases import DONE, four_phases
+from sgdphases.estimators.phases.from_losses import find_phases_from_losses
 from sgdphases.estimators.phases.records import MEMORISING, NO_RULE, NULLS, READINGS, UNKNOWN, Phases
 
 APART = 0.25  # how much later than the clean ones wrong labels are learnt: largest gap of the two errors, at least
@@ -41,6 +42,8 @@ def find_phases(trajectory: xr.Dataset, *, use_wrong: bool = True) -> Phases:
     for the plateau, and there are such phases only if the test error rises again while it falls; whether that is
     wrong labels or hard samples is left open (``reading``). Without wrong labels: fast learning until 5 % of the first
     training error are left, and exploration after. Where no test error lies below chance: memorising only, or nothing.
+
+    Without a test error, a trajectory that holds the losses of samples is read by `find_phases_from_losses`.
 
     Single noisy checkpoints are smoothed by a running median; boundaries are interpolated in the logarithm of the
     epoch. The scale of time does not matter. Each phase holds against the sampling noise of its errors at a level of
@@ -60,6 +63,8 @@ def find_phases(trajectory: xr.Dataset, *, use_wrong: bool = True) -> Phases:
         Empty for regression, which has no errors.
     """
     errors = errors_of(trajectory)
+    if np.isnan(errors.test).any() and {"sample_loss", "sample_right", "label"} <= set(trajectory):
+        return _from_losses(trajectory, use_wrong)
     if len(errors.epoch) < 3 or np.isnan(errors.train).any():
         return Phases((), {"any phase": "no errors are recorded: regression, or fewer than three checkpoints"})
     known = use_wrong and not (np.isnan(errors.wrong).any() or np.isnan(errors.clean).any())
@@ -67,6 +72,13 @@ def find_phases(trajectory: xr.Dataset, *, use_wrong: bool = True) -> Phases:
     if found.found and np.isnan([phase.p_value for phase in found.found]).any():
         return found.doubted(UNKNOWN)
     return found
+
+
+def _from_losses(trajectory: xr.Dataset, use_wrong: bool) -> Phases:
+    """Phases of a record without a test error that holds the losses of samples."""
+    losses, right, labels = (trajectory[name].to_numpy() for name in ("sample_loss", "sample_right", "label"))
+    mask = trajectory["wrong"].to_numpy() if use_wrong and "wrong" in trajectory else None
+    return find_phases_from_losses(trajectory["epoch"].to_numpy(), losses, labels, right=right, wrong=mask)
 
 
 def _found(errors: Errors, known: bool) -> Phases:

@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 from torch.nn import functional as F
 
-from sgdphases.estimators.backend import SampleGradients, Scores, to_numpy
+from sgdphases.estimators.backend import SampleGradients, Scores, chunks, to_numpy
 from sgdphases.estimators.backends.torch.backend import TorchBackend
 from sgdphases.estimators.ensemble.scores import all_scores
 from sgdphases.estimators.ensemble.subset import LEAST
@@ -26,10 +26,13 @@ BATCHES = 8  # disjoint minibatches that the subset holds at least, for the alig
 
 
 class Measurement(NamedTuple):
-    """Every order parameter by name, the losses of the watched samples, shape (n,), and how the test samples do."""
+    """Every order parameter by name, the watched samples' losses and whether each is right (1, 0 or NaN), shape (n,),
+    the classes they are given, if asked for, and how the test samples do."""
 
     scalars: dict[str, float]
     losses: np.ndarray
+    right: np.ndarray
+    answers: np.ndarray | None
     tested: Scores | None
 
 
@@ -79,6 +82,7 @@ class Measured:
         self._workers = processes.workers(self._backend.n_samples)
         self.n_samples = self._backend.n_samples if self._workers is None else self._workers.total
         self.labels = _of_all(self._workers, self._backend.labels).astype(int)
+        self.wrong = None if wrong is None else _of_all(self._workers, wrong).astype(bool)
         self.test_labels = np.empty(0, int)
         self._test_workers = None
         if self._test is not None:
@@ -89,8 +93,8 @@ class Measured:
     def loss(self) -> str | Callable:
         return self._backend.loss
 
-    def __call__(self, step: int, rng: np.random.Generator) -> "Measurement":
-        """Measure.
+    def __call__(self, step: int, rng: np.random.Generator, *, with_answers: bool) -> "Measurement":
+        """Measure; the classes that samples are given take one more forward pass.
 
         Layers replaced, added, frozen or unfrozen since the last measurement are taken up as they are.
         """
@@ -111,7 +115,15 @@ class Measured:
         tested = None
         if self._test is not None:
             tested = Scores(*(_of_all(self._test_workers, values) for values in all_scores(self._test)))
-        return Measurement(found.scalars(), _of_all(self._workers, backend.losses), tested)
+        answers = None
+        if with_answers:
+            pieces = [
+                self._backend.answers(piece)
+                for piece in chunks(np.arange(self._backend.n_samples), self._backend.chunk_size)
+            ]
+            answers = _of_all(self._workers, np.concatenate(pieces)).astype(int)
+        losses, right = (_of_all(self._workers, values) for values in (backend.losses, backend.right))
+        return Measurement(found.scalars(), losses, right, answers, tested)
 
     def sizes(self) -> dict[str, float]:
         """Numbers of samples, and what the sampling noise of errors is judged by, where there are classes."""
@@ -205,17 +217,18 @@ def _test_data(loader: Any, processes: Processes, split: Split) -> Data:
 
 
 class _Listening:
-    """A backend that remembers the losses of its samples when they pass by, so that no pass is made for them."""
+    """A backend that remembers its samples' losses and right answers when they pass by: no pass is made for them."""
 
     def __init__(self, backend: TorchBackend):
-        self._backend, self.losses = backend, np.full(backend.n_samples, np.nan)
+        self._backend = backend
+        self.losses, self.right = np.full((2, backend.n_samples), np.nan)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
     def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
         found = self._backend.gradient_sums(indices)
-        self.losses[indices] = found.loss
+        self.losses[indices], self.right[indices] = found.loss, found.correct
         return found
 
 

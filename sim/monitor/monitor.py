@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from torch import nn
 
 from sgdphases.estimators.backends.torch.models import refuse_unsupported, unwrapped
 from sgdphases.estimators.cleansing.from_losses import LabelsFromLosses, find_wrong_labels_from_losses
+from sgdphases.estimators.cleansing.stopping import LEVEL_WITH_BEST, best_probe
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.phases.find import find_phases
+from sgdphases.estimators.phases.from_losses import is_memorising
 from sgdphases.estimators.phases.now import PhaseNow, phase_now
 from sgdphases.estimators.phases.records import Phases
 from sgdphases.sim.monitor.loggers import Log, Progress, logger_of
@@ -21,6 +24,7 @@ from sgdphases.sim.monitor.measured import measured
 from sgdphases.sim.monitor.processes import processes_of
 from sgdphases.sim.monitor.record import Record
 from sgdphases.sim.monitor.schedule import Schedule
+from sgdphases.sim.monitor.snapshots import MOST, Snapshots
 from sgdphases.sim.monitor.undisturbed import undisturbed, wait_for_devices
 from sgdphases.sim.run.streams import stream
 from sgdphases.sim.run.trajectory import lost_samples
@@ -28,6 +32,29 @@ from sgdphases.sim.storage.claims import Claim, claim_new
 from sgdphases.sim.storage.netcdf import write_netcdf
 
 WRITE_SECONDS = 5.0  # how old the file may grow while training goes on: writing it takes a tenth of a second
+
+
+@dataclass(frozen=True)
+class Restored:
+    """The weights that were given back.
+
+    Attributes
+    ----------
+    step : int
+    epoch : float
+    agreement : float
+        Share of the watched samples to which they give the answer of phase II.
+    window : tuple of float
+        First and last epoch of phase II: see `consensus`.
+    is_last : bool
+        Whether they are those of the last measurement.
+    """
+
+    step: int
+    epoch: float
+    agreement: float
+    window: tuple[float, float]
+    is_last: bool
 
 
 class PhaseMonitor:
@@ -95,6 +122,9 @@ class PhaseMonitor:
     loss_of : callable or None
         ``loss_of(model, batch)`` gives the losses of a batch's samples, shape (n,), for whatever else a model needs;
         training minimises their mean. There are no errors then, and so no phases.
+    snapshots : {"auto", "memory"}, str or Path of a folder, or False
+        Where up to twelve copies of the weights are kept for `restore_best`. "auto" keeps them in memory where they
+        take at most 1 GiB together, and none otherwise. Those in a folder outlast an interruption.
     log : callable, logger, None or False
         Takes every measurement as it comes: a function of step, scalars by name and the phase as text; TensorBoard's
         SummaryWriter, a W&B run, mlflow, or a Lightning logger (`logger_of`). None logs a line of progress
@@ -136,6 +166,7 @@ class PhaseMonitor:
         seed: int = 0,
         split: Callable | None = None,
         loss_of: Callable | None = None,
+        snapshots: Any = "auto",
         log: Any = None,
         distributed: bool | None = None,
         **options: Any,
@@ -175,6 +206,8 @@ class PhaseMonitor:
                         split=split,
                     )
                 self._claim = None if out is None or not is_first else claim_new(Path(out))
+            has_classes = loss_of is None and len(self._measured.labels) > 0 and self._measured.labels.min() >= 0
+            self._snapshots = Snapshots(self._model, snapshots if has_classes else False, writes=is_first)
             self._record = Record(self._measured.numbers)
             self._measure()
             self._schedule.begin()
@@ -208,7 +241,7 @@ class PhaseMonitor:
 
     @property
     def phases(self) -> Phases:
-        """The phases so far: see `find_phases`. They need a test loader, or the mask of wrong labels beside it."""
+        """The phases so far: see `find_phases`; without test samples, see `find_phases_from_losses`."""
         return find_phases(self.trajectory)
 
     @property
@@ -241,18 +274,77 @@ class PhaseMonitor:
         InputError
             If too few measurements lie after the first epoch, or losses are not finite.
         """
-        if self._measured.loss != "cross-entropy" or self._loss_of is not None:
-            raise UsageError(f"loss_fn = {self._loss_fn!r}: wrong labels are found from the cross-entropy of samples.")
-        epochs = np.array(self._record.rows["step"]) / self._steps_per_epoch
+        self._refuse_other_losses("wrong labels are found")
         losses = np.array(self._record.sample_losses)
-        return find_wrong_labels_from_losses(epochs, losses, self._measured.labels, **options)
+        return find_wrong_labels_from_losses(self._epochs, losses, self._measured.labels, **options)
+
+    @property
+    def past_phase_two(self) -> bool:
+        """Whether the samples that the common rule does not explain are being memorised: a good moment to stop.
+
+        From the losses of the watched samples alone, without a test set or the mask; see `is_memorising`. False where
+        no label stands out, whatever the test error does.
+
+        Raises
+        ------
+        UsageError
+            If the loss is not the cross-entropy.
+        """
+        self._refuse_other_losses("the end of phase II is seen")
+        losses, right = np.array(self._record.sample_losses), np.array(self._record.sample_right)
+        return is_memorising(self._epochs, losses, self._measured.labels, right=right)
+
+    def restore_best(self, model: nn.Module | None = None) -> Restored:
+        """Give back the weights of the measurement whose answers agree best with those of phase II: see `best_probe`.
+
+        No clean or test samples are used. Call it when training is over, or `past_phase_two`. Where nothing was
+        memorised, those are the weights of the last measurement: call `measure_now` first.
+
+        Parameters
+        ----------
+        model : Module or None
+            Takes the weights and buffers; None for the one that is trained.
+
+        Returns
+        -------
+        Restored
+
+        Raises
+        ------
+        UsageError
+            If no snapshots are kept, or the loss is not the cross-entropy.
+        InputError
+            If too few measurements lie after the first epoch, or the model does not fit.
+        """
+        self._refuse_other_losses("the best weights are found")
+        self._snapshots.refuse_off()
+        found = best_probe(self._epochs, np.array(self._record.sample_losses), np.array(self._record.answers))
+        steps = [int(step) for step in self._record.rows["step"]]
+        kept = {steps.index(step): step for step in self._snapshots.steps}
+        last = place = max(kept)
+        if not found.is_last:
+            best = max(found.agreement[place] for place in kept)
+            place = max(place for place in kept if found.agreement[place] >= best - LEVEL_WITH_BEST)
+        self._snapshots.restore(kept[place], self._model if model is None else unwrapped(model))
+        epoch = float(self._epochs[place])
+        return Restored(kept[place], epoch, float(found.agreement[place]), found.window, place == last)
 
     @property
     def trajectory(self) -> xr.Dataset:
         """What has been measured so far, as ``trajectory.nc`` holds it."""
         loss = 'loss = "cross-entropy"\n' if self._measured.loss == "cross-entropy" else ""
         attributes = {**self._measured.sizes(), "model": type(self._model).__name__, **self._schedule.attributes()}
-        return self._record.dataset(self._steps_per_epoch, loss).assign_attrs(attributes)
+        labels = self._measured.labels if loss else np.empty(0, int)
+        found = self._record.dataset(self._steps_per_epoch, loss, labels, self._measured.wrong)
+        return found.assign_attrs(attributes)
+
+    @property
+    def _epochs(self) -> np.ndarray:
+        return np.array(self._record.rows["step"]) / self._steps_per_epoch
+
+    def _refuse_other_losses(self, what: str) -> None:
+        if self._measured.loss != "cross-entropy" or self._loss_of is not None:
+            raise UsageError(f"loss_fn = {self._loss_fn!r}: {what} from the cross-entropy of samples.")
 
     def _guarded(self, action: Callable[[], None]) -> None:
         """Do it, unless something has failed before; a failure is a warning, and the last thing heard."""
@@ -291,18 +383,30 @@ class PhaseMonitor:
         step = self._record.steps
         self._processes.refuse_different(step)
         with undisturbed(self._model):
-            latest = self._measured(step, stream(self._seed, "alignment", step))
+            rng = stream(self._seed, "alignment", step)
+            latest = self._measured(step, rng, with_answers=self._snapshots.is_on)
         found: dict[str, Any] = {**latest.scalars, "test_loss": float("nan"), "test_error": float("nan")}
         tested = latest.tested
         if tested is not None:
             found |= {"test_loss": float(tested.loss.mean()), "test_error": float(1 - tested.correct.mean())}
             found |= lost_samples(self._record.arrays(), tested.correct)
-        self._record.add(found, latest.losses)
+        self._record.add(found, latest.losses, latest.right, latest.answers)
+        if self._snapshots.is_on:
+            self._snapshots.keep(step, self._model)
+            self._snapshots.thin(self._worth())
         return found
+
+    def _worth(self) -> dict[int, float]:
+        """How well each measurement agrees with phase II, by its step; empty before that can be said."""
+        if len(self._snapshots.steps) <= MOST or (self._epochs >= 1).sum() < 3:
+            return {}
+        found = best_probe(self._epochs, np.array(self._record.sample_losses), np.array(self._record.answers))
+        steps = np.array(self._record.rows["step"], dtype=int)
+        return dict(zip(steps.tolist(), found.agreement.tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """What has been measured so far, to be kept beside the model's own state: see `load_state_dict`."""
-        return {**self._record.state(), "seconds": self._schedule.state()}
+        return {**self._record.state(), "seconds": self._schedule.state(), "snapshots": self._snapshots.state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what an earlier monitor had measured: of the same data, with the same settings.
@@ -313,6 +417,7 @@ class PhaseMonitor:
             If it is no state of a monitor, or it watched other samples.
         """
         self._record.restore(state)
+        self._snapshots.go_on(state.get("snapshots", []))
         if "seconds" in state:  # not in those of earlier versions
             self._schedule.restore(state["seconds"])
 

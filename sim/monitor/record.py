@@ -20,20 +20,29 @@ class Record:
         Training steps done; a measurement may lie behind.
     rows : dict of list
         By name, one entry a measurement; "step" among them.
-    sample_losses : list of ndarray, shape (n,)
+    sample_losses, sample_right, answers : list of ndarray, shape (n,)
+        Of the watched samples: losses; whether each is given its label; the class that it is given, where snapshots of
+        the weights are kept.
     """
 
     def __init__(self, watched: np.ndarray):
         self.watched = watched
+        self.sample_right: list[np.ndarray] = []
+        self.answers: list[np.ndarray] = []
         self.steps = 0
         self.rows: dict[str, list[Any]] = {}
         self.sample_losses: list[np.ndarray] = []
 
-    def add(self, scalars: dict[str, Any], losses: np.ndarray) -> None:
-        """A measurement at the present step; losses of the watched samples, shape (n,)."""
+    def add(
+        self, scalars: dict[str, Any], losses: np.ndarray, right: np.ndarray, answers: np.ndarray | None = None
+    ) -> None:
+        """A measurement at the present step; losses of the watched samples and what they are answered, shape (n,)."""
         for name, value in {"step": float(self.steps), **scalars}.items():
             self.rows.setdefault(name, []).append(value)
         self.sample_losses.append(losses.astype(np.float32))
+        self.sample_right.append(right == 1)
+        if answers is not None:
+            self.answers.append(answers.astype(np.int32))
 
     @property
     def measured_step(self) -> int:
@@ -44,14 +53,31 @@ class Record:
         """The rows as arrays, shape (measurements, ...)."""
         return {name: np.array(values) for name, values in self.rows.items()}
 
-    def dataset(self, steps_per_epoch: int, settings: str) -> xr.Dataset:
-        """The rows as ``trajectory.nc`` holds them: see `trajectory_dataset`."""
-        return trajectory_dataset(self.arrays(), steps_per_epoch, settings)
+    def dataset(
+        self, steps_per_epoch: int, settings: str, labels: np.ndarray, wrong: np.ndarray | None
+    ) -> xr.Dataset:
+        """The rows as ``trajectory.nc`` holds them: see `trajectory_dataset`.
+
+        Losses and answers of the samples are there as well, where they have classes: ``labels`` are not below 0.
+        """
+        rows = self.arrays()
+        if len(labels) and labels.min() >= 0:
+            rows["sample_loss"], rows["sample_right"] = np.array(self.sample_losses), np.array(self.sample_right)
+            rows["label"] = labels[None]
+            if wrong is not None:
+                rows["wrong"] = wrong[None]
+        return trajectory_dataset(rows, steps_per_epoch, settings)
 
     def state(self) -> dict[str, Any]:
         """All of it, to be kept beside a model's own state: see `restore`."""
-        losses = np.array(self.sample_losses)
-        return {"steps": self.steps, "rows": self.arrays(), "sample_loss": losses, "watched": self.watched.copy()}
+        return {
+            "steps": self.steps,
+            "rows": self.arrays(),
+            "sample_loss": np.array(self.sample_losses),
+            "sample_right": np.array(self.sample_right),
+            "answers": np.array(self.answers),
+            "watched": self.watched.copy(),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave.
@@ -64,6 +90,7 @@ class Record:
         try:
             steps, rows = int(state["steps"]), {name: list(values) for name, values in state["rows"].items()}
             losses, watched = list(state["sample_loss"]), np.asarray(state["watched"])
+            right, answers = list(state["sample_right"]), list(state["answers"])
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InputError(f"this is no state of a PhaseMonitor ({error!r}): give what state_dict() gave.") from None
         if not np.array_equal(watched, self.watched):
@@ -71,3 +98,4 @@ class Record:
                 "the state is of a monitor that watched other samples: give the same data, n_samples and seed."
             )
         self.steps, self.rows, self.sample_losses = steps, rows, losses
+        self.sample_right, self.answers = right, answers

@@ -23,6 +23,8 @@ OTHER_SCALARS = {
 ARRAYS = {
     "noise_spectrum": ("e_l", "leading eigenvalues of the noise matrix, in falling order", ("step", "eigenvalue")),
     "sample_loss": ("l_i", "loss of each training sample", ("step", "sample")),
+    "sample_right": ("", "whether a training sample is given its label", ("step", "sample")),
+    "label": ("", "label of a training sample, as given", ("sample",)),
     "wrong": ("", "whether a training sample is in the wrong population", ("sample",)),
 }
 TEST_RIGHT = "test_right"  # which test samples are given their label, as packed bits: kept in checkpoints alone
@@ -37,7 +39,8 @@ def trajectory_dataset(rows: dict[str, np.ndarray], steps_per_epoch: int, settin
     Parameters
     ----------
     rows : dict of ndarray, shape (checkpoints,)
-        By name; "step" among them. Those of `ARRAYS` have the shape (checkpoints, k); "wrong" is the same at each.
+        By name; "step" among them. Those of `ARRAYS` have the shape (checkpoints, k); "wrong" and "label" are the same
+        at each, of which the first counts.
     steps_per_epoch : int
     settings : str
         The run's settings as TOML, kept as an attribute. Their loss decides the units of losses.
@@ -64,7 +67,7 @@ def trajectory_dataset(rows: dict[str, np.ndarray], steps_per_epoch: int, settin
     variables = {
         name: (
             ARRAYS[name][2] if name in ARRAYS else "step",
-            values[0] if name == "wrong" else values,
+            values[0] if ARRAYS.get(name, ("", "", ()))[2] == ("sample",) else values,
             {"symbol": meaning[name][0], "long_name": meaning[name][1], "units": loss_units if "loss" in name else "1"},
         )
         for name, values in rows.items()

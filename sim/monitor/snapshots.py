@@ -1,0 +1,125 @@
+"""Copies of a model's weights along its training, of which a few are kept: those that may be wanted back."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.sim.storage.atomic import write_whole
+
+log = logging.getLogger("sgdphases")
+MOST = 12  # copies at a time
+MOST_BYTES = 2**30  # of memory for all of them, unless asked for more
+
+
+class Snapshots:
+    """At most `MOST` copies of a model's state, by step, in memory or in a folder.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    where : {"auto", "memory"}, str or Path of a folder, or False
+        "auto": in memory where all of them take at most 1 GiB, otherwise none. False: none.
+    writes : bool
+        Whether this process writes the files of a folder; others only read them.
+
+    Attributes
+    ----------
+    is_on : bool
+    steps : list of int
+        Of the copies kept, in order.
+    n_bytes : int
+        Of one copy.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be made.
+    UsageError
+        If it holds snapshots already.
+    """
+
+    def __init__(self, model: nn.Module, where: Any = "auto", *, writes: bool = True):
+        self._writes, self._copies = writes, dict[int, dict[str, torch.Tensor] | None]()
+        self.n_bytes = sum(v.numel() * v.element_size() for v in model.state_dict().values() if torch.is_tensor(v))
+        self.is_on = where is not False and where is not None
+        self._folder: Path | None = None
+        if isinstance(where, (str, Path)) and where not in ("auto", "memory"):
+            self._folder = Path(where)
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"snapshots = {str(where)!r}: the folder cannot be made ({error.strerror}).") from None
+        elif where == "auto" and MOST * self.n_bytes > MOST_BYTES:
+            self.is_on = False
+            log.info(
+                "no snapshots are kept for restore_best: %d of them would take %.1f GB of memory; say "
+                "snapshots='memory', or a folder.", MOST, MOST * self.n_bytes / 1e9,
+            )  # fmt: skip
+        if self.is_on:
+            place = "in memory" if self._folder is None else f"in {self._folder}"
+            log.info("up to %d snapshots are kept %s, %.3g MB each", MOST, place, self.n_bytes / 1e6)
+
+    @property
+    def steps(self) -> list[int]:
+        return sorted(self._copies)
+
+    def keep(self, step: int, model: nn.Module) -> None:
+        """Copy the model's state as it is at this step."""
+        state = {
+            name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()
+            if torch.is_tensor(value)
+        }  # fmt: skip
+        if self._folder is None:
+            self._copies[step] = state
+            return
+        if self._writes:
+            write_whole(self._file(step), lambda part: torch.save(state, part))
+        self._copies[step] = None
+
+    def thin(self, worth: Mapping[int, float]) -> None:
+        """Drop what goes beyond `MOST`: those of the least worth, never the latest; without a worth, the earliest."""
+        while len(self._copies) > MOST:
+            *earlier, _ = self.steps
+            least = min(earlier, key=lambda step: (worth.get(step, float("-inf")), step))
+            del self._copies[least]
+            if self._folder is not None and self._writes:
+                self._file(least).unlink(missing_ok=True)
+
+    def restore(self, step: int, model: nn.Module) -> None:
+        """Give a model the state of a step; raises InputError where the file is gone or damaged, or does not fit."""
+        state = self._copies[step]
+        try:
+            if state is None:
+                state = torch.load(self._file(step), map_location="cpu", weights_only=True)
+            fit = model.load_state_dict(state, strict=False)
+            lacks = [name for name in fit.missing_keys if not name.endswith("_extra_state")]
+            if lacks or fit.unexpected_keys:
+                raise ValueError(f"layers have changed ({', '.join([*lacks, *fit.unexpected_keys][:3])})")
+        except Exception as error:  # whatever a damaged file makes torch.load raise
+            raise InputError(f"the snapshot of step {step} cannot be given to this model: {error}") from None
+
+    def state(self) -> list[int]:
+        """The steps whose copies outlive this process: those in a folder."""
+        return [] if self._folder is None else self.steps
+
+    def go_on(self, steps: list[int]) -> None:
+        """Take up copies that an earlier process left in the folder."""
+        if self._folder is not None:
+            self._copies |= {int(step): None for step in steps if self._file(int(step)).is_file()}
+
+    def refuse_off(self) -> None:
+        """Raise a UsageError where none are kept."""
+        if not self.is_on:
+            raise UsageError(
+                "no snapshots of the weights were kept: make the monitor with snapshots='memory', or a folder, and "
+                "without loss_of."
+            )
+
+    def _file(self, step: int) -> Path:
+        assert self._folder is not None
+        return self._folder / f"step-{step:09d}.pt"
