@@ -16,20 +16,25 @@ from sgdphases.faces.encoding import write_any_text
 from sgdphases.faces.options import (
     DataName,
     DataOptions,
+    DropColumns,
+    LabelColumn,
     PresetName,
     SettingsFile,
     absolute_paths,
+    data_options,
     one_value,
-    option_values,
+    refuse_inside,
     several_values,
     takes_settings,
 )  # fmt: skip
+from sgdphases.faces.review.command import apply
 from sgdphases.faces.terminal import (
     MOST_ROWS,
     console,
     interrupts,
     progress,
     show_checks,
+    show_data_warnings,
     show_report,
     show_sweep,
     stoppable,
@@ -60,14 +65,18 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help=r"New folder for the run. \[default: runs/DATASET-001, …]", show_default=False)
     ] = None,
+    label_column: LabelColumn = None,
+    drop_columns: DropColumns = None,
     option: DataOptions = None,
     *,
     values: dict[str, Any],
 ) -> None:
     """Train a network, measure its order parameters, and draw its phases."""
     given = {name: one_value(name, text) for name, text in values.items()}
-    options = {name: several[-1] for name, several in option_values(option or []).items()}
+    given_options = data_options(option, label_column, drop_columns)
+    options = {name: several[-1] for name, several in given_options.items()}
     settings = make_settings(_with_base(given, options, dataset, config, preset))
+    refuse_inside(settings.dataset, out)
 
     from sgdphases.sim.run.run import begun
 
@@ -98,6 +107,8 @@ def sweep(
     dask: Annotated[
         str | None, typer.Option(help="Scheduler of a Dask cluster to run on instead.", metavar="ADDRESS")
     ] = None,
+    label_column: LabelColumn = None,
+    drop_columns: DropColumns = None,
     option: DataOptions = None,
     *,
     values: dict[str, Any],
@@ -107,7 +118,7 @@ def sweep(
     A flag given several times is an axis; numbers may be FIRST:LAST:COUNT (:log for even ratios) or have commas.
     """
     found = {name: several_values(name, texts) for name, texts in values.items()}
-    options = option_values(option or [])
+    options = data_options(option, label_column, drop_columns)
     if seeds is not None:
         first = found.pop("seed", (0,))
         if len(first) > 1:
@@ -120,6 +131,7 @@ def sweep(
     one = {name: several[0] for name, several in found.items() if name not in axes}
     fixed = {name: several[0] for name, several in options.items() if len(several) == 1}
     base = _with_base(one, fixed, dataset, config, preset)
+    refuse_inside(str(base["dataset"]), out)
 
     from sgdphases.sim.sweep.folder import SweepFolder, claim_sweep, start_sweep
     from sgdphases.sim.sweep.plan import plan_sweep
@@ -180,6 +192,7 @@ def report(
 
 app.command()(compare)
 app.command()(cleanse)
+app.command()(apply)
 app.command()(reproduce)
 
 
@@ -261,6 +274,7 @@ def _root(
 def main() -> None:
     """Entry point: a user's mistake ends in one message, exit code 2 for usage and 1 for failure."""
     write_any_text()
+    show_data_warnings()
     try:
         app()
     except UsageError as error:

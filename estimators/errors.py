@@ -11,3 +11,7 @@ class UsageError(InputError):
 
 class TrainingDiverged(RuntimeError):
     """The weights or the loss are no longer finite."""
+
+
+class DataWarning(UserWarning):
+    """Data that can be used, though not all of them or not as they are; the command line shows it as one line."""

@@ -11,15 +11,25 @@ from typing import Annotated, Any
 import typer
 
 from sgdphases.estimators.errors import UsageError
+from sgdphases.sim.data.datasets.forms import is_path
 from sgdphases.sim.run.settings import RunSettings
 
-DataName = Annotated[
-    str | None,
-    typer.Argument(help="A name from `sgdphases datasets`, or a path that ends in .npz.", show_default=False),
-]
+DATA_HELP = (
+    "A name from `sgdphases datasets`, or your own data: a .npz, .csv, .tsv or .parquet file, a folder of images by "
+    "class, a Hugging Face data set saved to disk, or a folder of MNIST or CIFAR-10 files."
+)
+DataName = Annotated[str | None, typer.Argument(help=DATA_HELP, show_default=False)]
 SettingsFile = Annotated[Path | None, typer.Option(help="Settings in TOML; flags win.", show_default=False)]
 PresetName = Annotated[
     str | None, typer.Option(help="Settings by name: see `sgdphases presets`; flags win.", show_default=False)
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(help=r"Column of a table that holds the labels. \[default: label]", show_default=False),
+]
+DropColumns = Annotated[
+    list[str] | None,
+    typer.Option(help="Columns of a table that are no features, with commas between.", show_default=False),
 ]
 DataOptions = Annotated[
     list[str] | None,
@@ -142,6 +152,18 @@ def several_values(name: str, texts: list[str]) -> tuple[Any, ...]:
     return tuple(found)
 
 
+def data_options(
+    option: list[str] | None, label_column: str | None, drop_columns: list[str] | None
+) -> dict[str, list[Any]]:
+    """Options of the data set, every name with its values, from ``-o NAME=VALUE`` and from flags of their own."""
+    found = option_values(option or [])
+    own = {"label_column": label_column, "drop_columns": drop_columns or None}
+    for name, value in own.items():
+        if value is not None and name in found:
+            raise UsageError(f"--{name.replace('_', '-')} and -o {name}: give one of them.")
+    return {**found, **{name: [value] for name, value in own.items() if value is not None}}
+
+
 def option_values(texts: list[str]) -> dict[str, list[Any]]:
     """NAME=VALUE as often as given: every name with its values, in order."""
     found: dict[str, list[Any]] = {}
@@ -155,9 +177,17 @@ def absolute_paths(values: dict[str, Any]) -> dict[str, Any]:
     """Absolute paths, so that runs resume from any folder; a folder as data set becomes the data set it holds."""
     values = _folder_as_data_set(values)
     names = [name for name in PATHS if isinstance(values.get(name), str)]
-    if isinstance(values["dataset"], str) and values["dataset"].endswith(".npz"):
+    if isinstance(values["dataset"], str) and is_path(values["dataset"]):
         names.append("dataset")
-    return {**values, **{name: os.path.abspath(values[name]) for name in names}}
+    return {**values, **{name: os.path.abspath(os.path.expanduser(values[name])) for name in names}}
+
+
+def refuse_inside(dataset: str, out: Path | None) -> None:
+    """Raise a UsageError where results would lie in the folder of the data, and be taken for a class next time."""
+    place = Path.cwd() if out is None else out.absolute()
+    if os.path.isdir(dataset) and place.resolve().is_relative_to(Path(dataset).resolve()):
+        what = "the results would lie" if out is None else f"--out {out} lies"
+        raise UsageError(f"{what} in the folder of the data, {dataset}: choose a place outside with --out.")
 
 
 def _folder_as_data_set(values: dict[str, Any]) -> dict[str, Any]:
@@ -168,9 +198,11 @@ def _folder_as_data_set(values: dict[str, Any]) -> dict[str, Any]:
     from sgdphases.sim.data.datasets.registry import DATASETS
 
     folder = Path(values["dataset"])
-    if str(folder) in DATASETS:
+    if values["dataset"] in DATASETS:
         return values
     name = data_set_in(folder)
+    if name is None:
+        return values
     if values.get("data_dir") is not None:
         raise UsageError(f"{folder} holds the files of {name} already: leave --data-dir out.")
     return {**values, "dataset": name, "data_dir": str(folder)}

@@ -1,6 +1,7 @@
 """What a run looks like on the terminal: progress, tables, Ctrl-C."""
 
 import signal
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,10 +12,26 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from sgdphases.estimators.errors import DataWarning
+
 console = Console()
 INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
 WIDE = 72  # characters of a terminal, from which on there is room for a bar
 MOST_ROWS = 40  # of a sweep's table on the terminal
+
+
+def show_data_warnings() -> None:
+    """Let every `DataWarning` be one line on the stream of errors, without the place in the code."""
+    before = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *more: Any, **named: Any) -> None:
+        if issubclass(category, DataWarning):
+            Console(stderr=True).print(f"Warning: {message}", style="yellow", markup=False, soft_wrap=True)
+        else:
+            before(message, category, *more, **named)
+
+    warnings.simplefilter("always", DataWarning)
+    warnings.showwarning = show
 
 
 @contextmanager

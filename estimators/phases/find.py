@@ -224,5 +224,6 @@ def phase_medians(trajectory: xr.Dataset, phases: Phases, names: tuple[str, ...]
     for phase in phases.found:
         inside = (epoch >= phase.start) & (epoch <= phase.end)
         values = {name: trajectory[name].to_numpy()[inside] for name in names}
-        table.append({name: float(np.median(v)) if len(v) else float("nan") for name, v in values.items()})
+        known = {name: v[~np.isnan(v)] for name, v in values.items()}  # gradients are not measured everywhere
+        table.append({name: float(np.median(v)) if len(v) else float("nan") for name, v in known.items()})
     return table

@@ -118,9 +118,15 @@ def signatures(trajectory: xr.Dataset, phases: Phases) -> list[Signature]:
 
 
 def _judged(phase: str, rule: _Rule, trajectory: xr.Dataset, inside: np.ndarray) -> Signature:
-    if not inside[0].any() or any(name not in trajectory for name in rule.needs):
+    if any(name not in trajectory for name in rule.needs):
         return Signature(phase, rule.claim, None)
     values = {name: trajectory[name].to_numpy() for name in rule.needs}
+    measured = trajectory["loss"].notnull().to_numpy()
+    if "activity" in trajectory:  # a light measurement of a monitor has no gradients
+        measured &= trajectory["activity"].notnull().to_numpy()
+    values, inside = {name: each[measured] for name, each in values.items()}, inside[:, measured]
+    if not inside[0].any():
+        return Signature(phase, rule.claim, None)
     value = float(rule.number({name: np.median(each[inside[0]]) for name, each in values.items()}))
     low, high = interval(values, rule.number, inside)
     if np.isnan([value, low, high]).any():

@@ -10,11 +10,15 @@ import typer
 
 from sgdphases.estimators.errors import UsageError
 from sgdphases.faces.options import (
+    DATA_HELP,
     DataOptions,
+    DropColumns,
     Flag,
+    LabelColumn,
     absolute_paths,
+    data_options,
     one_value,
-    option_values,
+    refuse_inside,
     takes_settings,
 )
 from sgdphases.faces.terminal import console, interrupts, print_table, stage_progress, stoppable
@@ -54,7 +58,7 @@ def cleanse(
     dataset: Annotated[
         str,
         typer.Argument(
-            help="A .npz file, a folder of MNIST or CIFAR-10 files, or a name from `sgdphases datasets`.",
+            help=DATA_HELP,
             show_default=False,
         ),
     ],
@@ -70,6 +74,8 @@ def cleanse(
         float | None,
         typer.Option(help="Share of wrong labels, where it is known: so many are flagged.", show_default=False),
     ] = None,
+    label_column: LabelColumn = None,
+    drop_columns: DropColumns = None,
     option: DataOptions = None,
     *,
     values: dict[str, Any],
@@ -79,7 +85,8 @@ def cleanse(
     Trains on all labels, recording every sample's loss at the probes. Noise flags try it out.
     """
     given = {name: one_value(name, text) for name, text in values.items()}
-    options = {name: several[-1] for name, several in option_values(option or []).items()}
+    given_options = data_options(option, label_column, drop_columns)
+    options = {name: several[-1] for name, several in given_options.items()}
     base = {"checkpoints": PROBES, **given, "dataset": dataset}
     if options:
         base["dataset_options"] = options
@@ -95,6 +102,7 @@ def cleanse(
     if mixture not in kinds:
         raise UsageError(f"--mixture {mixture}: choose one of {', '.join(kinds)}.")
     settings = make_settings(absolute_paths(base))
+    refuse_inside(settings.dataset, out)
     fitted: dict[str, Any] = {"kind": mixture, "per_class": per_class, "known_fraction": known_fraction}
     check_known_fraction(**fitted)
     with console.status("loading data"):
@@ -120,7 +128,8 @@ def _check_trainable(settings: Any, labelled: Any) -> None:
 
 def _run(folder: Any, settings: Any, labelled: Any, fitted: dict[str, Any]) -> None:
     """Find, write and show; Ctrl-C ends in how to go on."""
-    from sgdphases.faces.cleanse.page import suspect_rows, verdict_lines, write_cleansing_report
+    from sgdphases.faces.cleanse.page import most_suspect, suspect_rows, verdict_lines, write_cleansing_report
+    from sgdphases.faces.review.page import write_review
     from sgdphases.sim.cleansing.cleanse import cleanse as find
 
     data = labelled.data
@@ -135,12 +144,14 @@ def _run(folder: Any, settings: Any, labelled: Any, fitted: dict[str, Any]) -> N
             found = find(
                 settings, data.x_train, data.y_train, data.n_classes, checkpoint=folder.watch, show=report, **fitted
             )
-        folder.write(labelled, found)
+        cleaned = folder.write(labelled, found)
         with console.status("drawing"):
             write_cleansing_report(folder, labelled, found)
+            write_review(folder, labelled, found, most_suspect(found))
     for line in verdict_lines(labelled, found):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     heading, rows = suspect_rows(labelled, found)
     print_table(heading, rows[:10])
-    for name, path in (("labels", folder.labels), ("cleaned", folder.cleaned), ("report", folder.report)):
+    written = {"labels": folder.labels, "cleaned": cleaned, "review": folder.review, "report": folder.report}
+    for name, path in written.items():
         console.print(f"{name}: {path}", markup=False, highlight=False, soft_wrap=True)

@@ -20,6 +20,8 @@ from sgdphases.sim.cleansing.data import LabelledData
 from sgdphases.sim.cleansing.folder import CleansingFolder
 from sgdphases.sim.storage.atomic import write_whole
 
+BESIDE = "All samples are in labels.csv, those kept in a file beside it; review.html shows the suspects one by one."
+
 
 def write_cleansing_report(folder: CleansingFolder, labelled: LabelledData, found: Cleansing) -> None:
     """Draw the figures and write the page; where the right labels are known, with how far they were found.
@@ -69,7 +71,7 @@ def write_cleansing_report(folder: CleansingFolder, labelled: LabelledData, foun
     config = html.escape(folder.config.read_text(encoding="utf-8"))
     body = (
         f"{verdict}{drawn}<h2>Most suspect labels</h2>{table(heading, rows)}"
-        f"{note('All samples are in labels.csv, those kept in cleaned.npz.')}<h2>Settings</h2><pre>{config}</pre>"
+        f"{note(BESIDE)}<h2>Settings</h2><pre>{config}</pre>"
     )
     text = page(f"Wrong labels: {data.name}", body)
     write_whole(folder.report, lambda part: part.write_text(text, encoding="utf-8"))

@@ -255,7 +255,8 @@ def _curves(axes: Axes, panel: Panel, trajectory: xr.Dataset) -> None:
     later = trajectory.isel(step=slice(1, None))  # step 0 has no place on a logarithmic axis
     known = _known(panel, trajectory)
     for name, label, colour, line in known:
-        axes.plot(later["epoch"], later[name], line, color=colour, label=label)
+        measured = later.isel(step=np.isfinite(later[name].to_numpy()))  # not at light measurements of a monitor
+        axes.plot(measured["epoch"], measured[name], line, color=colour, label=label)
         if worth_showing(trajectory, f"{name}_theory"):
             axes.plot(later["epoch"], later[f"{name}_theory"], ":", color=colour, linewidth=2.2, zorder=3)
         error = f"{name}_standard_error"

@@ -1,7 +1,9 @@
 """A cleansing on disk: the settings, what the training has seen so far, and in the end the labels and the data kept."""
 
 import csv
+import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.sim.cleansing.cleaned import ending, write_labelled
 from sgdphases.sim.cleansing.cleanse import Cleansing
 from sgdphases.sim.cleansing.data import LabelledData
+from sgdphases.sim.run.checkpoint import fingerprint
 from sgdphases.sim.run.folder import STUDY
 from sgdphases.sim.run.settings import RunSettings, make_settings, read_settings, settings_toml
 from sgdphases.sim.storage.atomic import write_whole
@@ -28,8 +32,8 @@ class CleansingFolder(ReportFolder):
     """Where the parts of a cleansing stand.
 
     ``config.toml`` (settings, versions), ``options.json`` (of the fit), ``watch.npz`` (weights and losses so
-    far), ``labels.csv``, ``cleaned.npz``, ``cleansing.json`` (what was found, in numbers), ``figures/`` and
-    ``report.html``.
+    far), ``labels.csv``, ``cleaned.npz`` (or another form, as the data came), ``cleansing.json`` (what was found, in
+    numbers), ``figures/``, ``report.html`` and ``review.html``.
     """
 
     @property
@@ -48,9 +52,13 @@ class CleansingFolder(ReportFolder):
     def labels(self) -> Path:
         return self.path / "labels.csv"
 
+    def cleaned(self, ending: str) -> Path:
+        """The samples kept: ``cleaned.npz``, or whatever the form of the data; a folder has no ending."""
+        return self.path / f"cleaned{ending}"
+
     @property
-    def cleaned(self) -> Path:
-        return self.path / "cleaned.npz"
+    def review(self) -> Path:
+        return self.path / "review.html"
 
     @property
     def summary(self) -> Path:
@@ -92,29 +100,57 @@ class CleansingFolder(ReportFolder):
             write_whole(self.options, lambda part: part.write_text(json.dumps(options) + "\n", encoding="utf-8"))
             write_whole(self.config, lambda part: part.write_text(settings_toml(settings), encoding="utf-8"))
 
-    def write(self, labelled: LabelledData, found: Cleansing) -> None:
-        """Write ``labels.csv``, ``cleaned.npz`` and ``cleansing.json``."""
-        data, classes, keep = labelled.data, labelled.classes, found.keep
-        rows = zip(
+    def write(self, labelled: LabelledData, found: Cleansing) -> Path:
+        """Write ``labels.csv``, the samples kept in the form they came in, and ``cleansing.json``.
+
+        Returns
+        -------
+        Path
+            Where the samples kept are: ``cleaned.npz``, ``cleaned.csv``, …
+        """
+        data, classes, keep, source = labelled.data, labelled.classes, found.keep, labelled.source
+        rows: Iterable[Iterable[Any]] = zip(
             range(data.n_samples),
-            map(_cell, classes[data.y_train]),
+            map(label_cell, classes[data.y_train]),
             (f"{value:.6f}" for value in found.found.probability),
-            map(_cell, classes[found.suggested]),
+            map(label_cell, classes[found.suggested]),
             (f"{value:.6g}" for value in found.consensus.loss),
             keep.astype(int),
             strict=True,
         )
+        heading: tuple[str, ...] = HEADING
+        if source is not None:
+            heading = (HEADING[0], source.place, *HEADING[1:])
+            every = source.places
+            places = (label_cell(every[number]) for number in labelled.index)
+            rows = ((number, place, *rest) for place, (number, *rest) in zip(places, rows, strict=True))
 
         def write_labels(part: Path) -> None:
             with open(part, "w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
-                writer.writerow(HEADING)
+                writer.writerow(heading)
                 writer.writerows(rows)
 
         write_whole(self.labels, write_labels)
-        kept: dict[str, Any] = _kept(labelled, keep)
-        write_whole(self.cleaned, lambda part: np.savez(part, **kept))
-        write_json(self.summary, summary(found))
+        index, cleaned = np.flatnonzero(keep), self.cleaned(ending(labelled, listed=True))
+        write_labelled(labelled, cleaned, index, data.y_train[index], listed=True)
+        write_json(self.summary, {**summary(found), "data": data_mark(labelled)})
+        return cleaned
+
+    def labels_mark(self) -> str:
+        """What this cleansing found, as a short name: the same for the same ``labels.csv``.
+
+        Raises
+        ------
+        InputError
+            If there is none.
+        """
+        try:
+            return hashlib.sha256(self.labels.read_bytes()).hexdigest()[:16]
+        except OSError as error:
+            raise InputError(
+                f"{self.labels} cannot be read ({error.strerror or error}): give the folder of an ended cleansing."
+            ) from None
 
 
 def claim_cleansing(out: Path | None, settings: RunSettings, options: dict[str, Any]) -> Claim:
@@ -170,7 +206,12 @@ def summary(found: Cleansing) -> dict[str, Any]:
     }
 
 
-def _cell(label: Any) -> Any:
+def data_mark(labelled: LabelledData) -> str:
+    """A short name of samples and labels: the same for the same data."""
+    return fingerprint(labelled.data)
+
+
+def label_cell(label: Any) -> Any:
     """A label as a cell of a table: text that a spreadsheet would run as a formula gets an apostrophe before it."""
     if not isinstance(label, str) or not label.startswith(_FORMULA):
         return label
@@ -179,17 +220,3 @@ def _cell(label: Any) -> Any:
     except ValueError:
         return f"'{label}"
     return label
-
-
-def _kept(labelled: LabelledData, keep: np.ndarray) -> dict[str, np.ndarray]:
-    """The samples kept, with their numbers; with the test set, as a data set that can be run, where there is one."""
-    data, index = labelled.data, np.flatnonzero(keep)
-    if not labelled.has_test:
-        return {"x": labelled.given[keep], "y": labelled.classes[data.y_train[keep]], "index": index}
-    return {
-        "x_train": labelled.given[keep],
-        "y_train": labelled.classes[data.y_train[keep]],
-        "x_test": labelled.given_test,
-        "y_test": labelled.classes[data.y_test],
-        "index": index,
-    }

@@ -93,13 +93,23 @@ class Measured:
     def loss(self) -> str | Callable:
         return self._backend.loss
 
-    def __call__(self, step: int, rng: np.random.Generator, *, with_answers: bool) -> "Measurement":
-        """Measure; the classes that samples are given take one more forward pass.
+    def __call__(self, step: int, rng: np.random.Generator | None, with_answers: bool) -> "Measurement":
+        """Measure: losses and errors alone without ``rng``; with the classes that samples are given, if asked for.
 
         Layers replaced, added, frozen or unfrozen since the last measurement are taken up as they are.
         """
         self._processes.share_model(self.model)  # whoever calls this puts the buffers back
         self._take_up_changes(step)
+        scores = answers = None
+        if rng is None or with_answers:
+            scores, answers = self._judged()
+        found = self._errors(scores) if rng is None else self._order_parameters(rng)
+        tested = None
+        if self._test is not None:
+            tested = Scores(*(_of_all(self._test_workers, values) for values in all_scores(self._test)))
+        return found._replace(answers=answers if with_answers else None, tested=tested)
+
+    def _order_parameters(self, rng: np.random.Generator) -> "Measurement":
         backend: Any = _Listening(self._backend)
         common: dict[str, Any] = dict(
             batch_size=self.batch_size,
@@ -112,18 +122,28 @@ class Measured:
             found = measure_backend(backend, **common)
         else:
             found = measure_subset_backend(backend, **common, sizes=self._sizes)
-        tested = None
-        if self._test is not None:
-            tested = Scores(*(_of_all(self._test_workers, values) for values in all_scores(self._test)))
-        answers = None
-        if with_answers:
-            pieces = [
-                self._backend.answers(piece)
-                for piece in chunks(np.arange(self._backend.n_samples), self._backend.chunk_size)
-            ]
-            answers = _of_all(self._workers, np.concatenate(pieces)).astype(int)
         losses, right = (_of_all(self._workers, values) for values in (backend.losses, backend.right))
-        return Measurement(found.scalars(), losses, right, answers, tested)
+        return Measurement(found.scalars(), losses, right, None, None)
+
+    def _judged(self) -> tuple[Scores, np.ndarray]:
+        """A forward pass: losses, right answers and the classes given to the watched samples."""
+        places = chunks(np.arange(self._backend.n_samples), self._backend.chunk_size)
+        scores, answers = zip(*(self._backend.judged(piece) for piece in places), strict=True)
+        loss, right = (_of_all(self._workers, np.concatenate(part)) for part in zip(*scores, strict=True))
+        return Scores(loss, right), _of_all(self._workers, np.concatenate(answers)).astype(int)
+
+    def _errors(self, scores: Scores) -> "Measurement":
+        """What losses alone give, of the whole training set."""
+        loss, error = scores.loss, 1 - scores.correct
+        found = {"loss": float(loss.mean()), "train_error": float(error.mean()), "noise_fraction": 0.0}
+        if self.wrong is not None:
+            total = np.array(self._sizes)
+            found["noise_fraction"] = float(total[1] / total.sum())
+            for name, values in (("loss", loss), ("error", error)):
+                parts = [values[chosen].mean() if chosen.any() else np.nan for chosen in (~self.wrong, self.wrong)]
+                found |= {f"{name}_c": float(parts[0]), f"{name}_w": float(parts[1])}
+                found["loss" if name == "loss" else "train_error"] = float(np.nansum(total * parts) / total.sum())
+        return Measurement(found, loss, scores.correct, None, None)
 
     def sizes(self) -> dict[str, float]:
         """Numbers of samples, and what the sampling noise of errors is judged by, where there are classes."""

@@ -23,7 +23,7 @@ from sgdphases.sim.monitor.loggers import Log, Progress, logger_of
 from sgdphases.sim.monitor.measured import measured
 from sgdphases.sim.monitor.processes import processes_of
 from sgdphases.sim.monitor.record import Record
-from sgdphases.sim.monitor.schedule import Schedule
+from sgdphases.sim.monitor.schedule import FULL, LIGHT, Schedule
 from sgdphases.sim.monitor.snapshots import MOST, Snapshots
 from sgdphases.sim.monitor.undisturbed import undisturbed, wait_for_devices
 from sgdphases.sim.run.streams import stream
@@ -111,8 +111,9 @@ class PhaseMonitor:
     per_decade : int
         Measurements for every tenfold growth of the number of steps.
     budget : float or None
-        Time that measuring may take, relative to the time that training takes without, such as 0.02: what would go
-        beyond it is put off to later steps. None sets no limit.
+        Time that measuring may take, relative to the time that training takes without, such as 0.02. Half of it goes
+        to full measurements, the rest to light ones, which take losses and answers alone: gradients' order parameters
+        are NaN there. What goes beyond it is put off to later steps. None sets no limit.
     alignment_batches : int
         Minibatches drawn for each sampled alignment; 0 for none, otherwise at least 3.
     seed : int
@@ -362,15 +363,19 @@ class PhaseMonitor:
             )
 
     def _measure_if_affordable(self) -> None:
-        if not self._schedule.is_limited or self._processes.decided(self._schedule.is_affordable()):
-            self._measure()
-        else:
+        kind = self._schedule.affordable()
+        if self._schedule.is_limited:  # what the first process has chosen holds for all
+            chosen = [each for each in (FULL, LIGHT) if self._processes.decided(kind == each)]
+            kind = chosen[0] if chosen else None
+        if kind is None:
             self._schedule.put_off(self._record.steps)
+        else:
+            self._measure(kind)
 
-    def _measure(self) -> None:
+    def _measure(self, kind: str = FULL) -> None:
         wait_for_devices(self._model)  # so that what training has begun is not taken for measuring
-        with self._schedule.timed(), self._processes.together():
-            found = self._measured_now()
+        with self._schedule.timed(kind), self._processes.together():
+            found = self._measured_now(kind)
             if self._log is not None:
                 scalars = {name: value for name, value in found.items() if np.ndim(value) == 0}
                 with undisturbed(self._model):
@@ -378,13 +383,13 @@ class PhaseMonitor:
             if time.monotonic() - self._written > WRITE_SECONDS:
                 self._write()
 
-    def _measured_now(self) -> dict[str, Any]:
+    def _measured_now(self, kind: str) -> dict[str, Any]:
         """Measure and add it to the record; the data set is not touched any more."""
         step = self._record.steps
         self._processes.refuse_different(step)
         with undisturbed(self._model):
-            rng = stream(self._seed, "alignment", step)
-            latest = self._measured(step, rng, with_answers=self._snapshots.is_on)
+            rng = stream(self._seed, "alignment", step) if kind == FULL else None
+            latest = self._measured(step, rng, self._snapshots.is_on)
         found: dict[str, Any] = {**latest.scalars, "test_loss": float("nan"), "test_error": float("nan")}
         tested = latest.tested
         if tested is not None:

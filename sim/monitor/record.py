@@ -36,8 +36,13 @@ class Record:
     def add(
         self, scalars: dict[str, Any], losses: np.ndarray, right: np.ndarray, answers: np.ndarray | None = None
     ) -> None:
-        """A measurement at the present step; losses of the watched samples and what they are answered, shape (n,)."""
-        for name, value in {"step": float(self.steps), **scalars}.items():
+        """A measurement at the present step; losses of the watched samples and what they are answered, shape (n,).
+
+        Scalars that are missing, after the first measurement, are NaN.
+        """
+        row = {"step": float(self.steps), **scalars}
+        row |= dict.fromkeys(set(self.rows) - set(row), float("nan"))  # what a light measurement leaves out
+        for name, value in row.items():
             self.rows.setdefault(name, []).append(value)
         self.sample_losses.append(losses.astype(np.float32))
         self.sample_right.append(right == 1)

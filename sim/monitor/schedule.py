@@ -11,8 +11,15 @@ from sgdphases.estimators.errors import UsageError
 log = logging.getLogger("sgdphases")
 
 
+FULL, LIGHT = "full", "light"
+FOR_FULL = 0.5  # share of the budget that full measurements may take, where light ones are wanted as well
+LIGHTER = 0.25  # time of a light measurement by that of a full one, until one has been timed
+
+
 class Schedule:
     """Log-spaced steps, thinned out where measuring would take more than its share of the time.
+
+    Where a full measurement cannot be afforded, a light one may: losses and answers, without gradients.
 
     Parameters
     ----------
@@ -24,7 +31,9 @@ class Schedule:
     Attributes
     ----------
     n_put_off : int
-        Measurements that were due and could not be afforded.
+        Measurements that were due and could not be afforded, not even light ones.
+    n_light : int
+        Those that were made without gradients.
     is_limited : bool
         Whether there is a budget.
     measuring, training : float
@@ -43,8 +52,9 @@ class Schedule:
             raise UsageError(f"budget = {budget}: give a share of the training time above 0, such as 0.02, or None.")
         self._per_decade, self._budget = per_decade, budget
         self.is_limited = budget is not None
-        self.n_put_off = 0
-        self.measuring = self.training = self._latest = 0.0
+        self.n_put_off = self.n_light = 0
+        self.measuring = self.training = self._full = 0.0
+        self._latest: dict[str, float] = {}
         self._free_since: float | None = None
 
     def begin(self) -> None:
@@ -61,19 +71,23 @@ class Schedule:
         place = self._per_decade * math.log10(step)
         return step == 1 or int(place) > int(self._per_decade * math.log10(step - 1))
 
-    def is_affordable(self) -> bool:
-        """Whether one more measurement, as long as the last one, stays within the budget."""
+    def affordable(self) -> str | None:
+        """FULL or LIGHT, what stays within the budget if it takes as long as the last of its kind; None for neither."""
         if self._budget is None:
-            return True
+            return FULL
         waited = 0.0 if self._free_since is None else perf_counter() - self._free_since
-        return self.measuring + self._latest <= self._budget * (self.training + waited)
+        allowed = self._budget * (self.training + waited)
+        full = self._latest.get(FULL, 0.0)
+        if self._full + full <= FOR_FULL * allowed and self.measuring + full <= allowed:
+            return FULL
+        return LIGHT if self.measuring + self._latest.get(LIGHT, LIGHTER * full) <= allowed else None
 
     def put_off(self, step: int) -> None:
         """Let the measurement that is due at this step go; said once."""
         if self.n_put_off == 0:
             log.info(
                 "step %d is not measured: that would take more than budget = %g of the training time so far; "
-                "measurements become rarer until they can be afforded",
+                "measurements become rarer, and most of them go without gradients, until they can be afforded",
                 step,
                 self._budget,
             )
@@ -82,30 +96,43 @@ class Schedule:
 
     def attributes(self) -> dict[str, float]:
         """What measuring has cost so far, for the record."""
-        found = {"measuring_seconds": self.measuring, "training_seconds": self.training, "put_off": self.n_put_off}
+        found: dict[str, float] = {"measuring_seconds": self.measuring, "training_seconds": self.training}
+        found |= {"put_off": self.n_put_off, "light": self.n_light}
         return found | ({} if self._budget is None else {"budget": self._budget})
 
     def state(self) -> dict[str, float]:
         """What `restore` takes."""
-        return {"measuring": self.measuring, "training": self.training, "put_off": self.n_put_off}
+        return {
+            "measuring": self.measuring,
+            "full": self._full,
+            "training": self.training,
+            "put_off": self.n_put_off,
+            "light": self.n_light,
+        }
 
     def restore(self, state: dict[str, float]) -> None:
         """Add what an earlier schedule had spent."""
         self.measuring += float(state.get("measuring", 0))
         self.training += float(state.get("training", 0))
+        self._full += float(state.get("full", state.get("measuring", 0)))
         self.n_put_off += int(state.get("put_off", 0))
+        self.n_light += int(state.get("light", 0))
 
     @contextmanager
-    def timed(self) -> Iterator[None]:
-        """A context whose time counts as measuring."""
+    def timed(self, kind: str = FULL) -> Iterator[None]:
+        """A context whose time counts as measuring, in full or light."""
         begun = perf_counter()
         self._count_training(begun)
         try:
             yield
         finally:
             self._free_since = perf_counter()
-            self._latest = self._free_since - begun
-            self.measuring += self._latest
+            self._latest[kind] = self._free_since - begun
+            self.measuring += self._latest[kind]
+            if kind == FULL:
+                self._full += self._latest[kind]
+            else:
+                self.n_light += 1
 
     def _count_training(self, now: float) -> None:
         if self._free_since is not None:

@@ -23,7 +23,7 @@ def run(
     Parameters
     ----------
     dataset : str or None
-        A name from ``sgdphases datasets``, or a path that ends in ``.npz``; None takes that of the preset.
+        A name from ``sgdphases datasets``, or the path of your own data; None takes that of the preset.
     out : str, Path or None
         New folder; None takes the first free of ``runs/DATASET-001``, …
     preset : str or None

@@ -11,6 +11,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.sim.data.datasets.forms import is_path
 from sgdphases.sim.storage.text import read_text
 
 MOVABLE = ("data_dir", "transition_matrix", "noisy_labels", "device")
@@ -24,16 +25,16 @@ class RunSettings(BaseModel):
     Attributes
     ----------
     dataset : str
-        A name from ``sgdphases datasets``, or a path that ends in ``.npz``.
+        A name from ``sgdphases datasets``, or the path of one's own data.
     dataset_options : dict
-        Keyword arguments of that data set.
+        Keyword arguments of that data set, such as the ``label_column`` of a table.
     data_dir : str or None
         Where the files of mnist or cifar10 are.
     train_size, test_size : int or None
         Samples to generate, or to draw from the real ones; None takes the data set's own number.
     standardize : {"auto", "always", "never"}
         Whether every feature is given mean 0 and variance 1 over the training set. "auto": in a run, where the
-        features of a ``.npz`` file are too large or too small to be learnt from (see `sgdphases.sim.data.scaling`).
+        features of one's own data are too large or too small to be learnt from (see `sgdphases.sim.data.scaling`).
     noise_fraction : float
         The paper's rho, 0 to 1.
     noise_kind : str
@@ -186,7 +187,7 @@ def settings_toml(settings: RunSettings) -> str:
 def fixed_settings(settings: RunSettings) -> str:
     """What a run must be resumed with, as JSON: all but `MOVABLE` settings, and the path of data whose hash is kept."""
     kept = {name: value for name, value in settings.model_dump(mode="json").items() if name not in MOVABLE}
-    if settings.dataset.endswith(".npz"):
+    if is_path(settings.dataset):
         del kept["dataset"]
     return json.dumps(kept)
 

@@ -18,6 +18,7 @@ from sgdphases.estimators.ensemble.spectrum import noise_spectrum
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
 from sgdphases.estimators.measure import measure_backend
 from sgdphases.sim.data.dataset import Dataset
+from sgdphases.sim.data.datasets.forms import is_own
 from sgdphases.sim.data.datasets.registry import load_dataset
 from sgdphases.sim.data.label_noise.add import add_label_noise, load_labels, load_transition
 from sgdphases.sim.data.scaling import scaling_problem, standardized
@@ -173,8 +174,7 @@ def _prepared_data(settings: RunSettings) -> tuple[Dataset, RunSettings]:
     """The data set of a run, and the settings with "auto" replaced by whether its features are standardised."""
     data = clean_data(settings)
     if settings.standardize == "auto":
-        is_own = settings.dataset == "npz" or settings.dataset.endswith(".npz")
-        how = "always" if is_own and scaling_problem(data.x_train) else "never"
+        how = "always" if is_own(settings.dataset) and scaling_problem(data.x_train) else "never"
         settings = settings.model_copy(update={"standardize": how})
     return with_label_noise(settings, standardized(data) if settings.standardize == "always" else data), settings
 

@@ -40,6 +40,27 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         part.unlink(missing_ok=True)
 
 
+def write_whole_folder(path: Path, write: Callable[[Path], object]) -> None:
+    """Like `write_whole`, of a folder that ``write`` creates; one that stands there already is replaced by it.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written; the old one is left as it was.
+    """
+    part, old = (path.with_name(f".{path.name}.{what}.{os.getpid()}.part") for what in ("new", "old"))
+    try:
+        write(part)
+        if path.exists():
+            os.replace(path, old)
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(_why(path, error)) from None
+    finally:
+        for each in (part, old):
+            shutil.rmtree(each, ignore_errors=True)
+
+
 def _why(path: Path, error: OSError | RuntimeError) -> str:
     reason = getattr(error, "strerror", None) or str(error)
     if found := re.search(r"error message = '([^']*)'", reason):  # HDF5's, among much else

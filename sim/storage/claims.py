@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -129,7 +130,7 @@ def remove_leftovers(path: Path) -> None:
             found = _PART.fullmatch(each.name)
             if found and (int(found[1]) == os.getpid() or not _is_running(int(found[1]))):
                 with suppress(OSError):
-                    each.unlink()
+                    shutil.rmtree(each) if each.is_dir() and not each.is_symlink() else each.unlink()
 
 
 def _is_running(process: int) -> bool:

@@ -17,6 +17,7 @@ app.command()(cleanse)
 QUICK = ["--hidden", "20", "--checkpoints", "25"]
 WRITTEN = {
     "config.toml", "options.json", "watch.npz", "labels.csv", "cleaned.npz", "cleansing.json", "figures", "report.html",
+    "review.html",
 }  # fmt: skip
 
 
@@ -111,7 +112,7 @@ def test_a_folder_is_read_as_what_it_holds(mnist_folder, tmp_path):
 def test_a_folder_of_nothing_known_is_refused(tmp_path):
     (tmp_path / "mine").mkdir()
     done = call(tmp_path / "mine", *QUICK, "--out", tmp_path / "out")
-    assert done.returncode == 2 and "no files of either" in done.stderr and not (tmp_path / "out").exists()
+    assert done.returncode == 2 and "no data set that is known" in done.stderr and not (tmp_path / "out").exists()
     (tmp_path / "mine" / "train-images-idx3-ubyte").touch()
     (tmp_path / "mine" / "data_batch_1.bin").touch()
     assert "files of both" in call(tmp_path / "mine", *QUICK).stderr

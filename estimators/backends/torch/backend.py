@@ -247,20 +247,16 @@ class TorchBackend:
     @_without_autocast
     def scores(self, indices: np.ndarray) -> Scores:
         with torch.no_grad(), self._modes:
-            index = self._forward.index(indices)
-            if self.only_minibatches:
-                losses, outputs = self._forward.shared_out(index)
-            else:
-                losses, outputs = self._forward(index)
-            return Scores(_numpy(losses), self._forward.correct(indices, outputs))
+            return self.judged(indices)[0]
 
     @_without_autocast
-    def answers(self, indices: np.ndarray) -> np.ndarray:
-        """The class that the model gives some samples, shape (n,), int64; -1 where there are no classes."""
+    def judged(self, indices: np.ndarray) -> tuple[Scores, np.ndarray]:
+        """Scores, and the class that the model gives each sample, shape (n,), int64; -1 where there are no classes."""
         with torch.no_grad(), self._modes:
             index = self._forward.index(indices)
-            _, outputs = self._forward.shared_out(index) if self.only_minibatches else self._forward(index)
-            return self._forward.answers(outputs)
+            losses, outputs = self._forward.shared_out(index) if self.only_minibatches else self._forward(index)
+            scores = Scores(_numpy(losses), self._forward.correct(indices, outputs))
+            return scores, self._forward.answers(outputs)
 
     @_without_autocast
     def gradient_sums(self, indices: np.ndarray) -> SampleGradients:

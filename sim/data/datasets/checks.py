@@ -2,7 +2,8 @@
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -142,3 +143,21 @@ def check_dataset(data: Dataset, source: str) -> Dataset:
         else:
             check_labels(data.y_clean, data.n_classes, f"{source}: y_clean")
     return data
+
+
+def some(names: Iterable[object], most: int = 5) -> str:
+    """The first few of many names, with commas, and how many more there are."""
+    listed = [str(name) for name in names]
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
+
+
+@contextmanager
+def needs(module: str, extra: str, why: str) -> Iterator[None]:
+    """A context in which an optional library is imported; InputError says what to install where it is missing."""
+    try:
+        yield
+    except ImportError as error:
+        raise InputError(
+            f"{why}, which needs {module} ({error}): install it with pip install 'sgdphases[{extra}]'"
+        ) from None

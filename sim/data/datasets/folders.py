@@ -11,8 +11,10 @@ FOLDER_FILES = {"mnist": "train-images*", "cifar10": "data_batch_1*"}
 def check_folder(data_dir: str | Path | None, dataset: str, otherwise: str = "") -> Path:
     """`data_dir` as a Path, or a UsageError when it is missing or no folder."""
     if data_dir is None:
+        here = f"; the folder {dataset} that is here is called ./{dataset}" if Path(dataset).is_dir() else ""
         raise UsageError(
             f"data set {dataset} needs the folder that holds its files: give it with --data-dir (data_dir){otherwise}"
+            f"{here}"
         )
     folder = Path(data_dir).expanduser()
     if not folder.is_dir():
@@ -23,20 +25,19 @@ def check_folder(data_dir: str | Path | None, dataset: str, otherwise: str = "")
     return folder
 
 
-def data_set_in(folder: Path) -> str:
-    """The data set whose files a folder holds, "mnist" or "cifar10".
+def data_set_in(folder: Path) -> str | None:
+    """The data set whose files a folder holds, "mnist" or "cifar10"; None where it holds those of neither.
 
     Raises
     ------
     UsageError
-        If it holds those of none, or of both.
+        If it holds those of both.
     """
     found = [name for name in FOLDER_FILES if holds(folder, name)]
-    if len(found) != 1:
-        kinds = " or ".join(f"{name} ({files})" for name, files in FOLDER_FILES.items())
-        what = "files of both" if found else "no files of either"
-        raise UsageError(f"{folder} holds {what}: give a folder with the files of {kinds}, or a .npz file.")
-    return found[0]
+    if len(found) > 1:
+        kinds = " and ".join(f"{name} ({files})" for name, files in FOLDER_FILES.items())
+        raise UsageError(f"{folder} holds files of both {kinds}: give a folder with those of one.")
+    return found[0] if found else None
 
 
 def holds(folder: Path, name: str) -> bool:

@@ -1,41 +1,17 @@
-"""The user's own data, from one ``.npz`` file: read alike by all that takes one."""
+"""The user's own data, from one ``.npz`` file: read alike by all that take one."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.estimators.errors import InputError
 from sgdphases.sim.data.dataset import Dataset
-from sgdphases.sim.data.datasets.checks import check_count, check_dataset, check_labels
+from sgdphases.sim.data.datasets.checks import check_count
+from sgdphases.sim.data.datasets.own import OwnArrays, own_dataset
 from sgdphases.sim.storage.arrays import read_npz
 
-TEST_FRACTION = 0.2  # of the samples, set apart where a file holds no test set
 _KNOWN = ("x", "y", "x_train", "y_train", "x_test", "y_test", "y_clean")
 _NAMES = "x and y, or x_train and y_train, perhaps x_test and y_test, and y_clean"
-
-
-@dataclass(frozen=True, eq=False)
-class OwnArrays:
-    """The arrays of a file as they stand there.
-
-    Attributes
-    ----------
-    x, y : ndarray, shape (N, ...)
-        Training samples and labels.
-    x_test, y_test : ndarray or None
-    y_clean : ndarray or None
-        Right labels of the training samples.
-    names : dict of str
-        "x" and "y" -> what they are called in the file.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    x_test: np.ndarray | None
-    y_test: np.ndarray | None
-    y_clean: np.ndarray | None
-    names: dict[str, str]
 
 
 def load_npz(
@@ -80,27 +56,10 @@ def load_npz(
     if classes is not None:
         check_count("classes", classes)
     path = Path(path).expanduser()
-    own = read_own(path)
-    labels, known = encoded_labels(own, path, classes)
-    if own.x_test is None:
-        own, labels = _split(own, labels, TEST_FRACTION if test_fraction is None else test_fraction, path, rng)
-    elif test_fraction is not None:
-        raise UsageError(f"test_fraction={test_fraction} has no effect on {path}, which holds a test set; leave it out")
-    assert own.x_test is not None  # by now
-    data = Dataset(
-        path.name,
-        samples(own.x, f"{path}: {own.names['x']}"),
-        labels["y"],
-        samples(own.x_test, f"{path}: x_test"),
-        labels["y_test"],
-        n_classes=None if known is None else len(known),
-        y_clean=labels.get("y_clean"),
-        class_names=() if known is None or _is_counted(known) else tuple(map(str, known)),
-    )
-    return check_dataset(data, str(path))
+    return own_dataset(read_npz_file(path), path, classes=classes, test_fraction=test_fraction, rng=rng)
 
 
-def read_own(path: Path) -> OwnArrays:
+def read_npz_file(path: Path) -> OwnArrays:
     """The arrays of a ``.npz`` file by their known names; raises InputError where they are not there or damaged."""
     found: dict[str, str] = {}
 
@@ -126,131 +85,5 @@ def read_own(path: Path) -> OwnArrays:
         arrays.get("y_test"),
         arrays.get("y_clean"),
         found,
+        is_counted=found["y"] != "y",
     )
-
-
-def encoded_labels(
-    own: OwnArrays, path: Path, classes: int | None = None
-) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-    """Labels 0..K-1, shape (N,), int64, and what they stand for; or real targets, shape (N, outputs).
-
-    Returns
-    -------
-    labels : dict of ndarray
-        "y", and "y_test" and "y_clean" where the file holds them.
-    known : ndarray, shape (K,), or None
-        The labels in the file that 0..K-1 stand for; None for a regression.
-
-    Raises
-    ------
-    UsageError, InputError
-        As `load_npz` does.
-    """
-    given = {"y": own.y, "y_test": own.y_test, "y_clean": own.y_clean}
-    arrays = {name: values for name, values in given.items() if values is not None}
-    names = {name: own.names.get(name, name) for name in arrays}
-    kinds = {name: _kind(values, f"{path}: {names[name]}") for name, values in arrays.items()}
-    if len(set(kinds.values())) > 1:
-        listed = ", ".join(f"{names[name]} {values.dtype}" for name, values in arrays.items())
-        raise InputError(
-            f"{path} mixes text, whole-number and floating-point labels ({listed}); save class labels as integers or "
-            "text, regression targets as floats"
-        )
-    kind = kinds["y"]
-    if kind != "whole" and classes is not None:
-        raise UsageError(
-            f"classes={classes} is given, but {path} holds "
-            + ("text labels; leave it out" if kind == "text" else "floating-point targets, a regression; leave it out, "
-               "or save the class labels as integers")
-        )  # fmt: skip
-    if kind == "real":
-        targets = {name: values.astype(np.float64) for name, values in arrays.items()}
-        return {name: y[:, None] if y.ndim == 1 else y for name, y in targets.items()}, None
-    if kind == "text" or (own.names["y"] == "y" and classes is None):
-        return _by_name(arrays, names, path)
-    n_classes = _count_classes({names[name]: values for name, values in arrays.items()}, classes, path)
-    return {name: values.astype(np.int64) for name, values in arrays.items()}, np.arange(n_classes)
-
-
-def samples(x: np.ndarray, name: str) -> np.ndarray:
-    """Samples as floating-point numbers, bytes divided by 255; raises InputError where they are no numbers."""
-    if x.dtype == np.uint8:
-        return np.divide(x, 255, dtype=np.float32)
-    if x.dtype.kind not in "biuf":
-        raise InputError(f"{name} has the type {x.dtype}; save the samples as numbers")
-    return x.astype(np.float64 if x.dtype.kind == "f" and x.dtype.itemsize >= 8 else np.float32, copy=False)
-
-
-def _split(
-    own: OwnArrays, labels: dict[str, np.ndarray], fraction: float, path: Path, rng: np.random.Generator | None
-) -> tuple[OwnArrays, dict[str, np.ndarray]]:
-    """Set some samples apart for the test, drawn at random; the others keep their order."""
-    n = len(own.x) if own.x.ndim else 0
-    if not 0 < fraction < 1:
-        raise UsageError(f"test_fraction={fraction} must be between 0 and 1, both excluded: a run needs a test set")
-    for name, values in labels.items():
-        if values.ndim == 0 or len(values) != n:
-            raise InputError(
-                f"{path}: {own.names['x']} holds {n} samples but {own.names.get(name, name)} "
-                f"{len(values) if values.ndim else 'no list of'} labels; there must be one each"
-            )
-    n_test = max(1, round(fraction * n))
-    if n_test >= n:
-        raise InputError(f"{path} holds {n} sample(s), too few to set a share of {fraction:g} apart for a test")
-    test = np.zeros(n, dtype=bool)
-    test[(np.random.default_rng(0) if rng is None else rng).permutation(n)[:n_test]] = True
-    parted = OwnArrays(own.x[~test], own.y[~test], own.x[test], own.y[test], None, own.names)
-    kept = {name: values[~test] for name, values in labels.items()}
-    return parted, {**kept, "y_test": labels["y"][test]}
-
-
-def _kind(y: np.ndarray, name: str) -> str:
-    if y.dtype.kind in "US":
-        return "text"
-    if y.dtype.kind not in "biuf":
-        raise InputError(
-            f"{name} has the type {y.dtype}; save class labels as integers or text, regression targets as floats"
-        )
-    return "real" if y.dtype.kind == "f" else "whole"
-
-
-def _by_name(
-    arrays: dict[str, np.ndarray], names: dict[str, str], path: Path
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Text, or any whole numbers, numbered in their order."""
-    for name, values in arrays.items():
-        if values.ndim != 1:
-            raise InputError(
-                f"{path}: {names[name]} must hold one label per sample, shape (N,); it has the shape {values.shape}"
-            )
-    plain = {name: _text(values) if values.dtype.kind == "S" else values for name, values in arrays.items()}
-    known = np.unique(np.concatenate(list(plain.values())))
-    if not len(known):
-        raise InputError(f"{path}: {names['y']} is empty; at least one sample is needed")
-    return {name: np.searchsorted(known, values).astype(np.int64) for name, values in plain.items()}, known
-
-
-def _is_counted(known: np.ndarray) -> bool:
-    return known.dtype.kind != "U" and np.array_equal(known, np.arange(len(known)))
-
-
-def _text(values: np.ndarray) -> np.ndarray:
-    try:
-        return np.char.decode(values, "utf-8")
-    except UnicodeDecodeError:
-        return np.char.decode(values, "latin-1")
-
-
-def _count_classes(labels: dict[str, np.ndarray], classes: int | None, path: Path) -> int:
-    largest = max((int(y.max()) for y in labels.values() if y.size), default=0)
-    n_samples = sum(len(y) for key, y in labels.items() if key != "y_clean" and y.ndim)
-    if classes is None and largest >= max(n_samples, 2):
-        raise InputError(
-            f"{path} holds the label {largest} with only {n_samples} samples; number the classes from 0, or "
-            "give the number of classes with the option classes"
-        )
-    n_classes = classes or max(largest, 0) + 1
-    for key, y in labels.items():
-        if y.dtype.kind != "b":
-            check_labels(y, n_classes, f"{path}: {key}")
-    return n_classes

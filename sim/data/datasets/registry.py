@@ -13,9 +13,13 @@ from sgdphases.sim.data.dataset import Dataset
 from sgdphases.sim.data.datasets.checks import check_count, suggestion
 from sgdphases.sim.data.datasets.cifar import load_cifar10
 from sgdphases.sim.data.datasets.digits import load_digits
+from sgdphases.sim.data.datasets.forms import FORMS, KINDS, is_path, own_form
 from sgdphases.sim.data.datasets.gaussian_mixture import make_gaussian_mixture
+from sgdphases.sim.data.datasets.hugging_face import load_hugging_face
+from sgdphases.sim.data.datasets.image_files import load_images
 from sgdphases.sim.data.datasets.mnist import load_mnist
 from sgdphases.sim.data.datasets.npz import load_npz
+from sgdphases.sim.data.datasets.tables import load_table
 from sgdphases.sim.data.datasets.teacher_student import make_teacher_student
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
@@ -25,6 +29,9 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "mnist": load_mnist,
     "cifar10": load_cifar10,
     "npz": load_npz,
+    "table": load_table,
+    "images": load_images,
+    "hugging-face": load_hugging_face,
 }
 """Name -> function. A function's keyword arguments are the data set's options, but for those every data set
 shares; one with ``train_size`` and ``test_size`` generates its samples, the others load all they have."""
@@ -86,7 +93,8 @@ def load_dataset(
     Parameters
     ----------
     name : str
-        A name in `DATASETS`, or the path of a ``.npz`` file.
+        A name in `DATASETS`, or the path of your own data: a ``.npz``, ``.csv``, ``.tsv`` or ``.parquet`` file, a
+        folder with a sub-folder of images for each class, or a folder that Hugging Face's library saved.
     options : mapping, optional
         The data set's own options. Text is converted where it can be: ``"true"``, ``"50"``.
     train_size, test_size : int, optional
@@ -111,27 +119,27 @@ def load_dataset(
         Bad files or data.
     """
     settings = dict(options or {})
-    if name not in DATASETS and name.endswith(".npz"):
+    if name not in DATASETS and is_path(name):
         if "path" in settings:
-            raise UsageError(f"the data set is already the file {name}; leave out the option path")
-        name, settings["path"] = "npz", name
+            raise UsageError(f"the data set is already {name}; leave out the option path")
+        name, settings["path"] = own_form(Path(name).expanduser()), name
     if name not in DATASETS:
         raise UsageError(
-            f"no data set is called {name!r}; choose one of {', '.join(DATASETS)}, or the path of a .npz "
-            f"file{suggestion(name, DATASETS)}"
+            f"no data set is called {name!r}; choose one of {', '.join(DATASETS)}, or the path of your own data: "
+            f"{KINDS}{suggestion(name, DATASETS)}"
         )
-    arguments = _convert_options(name, settings)
+    arguments = converted_options(name, settings)
     parameters = inspect.signature(DATASETS[name]).parameters
     sizes = {"train_size": train_size, "test_size": test_size}
     sizes = {key: check_count(key, size) for key, size in sizes.items() if size is not None}
     if data_dir is not None and "data_dir" not in parameters:
-        remedy = "give the file itself as the data set" if name == "npz" else "leave it out"
+        remedy = "give their path as the data set" if name in FORMS else "leave it out"
         raise UsageError(
             f"data set {name} reads no data folder, but --data-dir (data_dir) is {str(data_dir)!r}; {remedy}"
         )
     shared = {"rng": rng, "data_dir": data_dir, **sizes}
     data = DATASETS[name](**arguments, **{key: value for key, value in shared.items() if key in parameters})
-    return data if "train_size" in parameters else _draw_subset(data, rng, **sizes)
+    return data if "train_size" in parameters else draw_subset(data, rng, **sizes)[0]
 
 
 def _describe(name: str) -> DatasetDescription:
@@ -154,7 +162,7 @@ def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
-def _convert_options(name: str, options: Mapping[str, object]) -> dict[str, object]:
+def converted_options(name: str, options: Mapping[str, object]) -> dict[str, object]:
     from pydantic import TypeAdapter, ValidationError
 
     known = {option.name: option for option in _describe(name).options}
@@ -185,10 +193,17 @@ def _convert_options(name: str, options: Mapping[str, object]) -> dict[str, obje
     return converted
 
 
-def _draw_subset(
+def draw_subset(
     data: Dataset, rng: np.random.Generator, train_size: int | None = None, test_size: int | None = None
-) -> Dataset:
-    """Random training and test samples of `data`, without replacement."""
+) -> tuple[Dataset, np.ndarray, np.ndarray]:
+    """Random training and test samples of `data`, without replacement, and the numbers of both.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer than asked for.
+    """
+    kept, tested = np.arange(data.n_samples), np.arange(len(data.x_test))
     if train_size is not None:
         kept = _draw(data.n_samples, train_size, "train_size", data.name, rng)
         data = replace(
@@ -199,9 +214,9 @@ def _draw_subset(
             assigned=None if data.assigned is None else data.assigned[kept],
         )
     if test_size is not None:
-        kept = _draw(len(data.x_test), test_size, "test_size", data.name, rng)
-        data = replace(data, x_test=data.x_test[kept], y_test=data.y_test[kept])
-    return data
+        tested = _draw(len(data.x_test), test_size, "test_size", data.name, rng)
+        data = replace(data, x_test=data.x_test[tested], y_test=data.y_test[tested])
+    return data, kept, tested
 
 
 def _draw(available: int, size: int, setting: str, name: str, rng: np.random.Generator) -> np.ndarray:

@@ -9,6 +9,7 @@ import pytest
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.sim.data.dataset import Dataset
 from sgdphases.sim.data.datasets.checks import check_dataset
+from sgdphases.sim.data.datasets.forms import BUILT_IN, FORMS
 from sgdphases.sim.data.datasets.npz import load_npz
 from sgdphases.sim.data.datasets.registry import DATASETS, describe_datasets, load_dataset
 
@@ -39,12 +40,13 @@ def save(tmp_path):
 
 
 def test_names_and_descriptions():
-    names = ["gaussian-mixture", "teacher-student", "digits", "mnist", "cifar10", "npz"]
-    assert list(DATASETS) == names
+    names = ["gaussian-mixture", "teacher-student", "digits", "mnist", "cifar10"]
+    names += ["npz", "table", "images", "hugging-face"]
+    assert list(DATASETS) == names == [*BUILT_IN, *FORMS]
     described = describe_datasets()
     assert [each.name for each in described] == names
     assert all(each.summary.endswith(".") for each in described)
-    mixture, teacher, _, mnist, _, npz = described
+    mixture, teacher, _, mnist, _, npz, table, images, _ = described
     assert "classes=10" in map(str, mixture.options) and mixture.train_size == 1000 and mixture.test_size == 2000
     assert next(o for o in teacher.options if o.name == "teacher").choices == (
         "linear",
@@ -54,6 +56,7 @@ def test_names_and_descriptions():
     assert [str(option) for option in mnist.options] == ["fetch=false"] and mnist.takes_folder
     assert [str(option) for option in npz.options] == ["path", "classes=none", "test_fraction=none"]
     assert npz.options[0].required
+    assert "label_column=none" in map(str, table.options) and "damaged=refuse" in map(str, images.options)
 
 
 def test_importing_the_registry_imports_no_heavy_library():
@@ -85,9 +88,9 @@ def test_importing_the_registry_imports_no_heavy_library():
         ("mnist", {"data_dir": "/no/such/folder"}, "/no/such/folder does not exist"),
         ("digits", {"data_dir": "somewhere"}, "reads no data folder.*'somewhere'.*leave it out"),
         ("gaussian-mixture", {"data_dir": "somewhere"}, "reads no data folder"),
-        ("data.npz", {"data_dir": "somewhere"}, "give the file itself"),
+        ("data.npz", {"data_dir": "somewhere"}, "give their path as the data set"),
         ("npz", {}, "needs the option path"),
-        ("data.npz", {"options": {"path": "other.npz"}}, "already the file data.npz"),
+        ("data.npz", {"options": {"path": "other.npz"}}, "already data.npz"),
         ("digits", {"train_size": 1298}, "train_size=1298.*1297"),
         ("digits", {"test_size": 501}, "test_size=501.*500"),
         ("digits", {"train_size": 0}, "train_size must be a whole number of at least 1, not 0"),

@@ -13,15 +13,23 @@ import subprocess
 import sys
 import zipfile
 
+import datasets
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
+from PIL import Image
 from runs import SMALL, start
 
 from sgdphases.estimators.errors import InputError
+from sgdphases.sim.cleansing.decisions import read_decisions
 from sgdphases.sim.cleansing.folder import CleansingFolder
 from sgdphases.sim.data.datasets.cifar import load_cifar10
+from sgdphases.sim.data.datasets.hugging_face import load_hugging_face
 from sgdphases.sim.data.datasets.idx import read_idx
+from sgdphases.sim.data.datasets.image_files import load_images
 from sgdphases.sim.data.datasets.npz import load_npz
+from sgdphases.sim.data.datasets.tables import load_table
 from sgdphases.sim.data.label_noise.add import load_labels, load_transition
 from sgdphases.sim.run.checkpoint import load_checkpoint
 from sgdphases.sim.run.settings import make_settings, read_settings
@@ -30,7 +38,10 @@ from sgdphases.sim.run.trajectory import last_epoch, read_trajectory
 from sgdphases.sim.sweep.folder import SweepFolder, start_sweep
 from sgdphases.sim.sweep.plan import plan_sweep
 
+pytestmark = pytest.mark.filterwarnings("ignore::sgdphases.estimators.errors.DataWarning")
 ROUNDS = 60  # for each reader; SGDPHASES_FUZZ=1000 tries more
+DECIDED = [("keep", "ant"), ("suggestion", "bee"), ("other", "cow"), ("drop", ""), ("skip", "")]
+TURNED = bytes.fromhex("4578696600004d4d002a000000080001011200030000000100060000000000")  # Exif: orientation 6
 SPECIAL = (0, 1, 0x7F, 0x80, 0xFF, ord("["), ord('"'), ord("9"), ord("\n"))
 
 
@@ -57,7 +68,33 @@ def sound(tmp_path_factory):
     start_sweep(SweepFolder(place / "sweep"), plan)
     SweepFolder(place / "sweep").write_failures({"seed=0": "diverged"})
     CleansingFolder(place / "cleansing").start(make_settings(SMALL), {"kind": "log-odds", "per_class": False})
+    write_own_forms(place, rng)
     return place
+
+
+def write_own_forms(place, rng):
+    """Images, tables and a saved data set, small."""
+    for name, mode, options in (
+        ("ant/1.png", "RGBA", {}),
+        ("ant/2.jpg", "RGB", {"exif": TURNED}),
+        ("bee/3.png", "I;16", {}),
+    ):
+        (place / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 255, (9, 12, 4), np.uint8)
+        pixels = pixels[..., 0].astype(np.uint16) if mode == "I;16" else pixels[..., : len(mode)]
+        Image.fromarray(pixels).save(place / "photos" / name, **options)
+    files = [f"photos/{name}" for name in ("ant/1.png", "ant/2.jpg", "bee/3.png")]
+    (place / "list.csv").write_text("file,label\n" + "".join(f"{file},{file[7:10]}\n" for file in files))
+    lines = [f'{k},{k / 7:.4f},"{"ab"[k % 2]} ""x"", y"\n' for k in range(12)]
+    (place / "table.csv").write_text("size,weight,label\n" + "".join(lines))
+    table = {"size": np.arange(12), "weight": rng.normal(size=12), "label": ["a", "b"] * 6}
+    pyarrow.parquet.write_table(pyarrow.table(table), place / "table.parquet")
+    images = {"image": [str(place / file) for file in files] * 2, "label": [0, 1, 1] * 2}
+    kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee"])})
+    datasets.disable_progress_bars()
+    datasets.Dataset.from_dict(images, features=kinds).save_to_disk(str(place / "saved"))
+    marked = [f"{k},file {k},ant,bee,{kind},{label},{'ab' * 8}\n" for k, (kind, label) in enumerate(DECIDED)]
+    (place / "decisions.csv").write_text("index,file,given,suggested,decision,label,cleansing\n" + "".join(marked))
 
 
 READERS = {
@@ -75,6 +112,16 @@ READERS = {
     "sweep/sweep.toml": lambda path: SweepFolder(path.parent).read_plan(),
     "sweep/failures.json": lambda path: SweepFolder(path.parent).read_failures(),
     "cleansing/options.json": lambda path: CleansingFolder(path.parent).read_options(),
+    "photos/ant/1.png": lambda path: load_images(path.parents[1]),
+    "photos/ant/2.jpg": lambda path: load_images(path.parents[1]),
+    "photos/bee/3.png": lambda path: load_images(path.parents[1]),
+    "list.csv": load_images,
+    "table.csv": load_table,
+    "table.parquet": load_table,
+    "saved/data-00000-of-00001.arrow": lambda path: load_hugging_face(path.parent),
+    "saved/dataset_info.json": lambda path: load_hugging_face(path.parent),
+    "saved/state.json": lambda path: load_hugging_face(path.parent),
+    "decisions.csv": read_decisions,
 }
 REFUSED_SOMETIMES = [name for name in READERS if name not in ("labels.csv", "cleansing/options.json")]
 

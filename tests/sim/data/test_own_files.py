@@ -107,6 +107,7 @@ def test_the_test_set_is_split_off_by_the_seed(tmp_path, blobs):
         ({"test_fraction": 0.3}, {"x_test": np.ones((2, 3)), "y_test": np.zeros(2, int)}, UsageError, "no effect"),
         ({"classes": 3}, {"y": np.array(list("ababab"))}, UsageError, "text labels"),
         ({}, {"y": np.zeros(5, int)}, InputError, "6 samples but y 5"),
+        ({}, {"y": np.array(["a", "b", "\udcff"] * 2)}, InputError, "which is no Unicode text"),
         ({}, {"y": np.array(2)}, InputError, "one label per sample"),
         ({}, {"x": np.ones((1, 3)), "y": np.zeros(1, int)}, InputError, "too few to set"),
         ({}, {"x": np.array(["a"] * 6)}, InputError, "save the samples as numbers"),
@@ -181,7 +182,9 @@ def test_cleansing_scales_files_with_a_test_set_as_those_without(tmp_path, blobs
     assert np.array_equal(parted.given, 100 * x) and np.array_equal(parted.given_test, 100 * x[:5])
     plain = labelled_data(make_settings({"dataset": str(tmp_path / "whole.npz"), "standardize": "never"}))
     assert np.array_equal(plain.data.x_train, 100 * x)
-    assert {field.name for field in dataclasses.fields(plain)} == {"data", "classes", "given", "given_test"}
+    assert {field.name for field in dataclasses.fields(plain)} == {
+        "data", "classes", "given", "given_test", "source", "index",
+    }  # fmt: skip
 
 
 @given(

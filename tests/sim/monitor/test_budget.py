@@ -15,7 +15,7 @@ from sgdphases.sim.monitor import loggers, schedule
 from sgdphases.sim.monitor.measured import Measured
 from sgdphases.sim.monitor.monitor import PhaseMonitor
 
-N, STEP, COST = 60, 0.01, 0.49  # seconds that a step and a measurement take
+N, STEP, COST, LIGHT = 60, 0.01, 0.49, 0.07  # seconds that a step, a full and a light measurement take
 
 
 @pytest.fixture
@@ -25,9 +25,9 @@ def clock(monkeypatch):
     monkeypatch.setattr(schedule, "perf_counter", lambda: now[0])
     measure = Measured.__call__
 
-    def slow(self, *given, **options):
-        now[0] += COST
-        return measure(self, *given, **options)
+    def slow(self, *given):
+        now[0] += LIGHT if given[1] is None else COST
+        return measure(self, *given)
 
     monkeypatch.setattr(Measured, "__call__", slow)
     return now
@@ -61,23 +61,30 @@ def test_the_budget_is_kept_at_every_moment(clock, budget, caplog):
     assert (shares[step[1:] - 1] <= budget * (1 + 1e-9)).all()
     free, _ = watched(clock, 20_000)
     due = free.trajectory["step"].to_numpy()
-    expected = [0]
+    full, light, guess = [0], [], COST / 4
     for k in due[1:]:  # thinned out, at the same steps: as many as can be afforded, and no fewer
-        if (len(expected) + 1) * COST <= budget * k * STEP:
-            expected.append(k)
-    assert step.tolist() == expected and 4 < len(step) < len(due)
-    left_out = len(due) - len(step)
+        spent, allowed = len(full) * COST + len(light) * LIGHT, budget * k * STEP
+        if (len(full) + 1) * COST <= allowed / 2 and spent + COST <= allowed:
+            full.append(k)
+        elif spent + (LIGHT if light else guess) <= allowed:
+            light.append(k)
+    assert step.tolist() == sorted(full + light) and 2 < len(full) < len(due) and len(light) > 4
+    measured = monitor.trajectory["activity"].notnull().to_numpy()
+    assert step[measured].tolist() == full and monitor.trajectory["train_error"].notnull().all()
     attributes = monitor.trajectory.attrs
-    assert (attributes["put_off"], attributes["budget"]) == (left_out, budget)
+    assert (attributes["put_off"], attributes["budget"]) == (len(due) - len(step), budget)
+    assert attributes["light"] == len(light)
     assert attributes["measuring_seconds"] / attributes["training_seconds"] == pytest.approx(monitor.overhead)
     said = [line for line in caplog.messages if "not measured" in line]
     assert len(said) == 1 and f"budget = {budget}" in said[0] and said[0].startswith("step 1 ")
 
 
 def test_the_next_one_is_made_as_soon_as_it_can_be_afforded(clock):
-    """Two at 10 % need 980 steps: one is due at 1,000. A third needs 1,470: the one that is due at 1,360 is put off."""
-    monitor, _ = watched(clock, 1400, budget=0.1)
-    assert monitor.trajectory["step"].to_numpy().tolist() == [0, 1000]
+    """Two in full at half of 10 % need 1,960 steps: one is due at 2,155. Before there are light ones."""
+    monitor, _ = watched(clock, 2200, budget=0.1)
+    measured = monitor.trajectory["activity"].notnull().to_numpy()
+    assert monitor.trajectory["step"].to_numpy()[measured].tolist() == [0, 2155]
+    assert monitor.trajectory["step"].to_numpy()[1] == 631  # 0.49 + 0.1225 seconds are a tenth of 612.5 steps'
 
 
 def test_the_last_measurement_is_always_made(clock):
@@ -97,7 +104,9 @@ def test_what_was_spent_is_known_after_an_interruption(clock):
     second, _ = watched(clock, 0, budget=0.1)
     second.load_state_dict(first.state_dict())
     assert second.trajectory.attrs["put_off"] == first.trajectory.attrs["put_off"] > 0
-    assert second.overhead == pytest.approx((3 * COST) / (1000 * STEP))  # its own first measurement, too
+    light = first.trajectory.attrs["light"]
+    assert second.trajectory.attrs["light"] == light > 0
+    assert second.overhead == pytest.approx((2 * COST + light * LIGHT) / (1000 * STEP))  # its own first one, too
 
 
 def test_progress_is_logged_and_a_terminal_shows_it_now_and_then(clock, caplog, monkeypatch, capsys):
@@ -121,8 +130,7 @@ def test_progress_is_logged_and_a_terminal_shows_it_now_and_then(clock, caplog, 
 def test_it_is_quiet_where_nobody_looks(clock, log, capsys, caplog):
     with caplog.at_level(logging.INFO, "sgdphases"):
         watched(clock, 20, log=log)
-    lines = [line for line in caplog.messages if line.startswith("step ")]
-    assert capsys.readouterr() == ("", "") and bool(lines) == (log is None)
+    assert capsys.readouterr() == ("", "") and bool(caplog.messages) == (log is None)
 
 
 def test_the_overhead_is_there_for_everybody():

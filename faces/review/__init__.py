@@ -1,0 +1,1 @@
+"""Suspect labels reviewed by eye: the page, and `sgdphases apply`."""
