@@ -14,6 +14,7 @@ from sgdphases.sim.storage.atomic import write_whole
 log = logging.getLogger("sgdphases")
 MOST = 12  # copies at a time
 MOST_BYTES = 2**30  # of memory for all of them, unless asked for more
+WORTH_SAYING = 2**20  # bytes of all of them from which on their size is logged
 
 
 class Snapshots:
@@ -60,7 +61,7 @@ class Snapshots:
                 "no snapshots are kept for restore_best: %d of them would take %.1f GB of memory; say "
                 "snapshots='memory', or a folder.", MOST, MOST * self.n_bytes / 1e9,
             )  # fmt: skip
-        if self.is_on:
+        if self.is_on and MOST * self.n_bytes > WORTH_SAYING:
             place = "in memory" if self._folder is None else f"in {self._folder}"
             log.info("up to %d snapshots are kept %s, %.3g MB each", MOST, place, self.n_bytes / 1e6)
 
