@@ -137,7 +137,7 @@ class Measured:
     def _errors(self, scores: Scores) -> "Measurement":
         """What losses alone give, of the whole training set."""
         loss, error = scores.loss, 1 - scores.correct
-        found = {"loss": float(loss.mean()), "train_error": float(error.mean()), "noise_fraction": 0.0}
+        found = {"loss": float(loss.mean()), "train_error": float(error.mean())}
         if self.wrong is not None:
             total = np.array(self._sizes)
             found["noise_fraction"] = float(total[1] / total.sum())
