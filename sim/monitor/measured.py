@@ -100,14 +100,16 @@ class Measured:
         """
         self._processes.share_model(self.model)  # whoever calls this puts the buffers back
         self._take_up_changes(step)
-        scores = answers = None
-        if rng is None or with_answers:
-            scores, answers = self._judged()
-        found = self._errors(scores) if rng is None else self._order_parameters(rng)
+        judged = self._judged() if rng is None or with_answers else None
+        if rng is not None:
+            found = self._order_parameters(rng)
+        else:
+            assert judged is not None
+            found = self._errors(judged[0])
         tested = None
         if self._test is not None:
             tested = Scores(*(_of_all(self._test_workers, values) for values in all_scores(self._test)))
-        return found._replace(answers=answers if with_answers else None, tested=tested)
+        return found._replace(answers=judged[1] if judged is not None and with_answers else None, tested=tested)
 
     def _order_parameters(self, rng: np.random.Generator) -> "Measurement":
         backend: Any = _Listening(self._backend)
@@ -135,7 +137,7 @@ class Measured:
     def _errors(self, scores: Scores) -> "Measurement":
         """What losses alone give, of the whole training set."""
         loss, error = scores.loss, 1 - scores.correct
-        found = {"loss": float(loss.mean()), "train_error": float(error.mean()), "noise_fraction": 0.0}
+        found = {"loss": float(loss.mean()), "train_error": float(error.mean())}
         if self.wrong is not None:
             total = np.array(self._sizes)
             found["noise_fraction"] = float(total[1] / total.sum())

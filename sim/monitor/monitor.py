@@ -207,8 +207,8 @@ class PhaseMonitor:
                         split=split,
                     )
                 self._claim = None if out is None or not is_first else claim_new(Path(out))
-            has_classes = loss_of is None and len(self._measured.labels) > 0 and self._measured.labels.min() >= 0
-            self._snapshots = Snapshots(self._model, snapshots if has_classes else False, writes=is_first)
+                has_classes = loss_of is None and len(self._measured.labels) > 0 and self._measured.labels.min() >= 0
+                self._snapshots = Snapshots(self._model, snapshots if has_classes else False, writes=is_first)
             self._record = Record(self._measured.numbers)
             self._measure()
             self._schedule.begin()

@@ -1,0 +1,142 @@
+"""The weights that restore_best gives back, and the moment at which phase II is over; on clouds with wrong labels."""
+
+import copy
+import logging
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from sgdphases import InputError, PhaseMonitor, UsageError, phase_now
+from sgdphases.sim.monitor import snapshots
+from sgdphases.sim.monitor.snapshots import MOST, Snapshots
+
+EPOCHS = 100
+
+
+def clouds(n: int, seed: int):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, n)
+    x = 3 * np.eye(4, 12)[labels] + rng.normal(size=(n, 12))
+    return torch.tensor(x, dtype=torch.float32), torch.tensor(labels)
+
+
+X, Y = clouds(500, 0)
+X_TEST, Y_TEST = clouds(1000, 1)
+WRONG = torch.tensor(np.random.default_rng(2).random(500) < 0.35)
+NOISY = torch.where(WRONG, (Y + 1 + torch.arange(500) % 3) % 4, Y)
+
+
+def train(epochs: int = EPOCHS, seed: int = 0, **options):
+    """Train with the monitor; the state at every step, and what `past_phase_two` says after every tenth epoch."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(12, 100), nn.BatchNorm1d(100), nn.ReLU(), nn.Linear(100, 4))
+    loader = DataLoader(TensorDataset(X, NOISY), batch_size=50, shuffle=True)
+    loss_fn, optimizer = nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), 0.1)
+    monitor = PhaseMonitor(model, loss_fn, loader, alignment_batches=0, log=False, per_decade=12, **options)
+    states, past = {0: copy.deepcopy(model.state_dict())}, {}
+    for epoch in range(1, epochs + 1):
+        for inputs, targets in loader:
+            optimizer.zero_grad()
+            loss_fn(model(inputs), targets).backward()
+            optimizer.step()
+            monitor.step()
+            states[len(states)] = copy.deepcopy(model.state_dict())
+        if epoch % 10 == 0:
+            past[epoch] = monitor.past_phase_two
+    monitor.measure_now()
+    return model, monitor, states, past
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return train()
+
+
+def accuracy(model: nn.Module) -> float:
+    model.eval()
+    with torch.no_grad():
+        return float((model(X_TEST).argmax(1) == Y_TEST).float().mean())
+
+
+def test_the_weights_of_phase_two_are_given_back_bit_by_bit(trained):
+    model, monitor, states, _ = trained
+    model = copy.deepcopy(model)
+    last = accuracy(model)
+    found = monitor.restore_best(model)
+    assert all(torch.equal(value, states[found.step][name]) for name, value in model.state_dict().items())
+    assert not found.is_last and found.epoch == found.step / 10
+
+    best = 0.0
+    for state in states.values():
+        model.load_state_dict(state)
+        best = max(best, accuracy(model))
+    monitor.restore_best(model)
+    assert best > last + 0.1  # all labels are memorised at the end
+    assert accuracy(model) > last + 0.6 * (best - last)  # of the best of all steps, chosen by the test samples
+
+
+def test_the_monitor_says_when_phase_two_is_over(trained):
+    model, monitor, states, past = trained
+    first = min(epoch for epoch, is_past in past.items() if is_past)
+    assert all(is_past for epoch, is_past in past.items() if epoch >= first) and 10 <= first < EPOCHS
+    names = [phase.name for phase in monitor.phases.found]
+    assert names[:3] == ["I", "II", "III"] and "chosen by their losses" in monitor.phase.doubt
+    assert str(phase_now(monitor.trajectory)) == str(monitor.phase)
+
+
+def test_no_more_snapshots_are_kept_than_are_said(trained):
+    _, monitor, _, _ = trained
+    kept = monitor._snapshots.steps
+    assert len(kept) == MOST and monitor.trajectory["step"].to_numpy()[-1] in kept
+
+
+def test_snapshots_in_a_folder_outlast_an_interruption(tmp_path):
+    model, monitor, states, _ = train(12, snapshots=tmp_path / "weights")
+    files = sorted(path.name for path in (tmp_path / "weights").iterdir())
+    assert len(files) == MOST and all(name.startswith("step-") for name in files)
+    _, second, _, _ = train(0, snapshots=tmp_path / "weights")
+    second.load_state_dict(monitor.state_dict())
+    other = copy.deepcopy(model)
+    assert second.restore_best(other) == monitor.restore_best(model)
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_a_damaged_snapshot_or_another_model_is_named(tmp_path):
+    model, monitor, _, _ = train(5, snapshots=tmp_path)
+    with pytest.raises(InputError, match="cannot be given to this model"):
+        monitor.restore_best(nn.Linear(3, 4))
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"nothing")
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(InputError, match="snapshot of step"):
+        monitor.restore_best()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_without_snapshots_there_is_nothing_to_give_back(monkeypatch, caplog):
+    _, monitor, _, _ = train(4, snapshots=False)
+    with pytest.raises(UsageError, match="no snapshots"):
+        monitor.restore_best()
+    monkeypatch.setattr(snapshots, "MOST_BYTES", 1000)
+    with caplog.at_level(logging.INFO, "sgdphases"):
+        assert not Snapshots(nn.Linear(30, 30)).is_on
+    assert "would take" in caplog.text and "a folder" in caplog.text
+    assert Snapshots(nn.Linear(30, 30), "memory").is_on
+
+
+def test_other_losses_have_no_best_weights():
+    x = torch.randn(60, 4)
+    loader = DataLoader(TensorDataset(x, x), batch_size=20)
+    monitor = PhaseMonitor(nn.Linear(4, 4), nn.MSELoss(), loader, alignment_batches=0, log=False)
+    for ask in (monitor.restore_best, lambda: monitor.past_phase_two):
+        with pytest.raises(UsageError, match="from the cross-entropy"):
+            ask()
+
+
+def test_training_goes_on_bit_by_bit_with_snapshots_and_without():
+    first, *_ = train(6)
+    second, *_ = train(6, snapshots=False)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
