@@ -10,6 +10,9 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMB
 
 import pytest
 from hypothesis import HealthCheck, settings
+from matplotlib.figure import Figure
+from PIL import Image
+from two_lengths import slow
 
 settings.register_profile(
     "steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True
@@ -29,3 +32,13 @@ def mnist_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real MNIST is not at {folder}; set SGDPHASES_DATA to the folder that holds mnist/")
     return folder
+
+
+@pytest.fixture(params=["blank pictures", slow("pictures")])
+def pictures(request, monkeypatch):
+    """What `savefig` writes where a test reads what stands beside the pictures: a blank one; the figure if slow.
+
+    Drawing takes most of the time of a short run or cleansing.
+    """
+    if request.param == "blank pictures":
+        monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: Image.new("RGB", (1, 1)).save(path, "png"))

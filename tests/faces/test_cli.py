@@ -20,6 +20,7 @@ def test_a_run_ends_with_its_report(tmp_path):
     assert names == {"config.toml", "checkpoint.npz", "trajectory.nc", "phases.json", "figures", "report.html"}
 
 
+@pytest.mark.usefixtures("pictures")
 def test_flags_win_over_the_settings_file(tmp_path):
     (tmp_path / "my.toml").write_text(
         'dataset = "digits"\nepochs = 2\nhidden = [4]\ncheckpoints = 3\nalignment_batches = 0\nlearning_rate = 0.5\n'
@@ -54,6 +55,7 @@ def test_ctrl_c_says_how_to_go_on_and_resume_does(tmp_path):
     assert 0 <= reached < 2000000 * 8
 
 
+@pytest.mark.usefixtures("pictures")
 def test_data_can_be_a_file_and_the_run_moves_with_its_absolute_path(tmp_path):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(60, 4)), rng.integers(0, 3, 60)
@@ -114,6 +116,7 @@ def test_the_program_ends_with_message_and_code(tmp_path, arguments, code, named
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_run_that_is_there_is_not_touched(tmp_path):
     assert call("run", *QUICK, "--out", tmp_path / "run").returncode == 0
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}

@@ -331,6 +331,7 @@ def test_mistakes_are_named_and_nothing_is_written(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "thesis"]
 
 
+@pytest.mark.slow
 def test_the_whole_reproduction_on_a_small_scale(tmp_path, mnist_folder):
     """All six figures on MNIST; run again it only draws, and with other settings it refuses."""
     out = tmp_path / "out"

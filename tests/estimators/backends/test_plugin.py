@@ -76,6 +76,7 @@ def test_it_measures(on_path):
     np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-9, equal_nan=True)
 
 
+@pytest.mark.usefixtures("pictures")
 def test_it_runs_from_the_command_line_and_refuses_what_it_cannot(on_path, tmp_path):
     def run(*arguments):
         few = ["--train-size", "200", "--epochs", "2", "--backend", "softmax"]

@@ -199,6 +199,7 @@ def test_phases_that_seeds_have_in_common_are_written(whole):
     assert not [each for each in found if each["learning_rate"] == 1e6]
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path):
     command = ["sweep", *FLAGS, "--epochs", "3000", "--seeds", "6", "--workers", "2", "--out", str(tmp_path / "sweep")]
     process = subprocess.Popen(
@@ -226,6 +227,7 @@ def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path):
     assert same_bits(reference.member(member), folder.member(member))
 
 
+@pytest.mark.slow
 def test_a_member_that_kills_its_process_is_found_out_and_the_others_end(tmp_path):
     site = tmp_path / "site"
     info = site / "deadly-1.0.dist-info"
@@ -286,6 +288,7 @@ def test_flags_span_the_axes_they_say(tmp_path):
     assert not {path.name for path in folder.figures.iterdir()} ^ {"map.png", "map_1.png"}
 
 
+@pytest.mark.slow
 def test_a_cluster_gives_the_same_bits_and_a_worker_killed_midway_costs_nothing(tmp_path):
     distributed = pytest.importorskip("dask.distributed")
     axes = {"noise_fraction": [0.0, 0.5], "learning_rate": [0.2, 1e6], "seed": [0, 1, 2]}
