@@ -49,14 +49,15 @@ def cross_fitted_answers(
         backend = trainer(made, x[trained], y[trained], n_classes)
         per_epoch = steps_per_epoch(len(trained), made.batch_size)
         epochs = np.clip(np.geomspace(t_clean, LATEST * t_clean, PROBES), 1, max(settings.epochs, 1))
-        stops, total, step = np.unique(np.rint(epochs * per_epoch).astype(int)), 0.0, 0
+        stops, step = np.unique(np.rint(epochs * per_epoch).astype(int)), 0
+        total = np.zeros((len(asked), n_classes))
         for stop in stops:
             start = step
             for step in train_to(backend, made, start, int(stop)):
                 if show is not None:
                     show("asking networks that have not seen a label", k * int(stops[-1]) + step, 2 * int(stops[-1]))
-            total = total + class_probabilities(backend, x[asked], n_classes)
-        answers[asked] = np.asarray(total).argmax(axis=1)
+            total += class_probabilities(backend, x[asked], n_classes)
+        answers[asked] = total.argmax(axis=1)
     return answers
 
 
