@@ -7,7 +7,7 @@ the two. What can be said without knowing which case it is:
 - A wrong label is one that a network trained on *other* samples seldom gives. So the share of labels it disagrees with
   holds the wrong labels, but for those whose mistake it has learnt (at most `LEARNT` of them, unless the wrong ones
   stand out clearly: mistakes that can be learnt do not), and hard samples. That bounds their share from above.
-- Where two populations are seen, labels for which this network and the one trained on them name the same other class
+- Where two populations are seen, and the wrong one accounts for much of the disagreement, labels for which this network and the one trained on them name the same other class
   are wrong, or the two share a mistake: with the lower end of the fitted share, that bounds it from below.
 """
 
@@ -90,9 +90,10 @@ def share_of_wrong(found: WrongLabels, labels: np.ndarray, inside: np.ndarray, o
         high = min(1.0, high / (1 - LEARNT))
     if not found.has_noise:
         return Share(0.0 if high <= FEW else float("nan"), 0.0, high)
+    if found.noise_fraction < EXPLAINED * disagree.mean():  # a few of many: hard samples, as likely as wrong labels
+        return Share(float("nan"), 0.0, high)
     low = min(found.noise_interval[0], _lower(int((disagree & (inside == outside)).sum()), n))
-    explains = found.noise_fraction >= EXPLAINED * disagree.mean()
-    return Share(float(np.clip(found.noise_fraction, low, high)) if explains else float("nan"), low, high)
+    return Share(float(np.clip(found.noise_fraction, low, high)), low, high)
 
 
 def share_from_losses(found: WrongLabels, early_error: float, n: int) -> Share:
