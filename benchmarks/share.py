@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=None, help="data sets")
+    parser.add_argument("--noise", nargs="*", default=None, help="such as uniform-0.4")
     given = parser.parse_args()
     rows = list(csv.DictReader(open(given.out, encoding="utf-8"))) if given.out.exists() else []
     done = {(row["data"], row["noise"], float(row["fraction"]), int(row["seed"])) for row in rows}
@@ -78,7 +79,8 @@ def main() -> None:
         for seed in range(given.seeds):
             for name in given.only or names:
                 for kind, fraction in NOISE:
-                    if (name, kind, fraction, seed) not in done:
+                    wanted = given.noise is None or f"{kind}-{fraction:g}" in given.noise
+                    if wanted and (name, kind, fraction, seed) not in done:
                         row = measured(name, kind, fraction, seed, given.data_dir)
                         writer.writerow(row)
                         file.flush()

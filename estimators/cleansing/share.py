@@ -7,8 +7,9 @@ the two. What can be said without knowing which case it is:
 - A wrong label is one that a network trained on *other* samples seldom gives. So the share of labels it disagrees with
   holds the wrong labels, but for those whose mistake it has learnt (at most `LEARNT` of them, unless the wrong ones
   stand out clearly: mistakes that can be learnt do not), and hard samples. That bounds their share from above.
-- Where two populations are seen, and the wrong one accounts for much of the disagreement, labels for which this network and the one trained on them name the same other class
-  are wrong, or the two share a mistake: with the lower end of the fitted share, that bounds it from below.
+- Where two populations are seen, and the wrong one accounts for much of the disagreement, labels for which this network
+  and the one trained on them name the same other class are wrong, or the two share a mistake. Their share, or the lower
+  end of the fitted one, bounds it from below.
 """
 
 from dataclasses import dataclass
