@@ -3,8 +3,8 @@
 Inputs are ``x ~ N(0, I_d)``, fields ``w.x / sqrt(d)``, losses ``(student - label)^2 / 2``. The mean gradient of a unit
 is a combination of all weight vectors, so products of mean gradients follow from its overlaps ``E[g'(u_i) u_b e]`` and
 the inverse covariance of the fields; that is exact at any d. Squared norms of single gradients are to leading order,
-with ``|x|^2 = d``. Label noise comes in two kinds: a share rho of labels that have nothing to do with the input, which makes
-the wrong population, and an additive one on all labels.
+with ``|x|^2 = d``. Label noise comes in two kinds: a share rho of labels that have nothing to do with the input, which
+makes the wrong population, and an additive one on all others.
 """
 
 from typing import Any
