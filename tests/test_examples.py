@@ -25,6 +25,6 @@ def test_an_example_runs(path, tmp_path):
 @pytest.mark.usefixtures("pictures")
 def test_the_plain_loop_runs_in_this_process(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["plain_loop.py", "5"])
+    monkeypatch.setattr(sys, "argv", ["plain_loop.py", "3"])
     runpy.run_path(str(next(path for path in EXAMPLES if path.stem == "plain_loop")))
     assert SAID["plain_loop"] in capsys.readouterr().out and (tmp_path / "runs" / "plain-loop" / "report.html").exists()

@@ -258,6 +258,7 @@ def test_the_figure_draws_from_few_members(tmp_path, rhos):
     np.testing.assert_allclose(middle.get_xydata(), [(rho, 0.9 - 0.4 * rho) for rho in rhos])
 
 
+@pytest.mark.usefixtures("pictures")
 def test_the_command_reports_failures_and_goes_on(tmp_path, mnist_folder, monkeypatch):
     """With records made up; one member fails at first."""
     app = typer.Typer(pretty_exceptions_enable=False)
