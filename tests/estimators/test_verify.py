@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from command_line import QUICK, call
+from two_lengths import slow
 
 import sgdphases
 from sgdphases.estimators.backends.numpy_backend import NumpyBackend
@@ -27,7 +28,7 @@ def test_all_is_well(name, dtype, wrong):
 
 
 @pytest.mark.parametrize("name", ["numpy", "numba", "torch"])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *map(slow, range(1, 4))])
 def test_the_loss_change_of_smooth_networks_is_checked_too(name, seed):
     model = sgdphases.initial_mlp((5, 8, 3), "tanh", np.random.default_rng(seed))
     backend = backend_class(name)(model, X, Y)
@@ -90,9 +91,16 @@ def test_a_broken_backend_is_caught(fault, found):
     assert found in [check.identity for check in checks if not check.holds]
 
 
-def test_from_the_command_line(tmp_path):
+@pytest.mark.slow
+def test_every_backend_from_the_command_line():
     done = call("verify", "--samples", 60)
     assert done.returncode == 0 and done.stdout.count("backend ") >= 3, done.stdout + done.stderr
+    assert "all identities hold" in done.stdout and "VIOLATED" not in done.stdout
+
+
+@pytest.mark.usefixtures("pictures")
+def test_from_the_command_line(tmp_path):
+    done = call("verify", "--samples", 60, "--backend", "numba")
     assert "all identities hold" in done.stdout and "VIOLATED" not in done.stdout
     assert call("run", *QUICK, "--noise-fraction", "0.4", "--out", tmp_path / "run").returncode == 0
     checked = call("verify", tmp_path / "run", "--backend", "numba")

@@ -53,6 +53,7 @@ def own_file(tmp_path_factory):
     return path, names[right], names[given]
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_file_of_ones_own(own_file, tmp_path):
     path, right, given = own_file
     quick = [*QUICK, "--epochs", "250"]

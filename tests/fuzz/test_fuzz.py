@@ -110,7 +110,7 @@ def test_random_modules(request, n_examples):
     each()
 
 
-@pytest.mark.parametrize("batch_size", [5, 20])
+@pytest.mark.parametrize("batch_size", [5, slow(20)])
 def test_random_subsets_stand_for_the_whole(batch_size):
     """Means over 300 subsets within 4 standard errors of those over all samples: 1 false in 2,000 tests of 3 values."""
     torch.manual_seed(0)

@@ -274,6 +274,7 @@ def test_simulated_sgd_has_the_predicted_losses_and_activities(number):
     assert worst_deviation(data, batch_size, sgd_moments(x, y, STEPS, rate, batch_size)) < THRESHOLD
 
 
+@pytest.mark.slow
 def test_that_comparison_finds_faults():
     number = 5  # few samples in a minibatch, more dimensions than samples
     *_, batch_size, rate = SIMULATED[number]

@@ -338,6 +338,7 @@ def test_settings_that_cannot_be_trained_are_refused():
         trainer(make_settings(dict(dataset="arrays", loss="squared", batch_size=5)), x, y, 2)
 
 
+@pytest.mark.slow
 def test_mnist(mnist_folder):
     """Fifteen hundred images, half wrong: about as good as the best of all probes, which nobody can know beforehand."""
     small = make_settings(

@@ -155,6 +155,7 @@ def test_numbers_of_a_record_agree_with_one_another(study):
         np.testing.assert_allclose(middle, record["loss_w"], atol=0.06)  # bins are 0.1 wide
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_ends_in_the_same_bytes(study, tmp_path, monkeypatch):
     folder, made = SweepFolder(tmp_path / "again"), []
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from two_lengths import slow
 from typer.testing import CliRunner
 
 from sgdphases.cli import app
@@ -54,7 +55,10 @@ FORMS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("form", FORMS)
+SHORT_FORMS = ("text", "with right labels", "images", "train and test, text")
+
+
+@pytest.mark.parametrize("form", [form if form in SHORT_FORMS else slow(form) for form in FORMS])
 @pytest.mark.usefixtures("pictures")
 def test_run_and_cleanse_read_the_same_files_and_run_reads_what_cleanse_wrote(tmp_path, blobs, form):
     arrays = FORMS[form](*blobs)
@@ -130,7 +134,11 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "size",
+    ["one feature of a million", "all beyond the range of float32"]
+    + [slow(size) for size in ("all times 1000", "all tiny", "far from 0")],
+)
 @pytest.mark.usefixtures("pictures")
 def test_badly_scaled_features_are_scaled_and_learnt(tmp_path, blobs, size):
     x, y = blobs

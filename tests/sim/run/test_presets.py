@@ -1,6 +1,7 @@
 """Every preset shows what it says, at full size and seed 0."""
 
 import pytest
+from two_lengths import slow
 
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.phases.find import find_phases
@@ -13,7 +14,9 @@ from sgdphases.sim.run.training import advance, prepare
 SIGN = {"turning": True, "opposed": False}
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize(
+    "name", [name if name in ("mixture-turning", "teacher-clean") else slow(name) for name in PRESETS]
+)
 def test_a_preset_shows_its_phases_and_its_sign(name, tmp_path):
     """Sampled alignments are left out: they change neither training nor what is looked at, and take time."""
     experiment = prepare(make_settings({**preset(name).settings, "alignment_batches": 0}))

@@ -27,6 +27,7 @@ def test_full_batches_of_a_linear_model_follow_the_theory_to_rounding(tmp_path, 
     assert "predicted" in trajectory["loss_theory"].attrs["long_name"]
 
 
+@pytest.mark.slow
 def test_the_minibatches_of_a_linear_model_stay_near_the_expected_loss(tmp_path):
     """Eight runs, the first half of an epoch: their mean loss within 5 of its standard errors of the theory.
 

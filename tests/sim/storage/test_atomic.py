@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from command_line import PROGRAM, QUICK
+from two_lengths import slow
 
 from sgdphases.estimators.errors import InputError
 from sgdphases.sim.storage.atomic import write_whole
@@ -55,7 +56,7 @@ def test_a_full_disk_is_called_full(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limit")
 @pytest.mark.parametrize(
-    ("limit", "named"), [(500, "config.toml"), (5_000, "checkpoint.npz"), (30_000, "trajectory.nc")]
+    ("limit", "named"), [(500, "config.toml"), (5_000, "checkpoint.npz"), slow(30_000, "trajectory.nc")]
 )
 def test_a_run_that_may_not_write_so_much_names_the_file(tmp_path, limit, named):
     program = [PROGRAM[0], "-c", LIMITED + PROGRAM[2], str(limit)]
