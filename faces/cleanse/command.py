@@ -117,7 +117,7 @@ def cleanse(
     fitted: dict[str, Any] = {"kind": mixture, "per_class": per_class, "known_fraction": known_fraction}
     check_known_fraction(**fitted)
     with console.status("loading data"):
-        labelled, settings = _labelled_and_settings(settings)
+        labelled, settings = labelled_and_settings(settings)
     if "network" not in given and settings.network == IMAGE:
         console.print(f"images are learnt by the recipe (network image, augment {settings.augment})", soft_wrap=True)
     if out is not None:
@@ -129,8 +129,16 @@ def cleanse(
         _run(folder, settings, labelled, fitted)
 
 
-def _labelled_and_settings(settings: Any) -> tuple[Any, Any]:
-    """The data, and the settings with network, augmentation and epochs chosen for them where they are not given."""
+def labelled_and_settings(settings: Any) -> tuple[Any, Any]:
+    """The data, and the settings with network, augmentation and epochs chosen for them where they are not given.
+
+    Raises
+    ------
+    UsageError
+        For settings that make no sense together, or with these data.
+    InputError
+        For data that cannot be used.
+    """
     from sgdphases.sim.cleansing.data import labelled_data
     from sgdphases.sim.cleansing.sample_losses import enough_epochs
     from sgdphases.sim.recipe.choose import check_no_augment, recipe_settings, takes_recipe

@@ -1,6 +1,8 @@
 """Wrong labels among images, found by the recipe: from arrays, on the command line, and what is trained then."""
 
 import json
+import os
+import tarfile
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +16,13 @@ from typer.testing import CliRunner
 import sgdphases
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.faces.cleanse.command import cleanse as command
+from sgdphases.faces.cleanse.command import labelled_and_settings
 from sgdphases.sim.cleansing.cleanse import cleanse, train_cleansed
 from sgdphases.sim.cleansing.cleanse_images import answers_of_others, image_accuracy, probabilities_of_others
+from sgdphases.sim.cleansing.data import labelled_data
 from sgdphases.sim.recipe.choose import recipe_settings
+from sgdphases.sim.recipe.learner import ImageLearner
+from sgdphases.sim.recipe.watch import learn
 from sgdphases.sim.run.settings import make_settings
 
 app = typer.Typer()
@@ -48,28 +54,31 @@ def call(*arguments):
 
 
 @pytest.fixture(scope="module")
-def noisy():
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("noisy") / "watch.npz"
+
+
+@pytest.fixture(scope="module")
+def noisy(place):
     x, right, given = pictures(200, wrong=0.25)
     settings = quick(x)
-    return x, right, given, settings, cleanse(settings, x, given, 3)
+    return x, right, given, settings, cleanse(settings, x, given, 3, checkpoint=place)
 
 
-def test_wrong_labels_are_ranked_and_corrected(noisy):
+def test_wrong_labels_are_ranked_and_corrected(noisy, place):
     x, right, given, settings, found = noisy
     wrong = given != right
     assert roc_auc_score(wrong, found.consensus.loss) > 0.97
     assert np.mean(found.suggested == right) > 0.95 > np.mean(given == right)
     assert found.scored == (5, 8) and 1 <= found.consensus.t_clean <= 8 and len(found.consensus.rank) == 200
-    known = cleanse(settings, x, given, 3, known_fraction=0.25)
+    known = cleanse(settings, x, given, 3, known_fraction=0.25, checkpoint=place)
     assert (~known.keep).sum() == 50 and wrong[~known.keep].mean() > 0.8
     assert np.array_equal(known.consensus.loss, found.consensus.loss)
 
 
-def test_the_score_is_the_mean_probability_of_the_second_half(noisy):
-    from sgdphases.sim.recipe.watch import learn
-
+def test_the_score_is_the_mean_probability_of_the_second_half(noisy, place):
     x, _, given, settings, found = noisy
-    *_, last = learn(settings, x, given, 3)
+    *_, last = learn(settings, x, given, 3, checkpoint=place)
     expected = -np.log(np.exp(-last.sample_loss[4:].astype(float)).mean(axis=0))
     np.testing.assert_allclose(found.consensus.loss, expected, rtol=1e-4, atol=1e-6)
     assert np.array_equal(found.end_weights, last.state)
@@ -141,9 +150,7 @@ def test_the_command_takes_the_recipe_and_goes_on_with_it(tmp_path, monkeypatch)
     assert (config["network"], config["augment"], config["learning_rate"]) == ("image", "shifts+mirror", 0.05)
     assert "epochs 3 to 4" in (tmp_path / "whole" / "report.html").read_text(encoding="utf-8")
 
-    from sgdphases.sim.recipe import learner
-
-    original, calls = learner.ImageLearner.advance, []
+    original, calls = ImageLearner.advance, []
 
     def interrupted(self, stop):
         calls.append(stop)
@@ -152,7 +159,7 @@ def test_the_command_takes_the_recipe_and_goes_on_with_it(tmp_path, monkeypatch)
         original(self, stop)
 
     with monkeypatch.context() as patched:
-        patched.setattr(learner.ImageLearner, "advance", interrupted)
+        patched.setattr(ImageLearner, "advance", interrupted)
         code, text = call(*arguments, "--out", tmp_path / "cut")
     assert code == 130 and "Go on with the same command" in text
     with np.load(tmp_path / "cut" / "watch.npz") as stored:
@@ -167,17 +174,18 @@ def test_the_command_takes_the_recipe_and_goes_on_with_it(tmp_path, monkeypatch)
 
 
 def test_pixels_beyond_one_are_not_standardised_one_by_one(tmp_path):
-    """Nor are they if the recipe is named; the perceptron has them so."""
+    """The recipe scales channels; the perceptron has every pixel of mean 0."""
     x, _, given = pictures(40)
-    np.savez(tmp_path / "bytes.npz", x=np.clip(100 * x, 0, 255).astype(np.uint8), y=given)
-    np.savez(tmp_path / "floats.npz", x=np.clip(100 * x, 0, 255).astype(np.uint8).astype(np.float32), y=given)
-    scores = {}
-    for kind in ("bytes", "floats"):
-        code, text = call(tmp_path / f"{kind}.npz", "--epochs", 3, "--batch-size", 20, "--out", tmp_path / kind)
-        assert code == 0, text
-        rows = np.genfromtxt(tmp_path / kind / "labels.csv", delimiter=",", names=True)
-        scores[kind] = rows["loss"]
-    np.testing.assert_allclose(scores["bytes"], scores["floats"], rtol=0.01, atol=0.01)
+    x = np.round(100 * x)
+    np.savez(tmp_path / "floats.npz", x=x, y=given)
+    base = {"dataset": str(tmp_path / "floats.npz")}
+    labelled, chosen = labelled_and_settings(make_settings(base))
+    assert chosen.network == "image" and np.array_equal(labelled.data.x_train, x)
+    assert np.array_equal(labelled_data(chosen).data.x_train, x)  # as `apply` reads them again
+    labelled, chosen = labelled_and_settings(make_settings({**base, "network": "mlp"}))
+    assert chosen.network == "mlp" and np.abs(labelled.data.x_train.mean(axis=0)).max() < 1e-5
+    labelled, chosen = labelled_and_settings(make_settings({**base, "standardize": "always"}))
+    assert chosen.network == "image" and np.abs(labelled.data.x_train.mean(axis=0)).max() < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -199,23 +207,30 @@ def test_mistakes_are_named_and_nothing_is_written(options, named, tmp_path):
     assert code == 2 and named in text and not (tmp_path / "out").exists()
 
 
-def test_grey_and_small_images_stay_with_the_perceptron(tmp_path):
-    few = ["--epochs", 3, "--checkpoints", 3]
-    code, text = call("digits", *few, "--out", tmp_path / "grey")
-    assert code == 0 and "recipe" not in text
-    config = tomllib.loads((tmp_path / "grey" / "config.toml").read_text(encoding="utf-8"))
-    assert (config["network"], config["augment"], config["learning_rate"]) == ("mlp", "auto", 0.1)
-    code, text = call("digits", *few, "--network", "image", "--batch-size", 200, "--out", tmp_path / "named")
-    config = tomllib.loads((tmp_path / "named" / "config.toml").read_text(encoding="utf-8"))
-    assert code == 0 and (config["network"], config["augment"]) == ("image", "shifts")
+def test_grey_and_small_images_stay_with_the_perceptron():
+    base = {"dataset": "digits", "train_size": 100}
+    _, chosen = labelled_and_settings(make_settings(base))
+    assert (chosen.network, chosen.augment, chosen.learning_rate, chosen.epochs) == ("mlp", "auto", 0.1, 5000)
+    _, chosen = labelled_and_settings(make_settings({**base, "network": "image"}))
+    assert (chosen.network, chosen.augment, chosen.learning_rate, chosen.epochs) == ("image", "shifts", 0.05, 1000)
 
 
-def test_real_photographs(tmp_path):
-    """Sixty images of CIFAR-10: that they pass through; what is found in thousands is in docs/cleansing.md."""
-    import os
-
-    folder = Path(os.environ.get("SGDPHASES_DATA", Path(__file__).resolve().parents[4] / "shared" / "data")) / "cifar10"
-    if not folder.is_dir():
-        pytest.skip(f"real CIFAR-10 is not at {folder}; set SGDPHASES_DATA to the folder that holds cifar10/")
-    code, text = call(folder, "--train-size", 60, "--test-size", 10, "--epochs", 3, "--out", tmp_path / "out")
-    assert code == 0 and "augment shifts+mirror" in text, text
+def test_a_folder_of_real_photographs(tmp_path):
+    """Sixty images of CIFAR-10, as JPEG: that they pass through; what is found in thousands is in docs/cleansing.md."""
+    root = Path(os.environ.get("SGDPHASES_DATA", Path(__file__).resolve().parents[4] / "shared" / "data"))
+    archive = root / "cifar10" / "cifar10-jpeg.tar.xz"
+    if not archive.is_file():
+        pytest.skip(f"real CIFAR-10 as JPEG is not at {archive}; set SGDPHASES_DATA to the folder that holds cifar10/")
+    with tarfile.open(archive, "r|xz") as packed:
+        for member in packed:
+            parts = Path(member.name).parts
+            if len(parts) == 3 and int(parts[2][:4]) < 30:
+                place = tmp_path / "photos" / parts[1] / parts[2]
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(packed.extractfile(member).read())
+            if parts[1:] == ("automobile", "0030.jpg"):
+                break
+    code, text = call(tmp_path / "photos", "--epochs", 3, "--noise-fraction", 0.3, "--out", tmp_path / "out")
+    assert code == 0 and "network image, augment shifts+mirror" in text, text
+    rows = (tmp_path / "out" / "labels.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 61 and "Area under the ROC curve" in text
