@@ -9,7 +9,8 @@ from sgdphases.sim.run.settings import IMAGE, RunSettings
 
 LEAST_SIDE = 8  # pixels; smaller images have no room for the network
 GREY_SIDE = 28  # pixels; grey images up to this size are learnt by a perceptron as well
-LEAST_SAMPLES = 20
+LEAST_SAMPLES = 20  # to find wrong labels among
+LEAST_LEARNT = 8  # to learn from, as a part of them
 LEAST_BATCH = 4  # no batch has fewer than half as many, and BatchNorm needs two
 LEARNING_RATE, BATCH_SIZE = 0.05, 64
 EPOCHS, LEAST_STEPS = 25, 2_000  # whichever is longer
@@ -64,8 +65,9 @@ def recipe_settings(settings: RunSettings, shape: tuple[int, ...], n_samples: in
     Raises
     ------
     UsageError
-        As `check_recipe` does.
+        As `check_recipe` does; and for fewer than 20 samples.
     """
+    _check_samples(n_samples, LEAST_SAMPLES)
     given = settings.model_fields_set
     own: dict[str, Any] = {"network": IMAGE, "backend": "torch"}
     if settings.augment == "auto":
@@ -100,11 +102,7 @@ def check_recipe(settings: RunSettings, shape: tuple[int, ...], n_samples: int) 
             f"network = '{IMAGE}' takes images of {LEAST_SIDE}x{LEAST_SIDE} pixels at least, and a sample here has the "
             f"shape {shape}: choose network = 'mlp', or data of the shape (channels, height, width)."
         )
-    if n_samples < LEAST_SAMPLES:
-        raise UsageError(
-            f"network = '{IMAGE}' needs {LEAST_SAMPLES} samples at least, not {n_samples}: give more, or choose "
-            "network = 'mlp'."
-        )
+    _check_samples(n_samples, LEAST_LEARNT)
     if settings.batch_size > n_samples:
         raise UsageError(
             f"batch_size = {settings.batch_size} exceeds the {n_samples} training samples: choose at most that."
@@ -128,6 +126,14 @@ def check_no_augment(settings: RunSettings) -> None:
         raise UsageError(
             f"augment = {settings.augment!r} has no effect on network = {settings.network!r}: leave it out, or choose "
             f"network = '{IMAGE}'."
+        )
+
+
+def _check_samples(n_samples: int, least: int) -> None:
+    if n_samples < least:
+        raise UsageError(
+            f"network = '{IMAGE}' needs {least} samples at least, not {n_samples}: give more, or choose "
+            "network = 'mlp'."
         )
 
 

@@ -1,6 +1,7 @@
 """The network of the recipe in training: steps, probabilities, and its state as two vectors."""
 
 import itertools
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -63,7 +64,7 @@ class ImageLearner:
         images = _with_channels(x)
         some = images[:: -(-len(x) // _MOMENT_SAMPLES)].transpose(0, 2, 3, 1).reshape(-1, images.shape[1])
         self._centre, self._spread = (torch.from_numpy(each)[:, None, None] for each in centre_and_spread(some))
-        self._images = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 2, 3, 1)
+        self._images = _tensor(images).permute(0, 2, 3, 1)
         self._labels = torch.from_numpy(np.asarray(y, dtype=np.int64))
         made = recipe_network(images.shape[1:], n_classes, stream(settings.seed, "weights"))
         self._net = on_device(made, settings.dtype, settings.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -117,7 +118,7 @@ class ImageLearner:
         TrainingDiverged
             If one is not finite.
         """
-        images = torch.from_numpy(np.ascontiguousarray(_with_channels(x)))
+        images = _tensor(_with_channels(x))
         at_once = max(16, _PIXELS_AT_ONCE // (images.shape[2] * images.shape[3]))
         self._net.eval()
         with torch.no_grad(), flushed_denormals():
@@ -161,6 +162,13 @@ def flushed_denormals() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(before)
+
+
+def _tensor(x: np.ndarray) -> torch.Tensor:
+    """An array as a tensor that shares its memory, which nothing here writes to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(np.ascontiguousarray(x))
 
 
 def _with_channels(x: np.ndarray) -> np.ndarray:

@@ -159,6 +159,8 @@ def test_what_is_not_given_is_filled_in():
     assert recipe_settings(made(), (3, 32, 32), 50_000).epochs == 25
     few = recipe_settings(made(network="image"), (1, 9, 9), 30)
     assert (few.augment, few.batch_size, few.epochs) == ("shifts", 30, 2000)
+    with pytest.raises(UsageError, match="needs 20 samples at least, not 19"):
+        recipe_settings(made(), (3, 32, 32), 19)
     own = recipe_settings(made(learning_rate=0.1, batch_size=50, epochs=3, augment="none"), (3, 9, 9), 60)
     assert (own.learning_rate, own.batch_size, own.epochs, own.augment) == (0.1, 50, 3, "none")
 
@@ -168,7 +170,7 @@ def test_what_is_not_given_is_filled_in():
     [
         ({}, (784,), 100, "takes images of 8x8"),
         ({}, (3, 7, 32), 100, "takes images of 8x8"),
-        ({}, (3, 32, 32), 19, "needs 20 samples"),
+        ({"batch_size": 4}, (3, 32, 32), 7, "needs 8 samples"),
         ({"batch_size": 101}, (3, 32, 32), 100, "batch_size = 101 exceeds"),
         ({"batch_size": 3}, (3, 32, 32), 100, "batch_size = 3"),
         ({"activation": "tanh"}, (3, 32, 32), 100, "activation = 'tanh'"),

@@ -186,6 +186,7 @@ def test_a_constant_channel_and_equal_images_are_no_harm():
     x[:, 1] = 7
     assert np.isfinite(whole(quick(x), x, y, 3).sample_loss).all()
     x[:] = 1
+    x.flags.writeable = False
     assert np.isfinite(whole(quick(x), x, y, 3).sample_loss).all()
 
 
