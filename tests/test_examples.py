@@ -5,13 +5,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from two_lengths import slow
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 NEEDED = {"lightning_loop": "lightning", "hugging_face_loop": "transformers"}
 SAID = {"plain_loop": "labels flagged", "lightning_loop": "page: runs", "hugging_face_loop": "gradient_noise_scale"}
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [slow(path) if path.stem in NEEDED else path for path in EXAMPLES], ids=lambda path: path.stem
+)
 def test_an_example_runs(path, tmp_path):
     if path.stem in NEEDED:
         pytest.importorskip(NEEDED[path.stem], reason=f"{NEEDED[path.stem]} is not installed")

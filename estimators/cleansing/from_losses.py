@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from sgdphases.estimators.cleansing.consensus import Consensus, consensus
+from sgdphases.estimators.cleansing.consensus import FIRST_EPOCH, Consensus, consensus
+from sgdphases.estimators.cleansing.mixture import DISBELIEVED
+from sgdphases.estimators.cleansing.share import share_from_losses
 from sgdphases.estimators.cleansing.wrong_labels import WrongLabels, check_known_fraction, wrong_labels
 from sgdphases.estimators.errors import InputError
 
@@ -23,9 +25,9 @@ class LabelsFromLosses:
     score : ndarray, shape (N,)
         The loss of the mean prediction over the window around t_c, in nats: the higher, the more suspect.
     noise_fraction : float
-        Estimated share of wrong labels.
+        Estimated share of wrong labels; NaN where it cannot be told from losses alone.
     noise_interval : tuple of float
-        Its interval at 95 %: the sampling error.
+        Its bounds: see `share_from_losses`.
     has_noise : bool
     t_clean : float
         t_c, in epochs.
@@ -102,12 +104,14 @@ def find_wrong_labels_from_losses(
         encoded = np.unique(given, return_inverse=True)[1]
     agreed = consensus(when, losses)
     found = wrong_labels(agreed.loss, encoded, kind=mixture, per_class=per_class, known_fraction=known_fraction)
+    unlearnt = (losses[when >= FIRST_EPOCH] > DISBELIEVED).mean(axis=1)
+    share = share_from_losses(found, float(unlearnt.max()), losses.shape[1])
     return LabelsFromLosses(
         wrong_probability=found.probability,
         flagged=found.flagged,
         score=agreed.loss,
-        noise_fraction=found.noise_fraction,
-        noise_interval=found.noise_interval,
+        noise_fraction=share.fraction,
+        noise_interval=(share.low, share.high),
         has_noise=found.has_noise,
         t_clean=agreed.t_clean,
         consensus=agreed,

@@ -8,7 +8,7 @@ from sgdphases.estimators.cleansing.consensus import consensus
 from sgdphases.estimators.errors import InputError
 
 LEAST_WINDOW = 3  # probes that share an order, at least; with fewer there is no phase II to go back to
-LEVEL_WITH_BEST = 0.01  # less agreement than the best probe's, at most, for a later one to be as good
+LEVEL_WITH_BEST = 0.005  # less agreement than the best probe's, at most, for a later one to be as good
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ def best_probe(epochs: np.ndarray, sample_loss: np.ndarray, answers: np.ndarray)
 
     Each probe of the window around t_c (`consensus`) votes for a class of every sample. In phase I answers still
     change, in phase III those to wrong labels turn into the labels; in between they agree with the vote. The latest
-    probe within 0.01 of the best agreement is taken, as training goes on improving where nothing is memorised. Where
+    probe within 0.005 of the best agreement is taken, as training goes on improving where nothing is memorised. Where
     fewer than three probes share an order, it is the last probe.
 
     Parameters

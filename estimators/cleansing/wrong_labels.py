@@ -50,6 +50,11 @@ class WrongLabels:
         return self.is_given or _is_noise(self.mixture, self.label_share, bool(self.per_class))
 
     @property
+    def is_clear(self) -> bool:
+        """Whether two components lie so far apart that hard samples are no explanation."""
+        return self.has_noise and self.mixture.separation > CLEAR_SEPARATION
+
+    @property
     def is_learnt(self) -> bool:
         """Whether losses differ between samples, not only between learnt and unlearnt classes; True where unknown."""
         return not self.label_share > MOST_LABEL_SHARE

@@ -20,14 +20,32 @@ class Boundary:
 
 def smoothed(epoch: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Running median over neighbours and all that lie within `DECADES` of the epoch; ends and epoch 0 stay."""
-    with np.errstate(divide="ignore"):
-        place = np.log10(np.maximum(epoch, 0.0))
+    reaches = _reaches(epoch)
     out = np.array(values, dtype=np.float64)
-    for k in range(1, len(values) - 1):
-        if np.isfinite(place[k - 1]):
-            near = np.flatnonzero(np.abs(place - place[k]) <= DECADES)
-            reach = max(1, min(k - near[0], near[-1] - k))  # as many before as after: a slope is left as it is
-            out[k] = np.partition(values[k - reach : k + reach + 1], reach)[reach]  # the median of an odd number
+    for reach in set(reaches[reaches > 0].tolist()):
+        centres = np.flatnonzero(reaches == reach)
+        windows = np.lib.stride_tricks.sliding_window_view(values, 2 * reach + 1)[centres - reach]
+        out[centres] = np.partition(windows, reach, axis=1)[:, reach]  # the median of an odd number
+    return out
+
+
+def _reaches(epoch: np.ndarray) -> np.ndarray:
+    """How many neighbours on either side each checkpoint is smoothed over; 0 where it stays as it is.
+
+    As many before as after: a slope is left as it is.
+    """
+    with np.errstate(divide="ignore"):
+        place = np.log10(np.maximum(epoch, 0.0)).tolist()
+    out, first, last = np.zeros(len(place), dtype=int), 0, 0
+    for k in range(1, len(place) - 1):
+        if not np.isfinite(place[k - 1]):
+            continue
+        while place[k] - place[first] > DECADES:
+            first += 1
+        last = max(last, k)
+        while last + 1 < len(place) and place[last + 1] - place[k] <= DECADES:
+            last += 1
+        out[k] = max(1, min(k - first, last - k))
     return out
 
 

@@ -106,7 +106,7 @@ def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
     """What was found, in sentences; where the right labels are known, how far that is so."""
     labels, agreed, wrong = found.found, found.consensus, labelled.data.wrong
     n, removed = len(found.keep), int((~found.keep).sum())
-    low, high = labels.noise_interval
+    share = found.share
     first, last = agreed.window
     lines = [f"t_c: epoch {agreed.t_clean:.3g}, in a window from {first:.3g} to {last:.3g}."]
     if labels.has_noise:
@@ -114,8 +114,7 @@ def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
             f"{removed} of {n} labels are flagged, those with the highest losses: a share of "
             f"{labels.noise_fraction:.1%} was given."
             if labels.is_given
-            else f"{removed} of {n} labels are probably wrong. Estimated share of wrong labels: "
-            f"{labels.noise_fraction:.1%} ({low:.1%} to {high:.1%})."
+            else f"{removed} of {n} labels are probably wrong. Share of wrong labels: {share}."
         )
         lines = [found_share, *lines]
         if np.isfinite(labels.mixture.loss_threshold):
@@ -129,7 +128,7 @@ def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
         ]
     elif labels.mixture.is_two:
         lines = [
-            "No label noise found: the losses form two populations, but "
+            "No label is flagged: the losses form two populations, but "
             f"{labels.label_share:.0%} of their spread lies between labels, so some classes are likely to be hard to "
             "learn. --per-class judges each class by itself, --known-fraction flags as many as you say.",
             *lines,
@@ -141,11 +140,15 @@ def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
             *lines,
         ]
     else:
-        lines = [
-            "No label noise found: the losses form one population. A few wrong labels (up to about 5 % in a thousand "
-            "samples) can hide in its tail: the most suspect are listed.",
-            *lines,
-        ]
+        lines = ["No label is flagged: the losses form one population. The most suspect are listed.", *lines]
+    if not labels.has_noise:
+        lines.insert(1, f"Share of wrong labels: {share}.")
+        if not share.is_known:
+            lines.insert(
+                2,
+                "Networks that had not seen a label agree with the others only. Have some labels checked (those in "
+                "review.html first), and say --known-fraction.",
+            )
     if found.scored is None and found.memorised < 1 - MOST_UNLEARNT:
         lines.append(
             f"At the end of the run only {found.memorised:.0%} of these labels had been learnt: it ended before "

@@ -10,9 +10,11 @@ import numpy as np
 from sgdphases.estimators.backend import Backend
 from sgdphases.estimators.cleansing.consensus import Consensus, consensus
 from sgdphases.estimators.cleansing.mixture import DISBELIEVED
+from sgdphases.estimators.cleansing.share import Share, share_of_wrong
 from sgdphases.estimators.cleansing.wrong_labels import WrongLabels, check_known_fraction, wrong_labels
 from sgdphases.estimators.ensemble.scores import mean_scores
 from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.sim.cleansing.cross_fit import cross_fitted_answers
 from sgdphases.sim.cleansing.sample_losses import (
     Watched,
     class_probabilities,
@@ -41,7 +43,9 @@ class Cleansing:
     consensus : Consensus
         t_c, the window around it, each sample's loss there.
     found : WrongLabels
-        Probabilities, the mixture, the share of wrong labels.
+        Probabilities, the mixture, the share of wrong labels fitted.
+    share : Share
+        How many labels are wrong, with bounds of what cannot be known.
     suggested : ndarray of int, shape (N,)
         The class that the network's answers, averaged over probes of the window, hold for the likeliest.
     keep : ndarray of bool, shape (N,)
@@ -62,6 +66,7 @@ class Cleansing:
 
     consensus: Consensus
     found: WrongLabels
+    share: Share
     suggested: np.ndarray
     keep: np.ndarray
     weights: np.ndarray
@@ -87,7 +92,8 @@ def cleanse(
 
     Trains once on all labels, recording every sample's loss at log-spaced probes, and finds the medoid of the probes.
     Then trains once more, through the same weights, as far as the window around it: there the network is asked what it
-    would call each sample. No weights but two vectors are kept.
+    would call each sample. No weights but two vectors are kept. Last, two networks trained on one half of the samples
+    each, to about t_c, are asked for the other half: what they disagree with bounds the share of wrong labels.
 
     Parameters
     ----------
@@ -144,7 +150,9 @@ def cleanse(
     keep = ~found.flagged
     learnt = last.sample_loss[-1][~keep] < DISBELIEVED
     memorised = float(learnt.mean()) if len(learnt) else float("nan")
-    return Cleansing(agreed, found, suggested, keep, weights, int(steps[agreed.medoid]), last.weights, memorised)
+    outside = cross_fitted_answers(settings, x, y, n_classes, agreed.t_clean, show)
+    share = share_of_wrong(found, y, suggested, outside)
+    return Cleansing(agreed, found, share, suggested, keep, weights, int(steps[agreed.medoid]), last.weights, memorised)
 
 
 def _second_look(

@@ -8,9 +8,11 @@ import numpy as np
 
 from sgdphases.estimators.cleansing.consensus import consensus
 from sgdphases.estimators.cleansing.mixture import DISBELIEVED
+from sgdphases.estimators.cleansing.share import share_of_wrong
 from sgdphases.estimators.cleansing.wrong_labels import wrong_labels
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.sim.cleansing.cleanse import Cleansing, Show
+from sgdphases.sim.cleansing.cross_fit import halves
 from sgdphases.sim.recipe.learner import ImageLearner
 from sgdphases.sim.recipe.watch import PIECE_STEPS, Learnt, first_counted, learn
 from sgdphases.sim.run.settings import RunSettings
@@ -32,12 +34,14 @@ def cleanse_images(
 ) -> Cleansing:
     """Find the wrong labels of a training set of images; the part of `cleanse` for ``network = "image"``.
 
-    Trains once. A sample's score is -log of the probability of its given label, averaged over the epochs of the second
-    half of the run; suggested is the class with the highest such probability. t_c and its window come from log-spaced
-    epochs, as for other networks.
+    Trains once on all labels. A sample's score is -log of the probability of its given label, averaged over the epochs
+    of the second half of the run; suggested is the class with the highest such probability. t_c and its window come
+    from log-spaced epochs, as for other networks. Then trains once on each half of the samples, to ask about the other:
+    what these two disagree with bounds the share of wrong labels.
 
-    Parameters, returns and errors are those of `sgdphases.sim.cleansing.cleanse.cleanse`; of the weights only those at
-    the end are kept, with BatchNorm's running means.
+    Parameters, returns and errors are those of `sgdphases.sim.cleansing.cleanse.cleanse`; beside ``checkpoint`` each
+    half has a file of its own, ``watch-half-1.npz`` beside ``watch.npz``. Of the weights only those at the end are
+    kept, with BatchNorm's running means.
     """
     epochs = probe_epochs(settings)
     last = _to_the_end(settings, x, y, n_classes, "training on all labels", show, checkpoint=checkpoint)
@@ -47,10 +51,13 @@ def cleanse_images(
     found = wrong_labels(score, y, kind=kind, per_class=per_class, known_fraction=known_fraction)
     keep = ~found.flagged
     learnt = last.sample_loss[-1][~keep] < DISBELIEVED
+    suggested = last.probability.argmax(axis=1)
+    outside = answers_of_halves(settings, x, y, n_classes, checkpoint, show)
     return Cleansing(
         consensus=agreed,
         found=found,
-        suggested=last.probability.argmax(axis=1),
+        share=share_of_wrong(found, y, suggested, outside),
+        suggested=suggested,
         keep=keep,
         weights=np.empty(0),
         clean_step=round(agreed.t_clean) * (last.n_steps // settings.epochs),
@@ -76,6 +83,34 @@ def probe_epochs(settings: RunSettings) -> np.ndarray:
             f"at: choose {LEAST_PROBES} of both at least."
         )
     return found
+
+
+def answers_of_halves(
+    settings: RunSettings,
+    x: np.ndarray,
+    y: np.ndarray,
+    n_classes: int,
+    checkpoint: Path | None = None,
+    show: Show | None = None,
+) -> np.ndarray:
+    """The class that each sample is given by the recipe's network trained on the other half, shape (N,).
+
+    The counterpart of `sgdphases.sim.cleansing.cross_fit.cross_fitted_answers`, with the same halves.
+    """
+    half, answers = halves(y, settings.seed), np.empty(len(y), dtype=int)
+    for k in (0, 1):
+        trained, asked = np.flatnonzero(half != k), np.flatnonzero(half == k)
+        place = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-half-{k + 1}.npz")
+
+        def shown(what: str, step: int, last: int, k: int = k) -> None:
+            if show is not None:
+                show(what, k * last + step, 2 * last)
+
+        answers[asked] = answers_of_others(
+            settings, x[trained], y[trained], n_classes, x[asked], checkpoint=place, show=shown,
+            what="asking networks that have not seen a label",
+        )  # fmt: skip
+    return answers
 
 
 def probabilities_of_others(

@@ -45,9 +45,10 @@ class FoundLabels:
         The loss of the mean prediction over the window around t_c, or, by the recipe for images, over the second half
         of the run, in nats: the higher, the more suspect. It ranks samples even where no label noise is seen.
     noise_fraction : float
-        Estimated share of wrong labels.
+        Estimated share of wrong labels; NaN where it cannot be told from hard samples.
     noise_interval : tuple of float
-        Its interval at 95 %: the sampling error.
+        Bounds at 95 %, of the sampling error and of what cannot be known: see
+        `sgdphases.estimators.cleansing.share.share_of_wrong`.
     has_noise : bool
     t_clean : float
         t_c, in epochs.
@@ -145,8 +146,8 @@ def find_wrong_labels(
         flagged=~found.keep,
         suggested_labels=classes[found.suggested],
         score=found.consensus.loss,
-        noise_fraction=found.found.noise_fraction,
-        noise_interval=found.found.noise_interval,
+        noise_fraction=found.share.fraction,
+        noise_interval=(found.share.low, found.share.high),
         has_noise=found.found.has_noise,
         t_clean=found.consensus.t_clean,
         loss_threshold=found.found.mixture.loss_threshold,

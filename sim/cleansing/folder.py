@@ -32,8 +32,9 @@ class CleansingFolder(ReportFolder):
     """Where the parts of a cleansing stand.
 
     ``config.toml`` (settings, versions), ``options.json`` (of the fit), ``watch.npz`` (weights and losses so
-    far), ``labels.csv``, ``cleaned.npz`` (or another form, as the data came), ``cleansing.json`` (what was found, in
-    numbers), ``figures/``, ``report.html`` and ``review.html``.
+    far; for the recipe for images also ``watch-half-1.npz`` and ``watch-half-2.npz``), ``labels.csv``, ``cleaned.npz``
+    (or another form, as the data came), ``cleansing.json`` (what was found, in numbers), ``figures/``, ``report.html``
+    and ``review.html``.
     """
 
     @property
@@ -193,8 +194,9 @@ def summary(found: Cleansing) -> dict[str, Any]:
         "n_samples": len(found.keep),
         "n_flagged": int((~found.keep).sum()),
         "memorised": found.memorised if np.isfinite(found.memorised) else None,
-        "noise_fraction": labels.noise_fraction,
-        "noise_interval": list(labels.noise_interval),
+        "noise_fraction": found.share.fraction if found.share.is_known else None,
+        "noise_interval": [found.share.low, found.share.high],
+        "fitted_fraction": labels.noise_fraction,
         "t_clean": found.consensus.t_clean,
         "window": list(found.consensus.window),
         "loss_threshold": mixture.loss_threshold if known else None,

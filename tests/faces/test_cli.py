@@ -7,19 +7,20 @@ import time
 
 import numpy as np
 import pytest
-from command_line import PROGRAM, QUICK, call
+from command_line import PROGRAM, QUICK, call, call_process
 
 from sgdphases.sim.run.folder import RunFolder
 
 
 def test_a_run_ends_with_its_report(tmp_path):
-    done = call("run", *QUICK, "--noise-fraction", "0.5", "--out", tmp_path / "run")
+    done = call_process("run", *QUICK, "--noise-fraction", "0.5", "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().splitlines()[-1] == f"report: {tmp_path / 'run' / 'report.html'}"
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {"config.toml", "checkpoint.npz", "trajectory.nc", "phases.json", "figures", "report.html"}
 
 
+@pytest.mark.usefixtures("pictures")
 def test_flags_win_over_the_settings_file(tmp_path):
     (tmp_path / "my.toml").write_text(
         'dataset = "digits"\nepochs = 2\nhidden = [4]\ncheckpoints = 3\nalignment_batches = 0\nlearning_rate = 0.5\n'
@@ -54,6 +55,7 @@ def test_ctrl_c_says_how_to_go_on_and_resume_does(tmp_path):
     assert 0 <= reached < 2000000 * 8
 
 
+@pytest.mark.usefixtures("pictures")
 def test_data_can_be_a_file_and_the_run_moves_with_its_absolute_path(tmp_path):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(60, 4)), rng.integers(0, 3, 60)
@@ -100,6 +102,21 @@ def test_mistakes_get_one_clear_message(tmp_path, arguments, code, named):
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "named"),
+    [
+        (["run", "digits", "--noise-fraction", "1.5"], 2, "Error: noise_fraction = 1.5"),
+        (["run", "missing.npz"], 1, "missing.npz"),
+    ],
+    ids=["usage", "failure"],
+)
+def test_the_program_ends_with_message_and_code(tmp_path, arguments, code, named):
+    done = call_process(*arguments, cwd=tmp_path)
+    assert done.returncode == code and named in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("pictures")
 def test_a_run_that_is_there_is_not_touched(tmp_path):
     assert call("run", *QUICK, "--out", tmp_path / "run").returncode == 0
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}

@@ -63,6 +63,7 @@ def test_runs_resume_wherever_the_data_are_and_changed_data_are_noticed(place, d
         sgdphases.resume("run")
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_cleansing_goes_on_and_notices_changed_images(place):
     code, text = call("cleanse", "photos/", *FEW, "--out", "out")
     assert code == 0 and "review: out/review.html" in text and "cleaned: out/cleaned.csv" in text, text
@@ -111,6 +112,7 @@ def test_mistakes_are_named(place, arguments, code, named):
     assert not (place / "out").exists()
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_folder_called_like_a_data_set_is_meant_where_a_path_is_written(place):
     (place / "photos").rename(place / "mnist")
     code, text = call("cleanse", "mnist", *FEW, "--out", "out")

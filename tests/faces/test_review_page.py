@@ -142,6 +142,7 @@ def test_from_keys_to_cleaned_data(done, shown, tmp_path):
     assert page.evaluate("window.hacked") is None
 
 
+@pytest.mark.slow
 def test_names_are_shown_as_they_are(done, shown):
     page = shown(done.folder.review)
     page.keyboard.press("o")
@@ -153,6 +154,7 @@ def test_names_are_shown_as_they_are(done, shown):
     assert page.locator("#image").evaluate("image => image.naturalWidth") == 10
 
 
+@pytest.mark.slow
 def test_filter_browse_and_go_through_the_skipped(shown, tmp_path):
     path = written(tmp_path / "review.html", [item(7), item(3, 1, 0), item(5), item(9, 1, 1)])
     page = shown(path)
@@ -178,6 +180,7 @@ def test_filter_browse_and_go_through_the_skipped(shown, tmp_path):
     assert text(page, "counts") == "0 of 4" and page.get_by_role("button", name="Take the suggestion").is_disabled()
 
 
+@pytest.mark.slow
 def test_two_cleansings_are_kept_apart_and_a_browser_that_keeps_nothing_says_so(browser, shown, tmp_path):
     one, other = (written(tmp_path / f"{name}.html", [item(0), item(1)]) for name in ("one", "other"))
     page = shown(one)
@@ -192,6 +195,7 @@ def test_two_cleansings_are_kept_apart_and_a_browser_that_keeps_nothing_says_so(
     assert text(page, "counts").startswith("1 of 2")
 
 
+@pytest.mark.slow
 def test_nothing_one_and_thousands(shown, tmp_path):
     page = shown(written(tmp_path / "none.html", []))
     assert page.get_by_text("There is nothing to review.").is_visible()
@@ -220,6 +224,7 @@ RATIO = """([front, back]) => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.slow
 def test_everything_can_be_read_and_reached(shown, tmp_path, scheme):
     page = shown(written(tmp_path / "review.html", [item(0), item(1)]), color_scheme=scheme)
     page.keyboard.press("k")
@@ -252,6 +257,7 @@ def test_everything_can_be_read_and_reached(shown, tmp_path, scheme):
     assert text(page, "counts") == "0 of 2"
 
 
+@pytest.mark.slow
 def test_a_phone_shows_picture_labels_and_buttons_at_once(done, browser):
     context = browser.new_context(viewport={"width": 390, "height": 780})
     page = context.new_page()

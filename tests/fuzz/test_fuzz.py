@@ -1,6 +1,6 @@
 """Random modules, data and losses: every public number is that of brute force in float64, or is refused.
 
-python -m pytest tests/fuzz --examples 2000      # the long run; the gate makes a short one
+python -m pytest tests/fuzz -m slow --examples 2000      # the long run; the gate makes one of 60, `make test` of 12
 """
 
 import copy
@@ -12,6 +12,7 @@ import torch
 from brute_force import BruteForce, moments
 from hypothesis import HealthCheck, given, note, settings
 from random_modules import cases
+from two_lengths import slow
 
 import sgdphases
 from sgdphases.estimators.errors import InputError
@@ -89,8 +90,9 @@ def populations(case, rows, found, scale, allowed):
         same(found.alignment_cw, clean @ wrong / norms, 1.0, 100 * allowed, "R_cw")
 
 
-def test_random_modules(request):
-    n_examples = request.config.getoption("--examples")
+@pytest.mark.parametrize("n_examples", [12, slow(None)], ids=["few", "all"])
+def test_random_modules(request, n_examples):
+    n_examples = n_examples or request.config.getoption("--examples")
 
     @settings(
         max_examples=n_examples,

@@ -32,11 +32,12 @@ EPOCH = np.concatenate([[0.0], np.geomspace(0.01, 300, 90)])
 
 
 def trajectory(**variables):
-    """A trajectory with the variables given, against `EPOCH`; what is not given is NaN."""
+    """A trajectory with the variables given, against `EPOCH`; what is not given is NaN, but for the loss."""
     names = ("train_error", "test_error", "error_c", "error_w", "activity", "activity_c", "activity_w",
              "directed_activity", "directed_activity_c", "directed_activity_w", "alignment", "alignment_cw",
              "projection_variance", "noise_fraction")  # fmt: skip
     table = {name: ("step", np.full(len(EPOCH), np.nan)) for name in names}
+    table["loss"] = ("step", np.ones(len(EPOCH)))  # where there is one, there was a measurement
     table |= {name: ("step", np.broadcast_to(values, EPOCH.shape)) for name, values in variables.items()}
     return xr.Dataset(table, {"epoch": ("step", EPOCH)})
 
@@ -330,6 +331,7 @@ def test_mistakes_are_named_and_nothing_is_written(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "thesis"]
 
 
+@pytest.mark.slow
 def test_the_whole_reproduction_on_a_small_scale(tmp_path, mnist_folder):
     """All six figures on MNIST; run again it only draws, and with other settings it refuses."""
     out = tmp_path / "out"

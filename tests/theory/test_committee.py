@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import erf
+from two_lengths import slow
 
 from sgdphases.sim.solvable.online_committee import random_committee, simulate_committee
 from sgdphases.theory.committee.averages import field_averages
@@ -231,7 +232,7 @@ def deviation(setting, d, rng):
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("d", [1000, 10_000])
+@pytest.mark.parametrize("d", [1000, slow(10_000)])
 def test_simulated_students_follow_the_flow(setting, d):
     # Over 40 seeds a setting, sqrt(d) times either deviation had a mean of at most 0.97, a standard deviation of at
     # most 0.42 and a maximum of 2.1: at 5, a sound program fails by chance far less than once in a million.

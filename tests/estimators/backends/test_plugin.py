@@ -1,14 +1,12 @@
 """The backend that docs/backends.md shows is complete: it installs, agrees with the reference, and runs."""
 
-import os
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import call
 
 import sgdphases
 from sgdphases.estimators.backend import Backend
@@ -16,7 +14,6 @@ from sgdphases.estimators.backends.numpy_backend import NumpyBackend
 from sgdphases.estimators.backends.registry import backend_class, backend_names
 
 PAGE = (Path(__file__).parents[3] / "docs" / "backends.md").read_text(encoding="utf-8")
-PROGRAM = [sys.executable, "-c", "from sgdphases.cli import main; main()"]
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +76,11 @@ def test_it_measures(on_path):
     np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-9, equal_nan=True)
 
 
-def test_it_runs_from_the_command_line_and_refuses_what_it_cannot(installed, tmp_path):
+@pytest.mark.usefixtures("pictures")
+def test_it_runs_from_the_command_line_and_refuses_what_it_cannot(on_path, tmp_path):
     def run(*arguments):
-        return subprocess.run(
-            [*PROGRAM, "run", "digits", "--train-size", "200", "--epochs", "2", "--backend", "softmax", *arguments],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(installed)},
-            timeout=300,
-        )
+        few = ["--train-size", "200", "--epochs", "2", "--backend", "softmax"]
+        return call("run", "digits", *few, *arguments, cwd=tmp_path)
 
     done = run("--hidden", "none", "--out", "run")
     assert done.returncode == 0, done.stderr

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.mixture import GaussianMixture
+from two_lengths import examples
 
 from sgdphases.estimators.cleansing.mixture import SCALES, fit_mixture, fraction_interval
 from sgdphases.estimators.errors import InputError, UsageError
@@ -23,8 +23,7 @@ def two_heaps(seed, n=2000, fraction=0.3, gap=4.0, deviation=1.0, start=-1.5):
     return losses_of(rng.normal(start + gap * wrong, deviation)), wrong
 
 
-@settings(max_examples=25)
-@given(st.floats(0.05, 0.85), st.floats(3.5, 7), st.floats(0.3, 1.2), st.integers(0, 2**31))
+@examples(5, 25, st.floats(0.05, 0.85), st.floats(3.5, 7), st.floats(0.3, 1.2), st.integers(0, 2**31))
 def test_a_known_mixture_comes_back(fraction, distance, deviation, seed):
     """Tolerances are five standard errors of the complete data, and more for what overlaps: at 3.5 deviations an
     estimate of the fraction is at most twice as uncertain. False alarms: below 1e-5 an example."""
@@ -40,8 +39,7 @@ def test_a_known_mixture_comes_back(fraction, distance, deviation, seed):
     assert found.is_two and found.distance < 1.95 / np.sqrt(n) + 0.01  # Kolmogorov-Smirnov at 0.1 %
 
 
-@settings(max_examples=25)
-@given(st.integers(0, 2**31), st.floats(0.3, 3), st.floats(-5, 5))
+@examples(5, 25, st.integers(0, 2**31), st.floats(0.3, 3), st.floats(-5, 5))
 def test_scale_and_shift_move_the_fit_along(seed, scale, shift):
     scores = np.concatenate([np.random.default_rng(seed).normal(m, 1, n) for m, n in ((0, 300), (5, 100))])
     one, other = fit_mixture(scores, "score"), fit_mixture(scale * scores + shift, "score")
@@ -78,8 +76,7 @@ def test_two_gaussians_of_the_losses_are_found_again_from_one_start():
     assert (found.deviation_c, found.deviation_w) == pytest.approx((0.2, 0.5), abs=0.05)
 
 
-@settings(max_examples=15)
-@given(st.integers(0, 2**31), st.floats(0.3, 2), st.floats(-5, 2))
+@examples(4, 15, st.integers(0, 2**31), st.floats(0.3, 2), st.floats(-5, 2))
 def test_one_heap_is_one(seed, deviation, mean):
     """Losses with normal log-odds: two must be e^5 times likelier after paying for their two parameters, a factor
     of 1000 more."""

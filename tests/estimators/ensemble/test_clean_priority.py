@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from two_lengths import slow
 
 from sgdphases.estimators.backends.mlp import MLP
 from sgdphases.estimators.backends.numpy_backend import NumpyBackend
@@ -106,7 +107,7 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ["digits", slow("mnist"), slow("gaussian-mixture")])
 @pytest.mark.parametrize("kind", ["uniform-other", "uniform"])
 def test_the_start_on_real_and_toy_data(task, kind, request):
     """Eight seeds, half of the labels wrong: the mean of measured minus predicted, within 4.8 of its standard errors.

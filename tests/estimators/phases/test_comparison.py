@@ -178,10 +178,10 @@ def test_names_are_as_long_as_they_must_be(tmp_path):
         run_names(paths[:1])
 
 
+@pytest.mark.usefixtures("pictures")
 def test_the_command_writes_a_page_and_replaces_only_its_own(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     one, two = stored(tmp_path / "one <b>", run()), stored(tmp_path / "two", run(third=-0.3))
-    monkeypatch.setattr("sgdphases.faces.page.DOTS_PER_INCH", 30)  # this test reads files, not pictures
     command = typer.Typer()
     command.command()(compare)
     assert CliRunner().invoke(command, [str(one), str(two)]).exit_code == 0

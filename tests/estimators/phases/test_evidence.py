@@ -247,6 +247,7 @@ def test_pure_noise_shows_no_phase_of_generalisation(tmp_path, seed):
     assert "no test error below chance" in [text.get_text() for text in legend.get_texts()]
 
 
+@pytest.mark.usefixtures("pictures")
 def test_the_terminal_shows_evidence_reading_and_doubt(tmp_path, capsys):
     made = start(tmp_path / "run", RUN, dataset=random_data(tmp_path / "noise.npz", 0))
     finish(*made)
@@ -257,6 +258,7 @@ def test_the_terminal_shows_evidence_reading_and_doubt(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.usefixtures("pictures")
 def test_overlapping_classes_are_memorised_without_a_word_of_wrong_labels_alone(tmp_path, seed):
     """P2: no label wrong, separation 2: the record said nothing but "I to IV" before."""
     more = dict(dataset="gaussian-mixture", dataset_options={"separation": 2.0}, seed=seed)

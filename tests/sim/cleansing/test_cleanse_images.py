@@ -18,7 +18,13 @@ from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.faces.cleanse.command import cleanse as command
 from sgdphases.faces.cleanse.command import labelled_and_settings
 from sgdphases.sim.cleansing.cleanse import cleanse, train_cleansed
-from sgdphases.sim.cleansing.cleanse_images import answers_of_others, image_accuracy, probabilities_of_others
+from sgdphases.sim.cleansing.cleanse_images import (
+    answers_of_halves,
+    answers_of_others,
+    image_accuracy,
+    probabilities_of_others,
+)
+from sgdphases.sim.cleansing.cross_fit import halves
 from sgdphases.sim.cleansing.data import labelled_data
 from sgdphases.sim.recipe.choose import recipe_settings
 from sgdphases.sim.recipe.learner import ImageLearner
@@ -103,6 +109,17 @@ def test_what_is_trained_afterwards(noisy):
         train_cleansed(settings, x, given, 3, found, "guess")
 
 
+def test_halves_are_asked_about_each_other(noisy, place):
+    x, right, given, settings, found = noisy
+    assert {each.name for each in place.parent.iterdir()} == {"watch.npz", "watch-half-1.npz", "watch-half-2.npz"}
+    outside = answers_of_halves(settings, x, given, 3, place)
+    half = halves(given, settings.seed)
+    learnt, asked = half == 1, half == 0
+    alone = answers_of_others(settings, x[learnt], given[learnt], 3, x[asked])
+    assert np.array_equal(outside[asked], alone) and np.mean(outside == right) > 0.8
+    assert found.share.low <= (given != right).mean() <= found.share.high
+
+
 def test_others_are_answered_by_what_was_learnt_from_a_part(noisy, tmp_path):
     x, right, given, settings, _ = noisy
     half = np.arange(200) % 2 == 0
@@ -150,20 +167,22 @@ def test_the_command_takes_the_recipe_and_goes_on_with_it(tmp_path, monkeypatch)
     assert (config["network"], config["augment"], config["learning_rate"]) == ("image", "shifts+mirror", 0.05)
     assert "epochs 3 to 4" in (tmp_path / "whole" / "report.html").read_text(encoding="utf-8")
 
-    original, calls = ImageLearner.advance, []
+    original, left = ImageLearner.advance, [0]
 
     def interrupted(self, stop):
-        calls.append(stop)
-        if len(calls) == 3:
+        if not left[0]:
             raise KeyboardInterrupt
+        left[0] -= 1
         original(self, stop)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(ImageLearner, "advance", interrupted)
-        code, text = call(*arguments, "--out", tmp_path / "cut")
-    assert code == 130 and "Go on with the same command" in text
-    with np.load(tmp_path / "cut" / "watch.npz") as stored:
-        assert stored["step"] == 8 and len(stored["sample_loss"]) == 2
+    for epochs, name, step in ((2, "watch.npz", 8), (2 + 4 + 1, "watch-half-2.npz", 2)):
+        with monkeypatch.context() as patched:
+            patched.setattr(ImageLearner, "advance", interrupted)
+            left[0] = epochs
+            code, text = call(*arguments, "--out", tmp_path / "cut")
+        assert code == 130 and "Go on with the same command" in text
+        with np.load(tmp_path / "cut" / name) as stored:
+            assert stored["step"] == step
     code, text = call(*arguments, "--augment", "none", "--out", tmp_path / "cut")
     assert code == 2 and "other settings" in text
     code, text = call(*arguments, "--out", tmp_path / "cut")

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from sklearn.utils.estimator_checks import check_estimator
+from two_lengths import examples
 
 import sgdphases
 from sgdphases.estimators.cleansing.consensus import consensus
@@ -166,8 +167,7 @@ def test_hard_classes_need_mixtures_of_their_own():
     assert set(apart.per_class) == set(range(5))
 
 
-@settings(max_examples=40)
-@given(st.integers(0, 2**31), st.integers(20, 300), st.floats(0.02, 0.98), st.sampled_from([0.0, 3.0]))
+@examples(8, 40, st.integers(0, 2**31), st.integers(20, 300), st.floats(0.02, 0.98), st.sampled_from([0.0, 3.0]))
 def test_where_the_share_is_known_so_many_are_flagged(seed, n, fraction, gap):
     """Of one mode as of two: those with the highest losses."""
     rng = np.random.default_rng(seed)

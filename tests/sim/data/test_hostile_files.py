@@ -9,8 +9,6 @@ import random
 import resource
 import shutil
 import struct
-import subprocess
-import sys
 import zipfile
 
 import datasets
@@ -18,6 +16,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from command_line import call
 from PIL import Image
 from runs import SMALL, start
 
@@ -258,9 +257,7 @@ def test_the_command_line_says_so_without_a_traceback(sound, tmp_path, name):
     place = tmp_path / "copy"
     shutil.copytree(sound, place)
     (place / name).write_bytes(HOSTILE[name][0])
-    code = "from sgdphases.cli import main; main()"
-    folder = str((place / name).parent)
-    done = subprocess.run([sys.executable, "-c", code, "report", folder], capture_output=True, text=True)
+    done = call("report", (place / name).parent)
     assert done.returncode == 1 and done.stderr.startswith("Error: ") and "Traceback" not in done.stderr
 
 

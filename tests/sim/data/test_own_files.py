@@ -55,6 +55,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.usefixtures("pictures")
 def test_run_and_cleanse_read_the_same_files_and_run_reads_what_cleanse_wrote(tmp_path, blobs, form):
     arrays = FORMS[form](*blobs)
     np.savez(tmp_path / "mine.npz", **arrays)
@@ -130,6 +131,7 @@ SIZES = {
 
 
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.usefixtures("pictures")
 def test_badly_scaled_features_are_scaled_and_learnt(tmp_path, blobs, size):
     x, y = blobs
     np.savez(tmp_path / "mine.npz", x=SIZES[size](x), y=y)

@@ -79,7 +79,7 @@ def test_the_weights_of_phase_two_are_given_back_bit_by_bit(trained):
 
 
 def test_the_monitor_says_when_phase_two_is_over(trained):
-    model, monitor, states, past = trained
+    _, monitor, _, past = trained
     first = min(epoch for epoch, is_past in past.items() if is_past)
     assert all(is_past for epoch, is_past in past.items() if epoch >= first) and 10 <= first < EPOCHS
     names = [phase.name for phase in monitor.phases.found]
@@ -94,7 +94,7 @@ def test_no_more_snapshots_are_kept_than_are_said(trained):
 
 
 def test_snapshots_in_a_folder_outlast_an_interruption(tmp_path):
-    model, monitor, states, _ = train(12, snapshots=tmp_path / "weights")
+    model, monitor, _, _ = train(12, snapshots=tmp_path / "weights")
     files = sorted(path.name for path in (tmp_path / "weights").iterdir())
     assert len(files) == MOST and all(name.startswith("step-") for name in files)
     _, second, _, _ = train(0, snapshots=tmp_path / "weights")

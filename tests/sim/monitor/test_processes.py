@@ -164,6 +164,7 @@ def done(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("name", "options"), [("all", {}), ("part", {"n_samples": 60})])
+@pytest.mark.slow
 def test_two_processes_measure_what_one_does(done, name, options):
     """The last measurement, at the weights where training ended: in one process, without any group."""
     model = network()
@@ -192,6 +193,7 @@ def test_two_processes_measure_what_one_does(done, name, options):
             assert (kept["watched"] == monitor.watched).all()
 
 
+@pytest.mark.slow
 def test_both_have_the_same_trajectory_and_one_writes_it(done):
     for name in ("all", "part"):
         with (

@@ -117,6 +117,7 @@ class Inner(nn.Module):
         return self.second(torch.tanh(self.first(x)))
 
 
+@pytest.mark.slow
 def test_a_compiled_model():
     torch._dynamo.reset()
     torch.manual_seed(0)

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from two_lengths import slow
 
 from sgdphases.estimators.backends.mlp import initial_mlp
 from sgdphases.estimators.backends.registry import make_backend
@@ -31,6 +32,7 @@ def run(tmp_path_factory, mnist_folder):
     return RunFolder(out)
 
 
+@pytest.mark.slow
 def test_the_alignment_of_both_gradients_turns_twice(run):
     trajectory = run.read_trajectory()
     epoch, alignment = trajectory["epoch"].to_numpy(), trajectory["alignment_cw"].to_numpy()
@@ -42,12 +44,14 @@ def test_the_alignment_of_both_gradients_turns_twice(run):
     assert alignment[-1] < -0.8
 
 
+@pytest.mark.slow
 def test_activity_rises_through_phase_three_and_falls_after(run):
     activity = run.read_trajectory()["activity"].to_numpy()
     top = activity.argmax()
     assert activity[top] > 10 * activity[0] and activity[-1] < activity[top] / 100
 
 
+@pytest.mark.slow
 def test_the_test_error_falls_and_rises_again(run):
     trajectory = run.read_trajectory()
     error = trajectory["test_error"].to_numpy()
@@ -55,6 +59,7 @@ def test_the_test_error_falls_and_rises_again(run):
     assert trajectory["train_error"][-1] == 0
 
 
+@pytest.mark.slow
 def test_four_phases_are_found_in_order(run):
     found = find_phases(run.read_trajectory())
     assert [phase.name for phase in found.found] == ["I", "II", "III", "IV"]
@@ -62,12 +67,14 @@ def test_four_phases_are_found_in_order(run):
     assert (np.diff(starts) > 0).all()
 
 
+@pytest.mark.slow
 def test_the_identity_of_the_projection_holds_throughout(run):
     """<lambda> = 1, summed in float32 sample by sample against the mean gradient."""
     trajectory = run.read_trajectory()
     assert np.abs(trajectory["mean_projection"] - 1).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_the_noise_of_the_middle_weights_moves_in_a_hundred_directions(mnist_folder):
     """Figure 2: full MNIST, 784-30-30-10, the 900 weights between the hidden layers, exact and sampled side by side.
 
@@ -92,7 +99,7 @@ def test_the_noise_of_the_middle_weights_moves_in_a_hundred_directions(mnist_fol
         assert sampled.total_variance == pytest.approx(exact.total_variance, rel=0.1)
 
 
-@pytest.mark.parametrize("noise_fraction", [0.0, 0.2, 0.4, 0.6])
+@pytest.mark.parametrize("noise_fraction", [slow(0.0), slow(0.2), 0.4, slow(0.6)])
 def test_phases_are_found_with_and_without_knowing_the_wrong_labels(tmp_path, mnist_folder, noise_fraction):
     """Boundaries of the two ways within 0.15 decades, about five of the checkpoints' distances; two seeds each."""
     for seed in (0, 1):

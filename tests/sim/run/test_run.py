@@ -49,6 +49,7 @@ def test_a_finished_run_can_be_resumed_to_no_effect(tmp_path, whole):
     assert_same_bits(finish(prepare(folder.read_settings()), folder, folder.read_checkpoint()), whole["numba"])
 
 
+@pytest.mark.slow
 def test_kill_minus_nine_loses_only_work_since_the_last_checkpoint(tmp_path):
     """Kill a real process several times, wherever it happens to be; the end is that of an undisturbed run."""
     long = {"epochs": 400, "checkpoints": 60, "train_size": 97}
@@ -62,6 +63,7 @@ def test_kill_minus_nine_loses_only_work_since_the_last_checkpoint(tmp_path):
         while process.poll() is None and time.monotonic() < deadline:
             if folder.checkpoint.exists() and folder.checkpoint.stat().st_mtime_ns != before:
                 break
+            time.sleep(0.001)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     assert load_checkpoint(folder.checkpoint).step >= 0

@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from command_line import PROGRAM, QUICK, call
+from command_line import PROGRAM, QUICK, call, call_process
 
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.sim.run.folder import RunFolder
@@ -31,9 +31,10 @@ def hold(out, start=0.0, seconds=600.0, cwd=None):
 
 def at_once(*arguments, cwd):
     with ThreadPoolExecutor(3) as pool:
-        return list(pool.map(lambda _: call(*arguments, cwd=cwd), range(3)))
+        return list(pool.map(lambda _: call_process(*arguments, cwd=cwd), range(3)))
 
 
+@pytest.mark.slow
 def test_three_runs_at_once_get_a_folder_each(tmp_path):
     done = at_once("run", *QUICK, cwd=tmp_path)
     assert [each.returncode for each in done] == [0, 0, 0], [each.stderr for each in done]
@@ -47,6 +48,7 @@ CLEANSE = ["cleanse", "digits", "--hidden", "30", "--epochs", "150"]
 
 
 @pytest.mark.parametrize("command", [["run", *QUICK], ["sweep", *QUICK, "--seeds", "2", "--workers", "1"], CLEANSE])
+@pytest.mark.slow
 def test_of_three_that_want_the_same_folder_at_once_one_gets_it(tmp_path, command):
     if command[0] == "sweep":  # the same sweep could go on where another has ended: it must last for a while
         command = [*command[:9], "20000", *command[10:]]

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from command_line import PROGRAM, call, call_process
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -24,7 +25,6 @@ from sgdphases.sim.sweep.member import complete_member
 from sgdphases.sim.sweep.plan import plan_sweep, plan_toml, read_plan
 from sgdphases.sim.sweep.run import run_sweep
 
-PROGRAM = [sys.executable, "-c", "from sgdphases.cli import main; main()"]
 BASE = dict(
     dataset="gaussian-mixture", train_size=60, test_size=40, hidden=[6], batch_size=10, epochs=6, checkpoints=6,
     alignment_batches=0,
@@ -199,6 +199,7 @@ def test_phases_that_seeds_have_in_common_are_written(whole):
     assert not [each for each in found if each["learning_rate"] == 1e6]
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path):
     command = ["sweep", *FLAGS, "--epochs", "3000", "--seeds", "6", "--workers", "2", "--out", str(tmp_path / "sweep")]
     process = subprocess.Popen(
@@ -214,7 +215,7 @@ def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path):
     ended = {m.name for m in plan.members() if is_finished(folder.member(m), m.settings)}
     assert begun and ended < {m.name for m in plan.members()}
     kept = {m.name: folder.member(m).trajectory.stat().st_mtime_ns for m in plan.members() if m.name in ended}
-    done = subprocess.run([*PROGRAM, "resume", str(folder.path), "--workers", "1"], capture_output=True, text=True)
+    done = call_process("resume", folder.path, "--workers", "1")
     assert done.returncode == 0, done.stderr
     assert all(is_finished(folder.member(member), member.settings) for member in plan.members())
     for member in plan.members():
@@ -226,6 +227,7 @@ def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path):
     assert same_bits(reference.member(member), folder.member(member))
 
 
+@pytest.mark.slow
 def test_a_member_that_kills_its_process_is_found_out_and_the_others_end(tmp_path):
     site = tmp_path / "site"
     info = site / "deadly-1.0.dist-info"
@@ -240,10 +242,8 @@ def test_a_member_that_kills_its_process_is_found_out_and_the_others_end(tmp_pat
         "        super().train(order, batch_size, learning_rate)\n"
     )
     flags = ["--backend", "deadly", "--epochs", "4", "--learning-rate", "0.1,0.25,0.2", "--seeds", "2"]
-    done = subprocess.run(
-        [*PROGRAM, "sweep", *FLAGS, *flags, "--workers", "2", "--out", str(tmp_path / "sweep")],
-        capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(site)},
-    )  # fmt: skip
+    arguments = ["sweep", *FLAGS, *flags, "--workers", "2", "--out", tmp_path / "sweep"]
+    done = call_process(*arguments, env={**os.environ, "PYTHONPATH": str(site)})
     assert done.returncode == 1, done.stderr
     assert "2 of 6 runs failed. Try again with: sgdphases resume" in done.stdout
     folder = SweepFolder(tmp_path / "sweep")
@@ -268,9 +268,7 @@ def test_a_member_that_kills_its_process_is_found_out_and_the_others_end(tmp_pat
     ],
 )
 def test_mistakes_on_the_command_line_get_one_message(arguments, named, tmp_path):
-    done = subprocess.run(
-        [*PROGRAM, "sweep", *FLAGS, *arguments, "--out", str(tmp_path / "sweep")], capture_output=True, text=True
-    )
+    done = call("sweep", *FLAGS, *arguments, "--out", tmp_path / "sweep")
     assert done.returncode == 2, done.stderr
     assert named in done.stderr and "Traceback" not in done.stderr
 
@@ -278,7 +276,7 @@ def test_mistakes_on_the_command_line_get_one_message(arguments, named, tmp_path
 def test_flags_span_the_axes_they_say(tmp_path):
     flags = ["--noise-fraction", "0:0.4:2", "--hidden", "4,4", "--seeds", "2", "--seed", "7", "-o", "dimension=3"]
     arguments = ["sweep", *FLAGS, *flags, "-o", "dimension=5", "--epochs", "2", "--workers", "1"]
-    done = subprocess.run([*PROGRAM, *arguments], capture_output=True, text=True, cwd=tmp_path)
+    done = call(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = SweepFolder(tmp_path / "sweeps" / "gaussian-mixture-001")
     plan = folder.read_plan()
@@ -290,6 +288,7 @@ def test_flags_span_the_axes_they_say(tmp_path):
     assert not {path.name for path in folder.figures.iterdir()} ^ {"map.png", "map_1.png"}
 
 
+@pytest.mark.slow
 def test_a_cluster_gives_the_same_bits_and_a_worker_killed_midway_costs_nothing(tmp_path):
     distributed = pytest.importorskip("dask.distributed")
     axes = {"noise_fraction": [0.0, 0.5], "learning_rate": [0.2, 1e6], "seed": [0, 1, 2]}

@@ -1,0 +1,133 @@
+"""How many labels are wrong: a number where it can be told, and bounds that hold where it cannot.
+
+Losses separate wrong labels from right ones where the wrong ones have nothing to do with the input. Where they follow
+it, as people's mistakes do, they resemble right labels of hard samples, and no statistic of one training run separates
+the two. What can be said without knowing which case it is:
+
+- A wrong label is one that a network trained on *other* samples seldom gives. So the share of labels it disagrees with
+  holds the wrong labels, but for those whose mistake it has learnt (at most `LEARNT` of them, unless the wrong ones
+  stand out clearly: mistakes that can be learnt do not), and hard samples. That bounds their share from above.
+- Where two populations are seen, and the wrong one accounts for much of the disagreement, labels for which this network
+  and the one trained on them name the same other class are wrong, or the two share a mistake. Their share, or the lower
+  end of the fitted one, bounds it from below.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import beta
+
+from sgdphases.estimators.cleansing.wrong_labels import WrongLabels
+from sgdphases.estimators.errors import InputError
+
+TAIL = 0.025  # of either bound's sampling error: 95 % together
+LEARNT = 0.3  # of wrong labels that follow the input, at most, in which a network's answers may follow them
+EXPLAINED = 1 / 3  # of the labels that a network disagrees with, least share that a fitted number has to account for
+FEW = 0.15  # share of labels that may be wrong although no noise is seen, at most, for "none" to be an answer
+
+
+@dataclass(frozen=True)
+class Share:
+    """The share of wrong labels.
+
+    Attributes
+    ----------
+    fraction : float
+        The best number; 0 where no noise is seen and few labels could be wrong, NaN where it cannot be told: no noise
+        is seen, or so little that most disagreement is left unexplained.
+    low, high : float
+        Bounds at 95 %: of the sampling error, and of what cannot be known.
+    """
+
+    fraction: float
+    low: float
+    high: float
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a number at all."""
+        return not np.isnan(self.fraction)
+
+    def __str__(self) -> str:
+        if self.low == self.high:
+            return f"{self.fraction:.1%}, as given"
+        if not self.is_known:
+            return f"between {self.low:.0%} and {self.high:.0%}: wrong labels cannot be told from hard samples"
+        if self.fraction == 0:
+            return f"none seen, and at most {self.high:.1%}"
+        return f"{self.fraction:.1%}, between {self.low:.1%} and {self.high:.1%}"
+
+
+def share_of_wrong(found: WrongLabels, labels: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> Share:
+    """The share of wrong labels, from losses and from what networks answer that have not seen a label.
+
+    Parameters
+    ----------
+    found : WrongLabels
+        Of the losses.
+    labels : ndarray of int, shape (N,)
+        As given.
+    inside : ndarray of int, shape (N,)
+        The class that the network trained on all labels gives each sample around t_c.
+    outside : ndarray of int, shape (N,)
+        That of a network trained on other samples.
+
+    Returns
+    -------
+    Share
+
+    Raises
+    ------
+    InputError
+        If shapes do not fit.
+    """
+    if not len(labels) == len(inside) == len(outside):
+        raise InputError(f"{len(labels)} labels, {len(inside)} and {len(outside)} answers do not fit: give one each.")
+    if found.is_given:
+        return Share(found.noise_fraction, found.noise_fraction, found.noise_fraction)
+    n, disagree = len(labels), outside != labels
+    high = _upper(int(disagree.sum()), n)
+    if not found.is_clear:
+        high = min(1.0, high / (1 - LEARNT))
+    if not found.has_noise:
+        return Share(0.0 if high <= FEW else float("nan"), 0.0, high)
+    if found.noise_fraction < EXPLAINED * disagree.mean():  # a few of many: hard samples, as likely as wrong labels
+        return Share(float("nan"), 0.0, high)
+    low = min(found.noise_interval[0], _lower(int((disagree & (inside == outside)).sum()), n))
+    return Share(float(np.clip(found.noise_fraction, low, high)), low, high)
+
+
+def share_from_losses(found: WrongLabels, early_error: float, n: int) -> Share:
+    """The share of wrong labels, from losses alone: nobody was asked who has not seen the labels.
+
+    Parameters
+    ----------
+    found : WrongLabels
+    early_error : float
+        The highest share of labels that the network did not give in phase II or just before, at the end of the first
+        epoch say: few labels are memorised then.
+    n : int
+        Samples.
+
+    Returns
+    -------
+    Share
+        The fitted one and its sampling error, widened to what losses cannot tell: NaN where no noise is seen and many
+        labels were not learnt in the first epoch.
+    """
+    if found.is_given:
+        return Share(found.noise_fraction, found.noise_fraction, found.noise_fraction)
+    high = _upper(round(n * early_error), n)
+    if not found.has_noise:
+        return Share(0.0 if high <= FEW else float("nan"), 0.0, high)
+    low, fitted = found.noise_interval
+    return Share(found.noise_fraction, low if found.is_clear else 0.0, fitted if found.is_clear else max(fitted, high))
+
+
+def _upper(count: int, n: int) -> float:
+    """Clopper and Pearson's upper bound of a share."""
+    return 1.0 if count >= n else float(beta.ppf(1 - TAIL, count + 1, n - count))
+
+
+def _lower(count: int, n: int) -> float:
+    return 0.0 if count <= 0 else float(beta.ppf(TAIL, count, n - count + 1))
