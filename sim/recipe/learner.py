@@ -22,6 +22,7 @@ from sgdphases.sim.run.streams import stream
 
 WEIGHT_DECAY = 5e-4
 _MOMENT_SAMPLES = 5_000  # from which mean and deviation of each channel are taken
+_SMALL = 1e-30  # deviations below which single precision would not do
 _PIXELS_AT_ONCE = 500 * 32 * 32  # in one forward pass without gradients
 
 
@@ -63,8 +64,10 @@ class ImageLearner:
         self.n_steps, self.step = self.per_epoch * settings.epochs, 0
         images = _with_channels(x)
         some = images[:: -(-len(x) // _MOMENT_SAMPLES)].transpose(0, 2, 3, 1).reshape(-1, images.shape[1])
-        self._centre, self._spread = (torch.from_numpy(each)[:, None, None] for each in centre_and_spread(some))
         self._images = _tensor(images).permute(0, 2, 3, 1)
+        centre, spread = centre_and_spread(some)
+        exact = torch.float64 if spread.min() < _SMALL else self._images.dtype
+        self._centre, self._spread = (torch.from_numpy(each).to(exact)[:, None, None] for each in (centre, spread))
         self._labels = torch.from_numpy(np.asarray(y, dtype=np.int64))
         made = recipe_network(images.shape[1:], n_classes, stream(settings.seed, "weights"))
         self._net = on_device(made, settings.dtype, settings.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -142,7 +145,7 @@ class ImageLearner:
 
     def _ready(self, images: torch.Tensor) -> torch.Tensor:
         """Images with every channel of mean 0 and variance 1 over the training set, where the network is."""
-        scaled = (images - self._centre) / self._spread  # in float64, beyond whose range no sample is
+        scaled = (images - self._centre) / self._spread
         return scaled.to(self._device, self._dtype).contiguous(memory_format=torch.channels_last)
 
     def _state_tensors(self) -> list[torch.Tensor]:

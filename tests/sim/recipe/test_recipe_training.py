@@ -174,10 +174,17 @@ def test_odd_shapes_and_few_samples(n, classes, shape, values):
     assert found.probability.shape == (n, classes)
 
 
-@pytest.mark.parametrize(("factor", "shift"), [(1e30, 0), (1e-30, 0), (255, 1000)])
+@pytest.mark.parametrize(("factor", "shift"), [(1e300, 0), (1e-300, 0), (255, 1000)])
 def test_the_scale_of_pixels_does_not_matter(short, factor, shift):
     settings, x, y, last = short
     found = whole(settings, x.astype(np.float64) * factor + shift, y, 3)
+    np.testing.assert_allclose(found.sample_loss, last.sample_loss, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("factor", [1e37, 1e-33])
+def test_nor_does_it_in_single_precision(short, factor):
+    settings, x, y, last = short
+    found = whole(settings, x * np.float32(factor), y, 3)
     np.testing.assert_allclose(found.sample_loss, last.sample_loss, rtol=0.05, atol=0.05)
 
 
