@@ -66,7 +66,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def noisy(place):
-    x, right, given = pictures(200, wrong=0.25)
+    x, right, given = pictures(120, wrong=0.25)
     settings = quick(x)
     return x, right, given, settings, cleanse(settings, x, given, 3, checkpoint=place)
 
@@ -76,9 +76,9 @@ def test_wrong_labels_are_ranked_and_corrected(noisy, place):
     wrong = given != right
     assert roc_auc_score(wrong, found.consensus.loss) > 0.97
     assert np.mean(found.suggested == right) > 0.95 > np.mean(given == right)
-    assert found.scored == (5, 8) and 1 <= found.consensus.t_clean <= 8 and len(found.consensus.rank) == 200
+    assert found.scored == (5, 8) and 1 <= found.consensus.t_clean <= 8 and len(found.consensus.rank) == 120
     known = cleanse(settings, x, given, 3, known_fraction=0.25, checkpoint=place)
-    assert (~known.keep).sum() == 50 and wrong[~known.keep].mean() > 0.8
+    assert (~known.keep).sum() == 30 and wrong[~known.keep].mean() > 0.8
     assert np.array_equal(known.consensus.loss, found.consensus.loss)
 
 
@@ -91,11 +91,11 @@ def test_the_score_is_the_mean_probability_of_the_second_half(noisy, place):
 
 
 def test_what_is_trained_afterwards(noisy):
-    x, _, given, settings, found = noisy
-    told = replace(found, keep=given == pictures(200, wrong=0.25)[1])
-    fresh, right, _ = pictures(90, seed=1)
-    restarted = train_cleansed(settings, x, given, 3, told, "restart")
-    assert restarted.n_samples == told.keep.sum() and image_accuracy(restarted, fresh, right) > 0.9
+    x, right_labels, given, settings, found = noisy
+    checked = replace(found, keep=given == right_labels)
+    fresh, right, _ = pictures(60, seed=1)
+    restarted = train_cleansed(settings, x, given, 3, checked, "restart")
+    assert restarted.n_samples == checked.keep.sum() and image_accuracy(restarted, fresh, right) > 0.9
     said = []
     stopped = train_cleansed(settings, x, given, 3, replace(found, clean_step=25), "stop", lambda *a: said.append(a))
     assert stopped.step == 25 and said[-1] == ("training without them (stop)", 25, 25)
@@ -104,7 +104,7 @@ def test_what_is_trained_afterwards(noisy):
     with pytest.raises(UsageError, match="choose restart"):
         train_cleansed(settings, x, given, 3, found, "continue")
     with pytest.raises(UsageError, match="no label is kept"):
-        train_cleansed(settings, x, given, 3, replace(found, keep=np.zeros(200, bool)), "restart")
+        train_cleansed(settings, x, given, 3, replace(found, keep=np.zeros(120, bool)), "restart")
     with pytest.raises(UsageError, match="stop, continue, restart"):
         train_cleansed(settings, x, given, 3, found, "guess")
 
@@ -122,14 +122,14 @@ def test_halves_are_asked_about_each_other(noisy, place):
 
 def test_others_are_answered_by_what_was_learnt_from_a_part(noisy, tmp_path):
     x, right, given, settings, _ = noisy
-    half = np.arange(200) % 2 == 0
+    half = np.arange(120) % 2 == 0
     said = []
     found = answers_of_others(
         settings, x[half], given[half], 3, x[~half], checkpoint=tmp_path / "half.npz", show=lambda *a: said.append(a),
         what="one half",
     )  # fmt: skip
-    assert found.shape == (100,) and np.mean(found == right[~half]) > 0.9
-    assert said[-1] == ("one half", 40, 40)
+    assert found.shape == (60,) and np.mean(found == right[~half]) > 0.9
+    assert said[-1] == ("one half", 24, 24)
     probabilities = probabilities_of_others(
         settings, x[half], given[half], 3, x[~half], checkpoint=tmp_path / "half.npz"
     )
