@@ -1,17 +1,24 @@
 # make demo   install, and run the main job on an embedded data set
-# make test   install what the tests need, and run them
+# make test   install what the tests need, and run them, but for those that take long
+# make test-all   all tests: also long ones, with a browser, several processes, training frameworks
 # make check  style and types
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test test-slow test-all check clean
 
 demo: $(VENV)/installed
 	$(BIN)/sgdphases run gaussian-mixture --noise-fraction 0.5 --hidden 50,50 --learning-rate 0.2
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-slow: $(VENV)/installed-test
+	$(BIN)/python -m pytest -n auto --dist worksteal -m slow
+
+test-all: test
+	$(MAKE) test-slow
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -30,7 +37,8 @@ $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[test]'
+	$(BIN)/python -m compileall -q -j 0 -x '/(tests|transformers/models)/' $(VENV)/lib || true
 	@touch $@ $(VENV)/installed
 
 $(VENV)/installed-dev: $(VENV)/installed-test

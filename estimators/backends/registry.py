@@ -1,7 +1,8 @@
 """Backends by name: how one is found, and how one is made around a model and data."""
 
 import sys
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from inspect import signature
 from typing import Any
 
@@ -25,16 +26,22 @@ def backend_class(name: str) -> Any:
     UsageError
         If no backend of that name is registered, or it needs a package that is not installed.
     """
-    found = [point for point in entry_points(group=GROUP) if point.name == name]
-    if not found:
-        raise UsageError(f"backend = {name!r}: registered are {', '.join(backend_names()) or 'none'}.")
+    found = _registered(name, tuple(sys.path))
     try:
-        return found[0].load()
+        return found.load()
     except ModuleNotFoundError as error:
         raise UsageError(
             f"backend = {name!r} needs the package {error.name!r}, which is not installed: "
             f"pip install {error.name!r}, or choose another of {', '.join(backend_names())}."
         ) from error
+
+
+@cache  # the metadata of everything that is installed are read for it; what is not found is looked for again
+def _registered(name: str, path: tuple[str, ...]) -> EntryPoint:
+    found = [point for point in entry_points(group=GROUP) if point.name == name]
+    if not found:
+        raise UsageError(f"backend = {name!r}: registered are {', '.join(backend_names()) or 'none'}.")
+    return found[0]
 
 
 def make_backend(

@@ -146,8 +146,8 @@ def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
         if not share.is_known:
             lines.insert(
                 2,
-                "Networks that had not seen a label agree with the others only. Have some labels checked (those in "
-                "review.html first), and say --known-fraction.",
+                "Networks that had not seen them disagree with up to so many labels. Have some of the most suspect "
+                "checked (review.html), and say their share with --known-fraction.",
             )
     if found.scored is None and found.memorised < 1 - MOST_UNLEARNT:
         lines.append(

@@ -11,7 +11,7 @@ from sgdphases.estimators.backend import Backend
 from sgdphases.estimators.cleansing.consensus import Consensus, consensus
 from sgdphases.estimators.cleansing.mixture import DISBELIEVED
 from sgdphases.estimators.cleansing.share import Share, share_of_wrong
-from sgdphases.estimators.cleansing.wrong_labels import WrongLabels, check_known_fraction, wrong_labels
+from sgdphases.estimators.cleansing.wrong_labels import WrongLabels, check_known_fraction, confirmed, wrong_labels
 from sgdphases.estimators.ensemble.scores import mean_scores
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.sim.cleansing.cross_fit import cross_fitted_answers
@@ -147,10 +147,11 @@ def cleanse(
     agreed = consensus(last.epochs, last.sample_loss)
     found = wrong_labels(agreed.loss, y, kind=kind, per_class=per_class, known_fraction=known_fraction)
     suggested, weights = _second_look(settings, x, y, n_classes, steps, agreed.medoid, agreed.in_window, show)
+    outside = cross_fitted_answers(settings, x, y, n_classes, agreed.t_clean, show)
+    found = confirmed(found, agreed.loss, y, outside)
     keep = ~found.flagged
     learnt = last.sample_loss[-1][~keep] < DISBELIEVED
     memorised = float(learnt.mean()) if len(learnt) else float("nan")
-    outside = cross_fitted_answers(settings, x, y, n_classes, agreed.t_clean, show)
     share = share_of_wrong(found, y, suggested, outside)
     return Cleansing(agreed, found, share, suggested, keep, weights, int(steps[agreed.medoid]), last.weights, memorised)
 

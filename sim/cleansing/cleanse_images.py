@@ -9,7 +9,7 @@ import numpy as np
 from sgdphases.estimators.cleansing.consensus import consensus
 from sgdphases.estimators.cleansing.mixture import DISBELIEVED
 from sgdphases.estimators.cleansing.share import share_of_wrong
-from sgdphases.estimators.cleansing.wrong_labels import wrong_labels
+from sgdphases.estimators.cleansing.wrong_labels import confirmed, wrong_labels
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.sim.cleansing.cleanse import Cleansing, Show
 from sgdphases.sim.cleansing.cross_fit import halves
@@ -49,10 +49,11 @@ def cleanse_images(
     score = -np.log(np.maximum(last.probability[np.arange(len(y)), y], 1e-300))
     agreed = replace(agreed, loss=score)
     found = wrong_labels(score, y, kind=kind, per_class=per_class, known_fraction=known_fraction)
-    keep = ~found.flagged
-    learnt = last.sample_loss[-1][~keep] < DISBELIEVED
     suggested = last.probability.argmax(axis=1)
     outside = answers_of_halves(settings, x, y, n_classes, checkpoint, show)
+    found = confirmed(found, score, y, outside)
+    keep = ~found.flagged
+    learnt = last.sample_loss[-1][~keep] < DISBELIEVED
     return Cleansing(
         consensus=agreed,
         found=found,

@@ -53,6 +53,11 @@ def logger_of(given: Any) -> Log:
     )
 
 
+def is_heard(given: Log) -> bool:
+    """Whether anybody gets what is logged now: to say the phase takes longer than many a measurement."""
+    return given.is_heard if isinstance(given, Progress) else True
+
+
 class Progress:
     """A line for every measurement, logged at level INFO; on a terminal shown as well, one in a few seconds at most."""
 
@@ -60,12 +65,21 @@ class Progress:
         self._console = Console(stderr=True)
         self._shown = float("-inf")
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether the line is logged or shown."""
+        return log.isEnabledFor(logging.INFO) or self._is_shown
+
+    @property
+    def _is_shown(self) -> bool:
+        return self._console.is_terminal and time.monotonic() - self._shown > SHOWN_SECONDS
+
     def __call__(self, step: int, scalars: dict[str, float], phase: str) -> None:
         names = {"loss": "loss", "train_error": "error", "test_error": "test error", "activity": "A"}
         numbers = ", ".join(f"{text} {scalars[name]:.4g}" for name, text in names.items() if name in _finite(scalars))
         line = f"step {step}: {numbers}. {phase}"
         log.info("%s", line)
-        if self._console.is_terminal and time.monotonic() - self._shown > SHOWN_SECONDS:
+        if self._is_shown:
             self._shown = time.monotonic()
             self._console.print(line, style="dim", highlight=False, markup=False)
 

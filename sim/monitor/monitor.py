@@ -19,7 +19,7 @@ from sgdphases.estimators.phases.find import find_phases
 from sgdphases.estimators.phases.from_losses import is_memorising
 from sgdphases.estimators.phases.now import PhaseNow, phase_now
 from sgdphases.estimators.phases.records import Phases
-from sgdphases.sim.monitor.loggers import Log, Progress, logger_of
+from sgdphases.sim.monitor.loggers import Log, Progress, is_heard, logger_of
 from sgdphases.sim.monitor.measured import measured
 from sgdphases.sim.monitor.processes import processes_of
 from sgdphases.sim.monitor.record import Record
@@ -376,7 +376,7 @@ class PhaseMonitor:
         wait_for_devices(self._model)  # so that what training has begun is not taken for measuring
         with self._schedule.timed(kind), self._processes.together():
             found = self._measured_now(kind)
-            if self._log is not None:
+            if self._log is not None and is_heard(self._log):
                 scalars = {name: value for name, value in found.items() if np.ndim(value) == 0}
                 with undisturbed(self._model):
                     self._log(self._record.steps, scalars, str(self.phase))

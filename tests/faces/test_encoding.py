@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from sgdphases.faces.encoding import plain
 
+RUN = ["run", *QUICK, "--noise-fraction", "0.5"]
+
 
 def call_in(arguments, cwd, **environment):
     return subprocess.run(
@@ -35,6 +37,7 @@ def test_any_text_becomes_ascii(text):
     assert plain(text).isascii()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "environment",
     [
@@ -45,11 +48,22 @@ def test_any_text_becomes_ascii(text):
     ids=lambda each: next(iter(each.values())),
 )
 def test_a_run_speaks_any_encoding(tmp_path, environment):
-    done = call_in(["run", *QUICK, "--noise-fraction", "0.5", "--out", "run"], tmp_path, **environment)
+    done = call_in([*RUN, "--out", "run"], tmp_path, **environment)
     assert done.returncode == 0 and done.stderr == b"", done.stderr
-    text = done.stdout.decode(environment.get("PYTHONIOENCODING", "ascii"))
-    assert ("sigma_lambda²" if "cp1252" in environment.values() else "sigma_lambda^2") in text and "eps_te" in text
+    check_output(done.stdout.decode(environment.get("PYTHONIOENCODING", "ascii")), "cp1252" in environment.values())
+
+
+def check_output(text, has_squares):
+    assert ("sigma_lambda²" if has_squares else "sigma_lambda^2") in text and "eps_te" in text
     assert text.strip().splitlines()[-1] == "report: run/report.html".replace("/", os.sep)
+
+
+@pytest.mark.usefixtures("pictures")
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_run_speaks_any_encoding_of_its_streams(tmp_path, encoding):
+    done = call(*RUN, "--out", "run", cwd=tmp_path, encoding=encoding)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    check_output(done.stdout, encoding == "cp1252")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The paper's claims judged on trajectories whose answers are known, and the whole command on a small scale."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -329,6 +330,22 @@ def test_mistakes_are_named_and_nothing_is_written(tmp_path, monkeypatch):
         found = command(*arguments)
         assert isinstance(found.exception, UsageError) and named in str(found.exception), found
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "thesis"]
+
+
+@pytest.mark.usefixtures("pictures")
+def test_every_figure_comes_of_tiny_runs(tmp_path, mnist_folder, monkeypatch):
+    tiny = replace(
+        QUICK, clean_samples=200, clean_epochs=6, noisy_samples=200, noisy_epochs=6, test_samples=100, checkpoints=8,
+        clean_spectra=2, noisy_spectra=2, fractions=(0.0, 0.5), cleansing_samples=200, cleansing_epochs=10,
+        cleansing_probes=6,
+    )  # fmt: skip
+    monkeypatch.setattr("sgdphases.paper.experiments.QUICK", tiny)
+    out = tmp_path / "out"
+    done = command("all", "--quick", "--seeds", 1, "--data-dir", mnist_folder, "--out", out, "--workers", 1)
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in (out / "figures").iterdir()) == [f"figure-{k}.png" for k in range(1, 7)]
+    table = json.loads((out / "claims.json").read_text(encoding="utf-8"))
+    assert {claim["figure"] for claim in table["claims"]} == set(SWEEPS)
 
 
 @pytest.mark.slow

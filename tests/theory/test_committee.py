@@ -239,6 +239,7 @@ def test_simulated_students_follow_the_flow(setting, d):
     assert max(deviation(setting, d, np.random.default_rng(7))) < 5 / math.sqrt(d)
 
 
+@pytest.mark.slow
 def test_deviations_fall_as_one_over_the_root_of_d():
     dims = [100, 400, 1600]
     means = [np.mean([deviation("noisy", d, np.random.default_rng(s)) for s in range(24)], axis=0) for d in dims]

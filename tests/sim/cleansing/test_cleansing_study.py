@@ -33,7 +33,7 @@ from sgdphases.sim.sweep.folder import SweepFolder, start_sweep
 from sgdphases.sim.sweep.plan import plan_sweep
 from sgdphases.sim.sweep.run import run_sweep
 
-SMALL = dict(dataset="digits", train_size=300, hidden=(20,), epochs=60, checkpoints=8, batch_size=20)
+SMALL = dict(dataset="digits", train_size=300, hidden=(20,), epochs=60, checkpoints=5, batch_size=20)
 PLAN = plan_sweep(SMALL, {"noise_fraction": (0.0, 0.4), "seed": (0, 1)})
 EPOCH = np.concatenate([[0.0], np.geomspace(1, 100, 40)])
 
@@ -258,6 +258,7 @@ def test_the_figure_draws_from_few_members(tmp_path, rhos):
     np.testing.assert_allclose(middle.get_xydata(), [(rho, 0.9 - 0.4 * rho) for rho in rhos])
 
 
+@pytest.mark.usefixtures("pictures")
 def test_the_command_reports_failures_and_goes_on(tmp_path, mnist_folder, monkeypatch):
     """With records made up; one member fails at first."""
     app = typer.Typer(pretty_exceptions_enable=False)

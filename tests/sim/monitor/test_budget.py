@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from two_lengths import slow
 
 import sgdphases
 from sgdphases.estimators.errors import UsageError
@@ -53,13 +54,13 @@ def test_without_a_budget_every_measurement_is_made(clock):
     assert "budget" not in monitor.trajectory.attrs and monitor.trajectory.attrs["put_off"] == 0
 
 
-@pytest.mark.parametrize("budget", [0.02, 0.3])
-def test_the_budget_is_kept_at_every_moment(clock, budget, caplog):
+@pytest.mark.parametrize(("budget", "steps"), [(0.3, 2000), slow(0.02, 20_000), slow(0.3, 20_000)])
+def test_the_budget_is_kept_at_every_moment(clock, budget, steps, caplog):
     with caplog.at_level(logging.INFO, "sgdphases"):
-        monitor, shares = watched(clock, 20_000, budget=budget)
+        monitor, shares = watched(clock, steps, budget=budget)
     step = monitor.trajectory["step"].to_numpy()
     assert (shares[step[1:] - 1] <= budget * (1 + 1e-9)).all()
-    free, _ = watched(clock, 20_000)
+    free, _ = watched(clock, steps)
     due = free.trajectory["step"].to_numpy()
     full, light, guess = [0], [], COST / 4
     for k in due[1:]:  # thinned out, at the same steps: as many as can be afforded, and no fewer
@@ -124,6 +125,15 @@ def test_progress_is_logged_and_a_terminal_shows_it_now_and_then(clock, caplog, 
     clock[0] += STEP
     monitor.step(), monitor.measure_now()
     assert len(shown) == 2 and shown[1].startswith("step 21: ")
+
+
+def test_the_phase_is_not_judged_for_lines_that_nobody_gets(clock, monkeypatch):
+    asked = []
+    monkeypatch.setattr("sgdphases.sim.monitor.monitor.phase_now", lambda found: asked.append(found) or "none")
+    watched(clock, 20)
+    assert not asked
+    watched(clock, 20, log=lambda step, scalars, phase: None)
+    assert len(asked) > 10
 
 
 @pytest.mark.parametrize("log", [None, False])

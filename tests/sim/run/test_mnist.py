@@ -99,21 +99,21 @@ def test_the_noise_of_the_middle_weights_moves_in_a_hundred_directions(mnist_fol
         assert sampled.total_variance == pytest.approx(exact.total_variance, rel=0.1)
 
 
+@pytest.mark.parametrize("seed", [0, slow(1)])
 @pytest.mark.parametrize("noise_fraction", [slow(0.0), slow(0.2), 0.4, slow(0.6)])
-def test_phases_are_found_with_and_without_knowing_the_wrong_labels(tmp_path, mnist_folder, noise_fraction):
+def test_phases_are_found_with_and_without_knowing_the_wrong_labels(tmp_path, mnist_folder, noise_fraction, seed):
     """Boundaries of the two ways within 0.15 decades, about five of the checkpoints' distances; two seeds each."""
-    for seed in (0, 1):
-        values = dict(
-            dataset="mnist", data_dir=str(mnist_folder), train_size=1000, test_size=2000, seed=seed, epochs=120,
-            noise_fraction=noise_fraction, alignment_batches=0,
-        )  # fmt: skip
-        experiment, folder = prepare(make_settings(values)), RunFolder(tmp_path / f"run{seed}")
-        start_folder(folder, experiment.settings)
-        for _ in advance(experiment, folder):
-            pass
-        trajectory = folder.read_trajectory()
-        known, unknown = find_phases(trajectory), find_phases(trajectory, use_wrong=False)
-        expected = ["I", "II", "III", "IV"] if noise_fraction else ["fast learning", "exploration"]
-        assert [phase.name for phase in known.found] == [phase.name for phase in unknown.found] == expected
-        for one, other in zip(known.found[1:], unknown.found[1:], strict=True):
-            assert abs(np.log10(one.start / other.start)) < 0.15
+    values = dict(
+        dataset="mnist", data_dir=str(mnist_folder), train_size=1000, test_size=2000, seed=seed, epochs=120,
+        noise_fraction=noise_fraction, alignment_batches=0,
+    )  # fmt: skip
+    experiment, folder = prepare(make_settings(values)), RunFolder(tmp_path / "run")
+    start_folder(folder, experiment.settings)
+    for _ in advance(experiment, folder):
+        pass
+    trajectory = folder.read_trajectory()
+    known, unknown = find_phases(trajectory), find_phases(trajectory, use_wrong=False)
+    expected = ["I", "II", "III", "IV"] if noise_fraction else ["fast learning", "exploration"]
+    assert [phase.name for phase in known.found] == [phase.name for phase in unknown.found] == expected
+    for one, other in zip(known.found[1:], unknown.found[1:], strict=True):
+        assert abs(np.log10(one.start / other.start)) < 0.15

@@ -76,6 +76,7 @@ def test_every_setting_but_places_and_devices_is_held_fast():
     assert "dataset" not in json.loads(fixed_settings(moved))
 
 
+@pytest.mark.usefixtures("pictures")
 def test_the_page_is_not_drawn_over_curves_of_other_settings(tmp_path):
     experiment, folder = start(tmp_path / "run")
     finish(experiment, folder)
@@ -155,6 +156,7 @@ def other_netcdf(path):
     return path.read_bytes()
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_truncated_trajectory_is_named_and_written_anew_by_resume(tmp_path):
     experiment, folder = start(tmp_path / "run")
     finish(experiment, folder)

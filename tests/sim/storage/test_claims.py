@@ -129,6 +129,7 @@ def test_a_place_that_cannot_be_a_folder_is_named(tmp_path):
         claim_new(tmp_path / "file" / "run")
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_run_that_another_process_is_at_is_not_resumed(tmp_path):
     long = [*QUICK[:8], "2000000", *QUICK[9:]]
     process = subprocess.Popen(

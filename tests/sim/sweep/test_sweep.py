@@ -273,6 +273,7 @@ def test_mistakes_on_the_command_line_get_one_message(arguments, named, tmp_path
     assert named in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.usefixtures("pictures")
 def test_flags_span_the_axes_they_say(tmp_path):
     flags = ["--noise-fraction", "0:0.4:2", "--hidden", "4,4", "--seeds", "2", "--seed", "7", "-o", "dimension=3"]
     arguments = ["sweep", *FLAGS, *flags, "-o", "dimension=5", "--epochs", "2", "--workers", "1"]
