@@ -44,6 +44,7 @@ class Flag:
     text: str
     metavar: str = "TEXT"
     default: str | None = None  # as the help shows it; None takes that of the setting
+    hidden: bool = False  # from the help of a command that has no use for it
 
 
 FLAGS = {
@@ -57,6 +58,7 @@ FLAGS = {
     "noisy_labels": Flag("Training labels, for noise kind given."),
     "wrong_labels": Flag("Wrong population: labels assigned at random, or actual wrong ones."),
     "network": Flag("mlp, cnn or resnet; the last two are for images, and need PyTorch."),
+    "augment": Flag("How the network image moves images: shifts, shifts+mirror, or none.", hidden=True),
     "hidden": Flag("Units of each hidden layer, or none."),
     "activation": Flag("relu, tanh or erf."),
     "loss": Flag("auto, cross-entropy or squared."),
@@ -117,7 +119,9 @@ def _parameter(name: str, flag: Flag, several: bool) -> inspect.Parameter:
     if flag.metavar == "BOOLEAN" and not several:
         kind = Annotated[bool | None, typer.Option(dashed, help=flag.text, show_default=False)]
     else:
-        option = typer.Option(dashed, help=flag.text + shown, show_default=False, metavar=flag.metavar)
+        option = typer.Option(
+            dashed, help=flag.text + shown, show_default=False, metavar=flag.metavar, hidden=flag.hidden
+        )
         kind = Annotated[list[str] | None if several else str | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
 

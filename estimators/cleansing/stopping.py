@@ -1,4 +1,4 @@
-"""Which weights of a run to keep where no clean samples can say: those whose answers most of phase II shares."""
+"""Which weights of a run to keep where no clean samples can say: those whose answers their neighbours share."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,9 @@ import numpy as np
 from sgdphases.estimators.cleansing.consensus import consensus
 from sgdphases.estimators.errors import InputError
 
-LEAST_WINDOW = 3  # probes that share an order, at least; with fewer there is no phase II to go back to
-LEVEL_WITH_BEST = 0.005  # less agreement than the best probe's, at most, for a later one to be as good
+NEIGHBOURS = 1.6  # factor in the epoch up to which probes vote on the one between
+MOST_ROUNDS = 10  # of voting and choosing
+LEVEL_WITH_BEST = 0.003  # less agreement than the best probe's, at most, for a later one to be as good
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,11 +22,11 @@ class BestProbe:
         Among all probes given.
     epoch : float
     agreement : ndarray, shape (T,)
-        Share of the samples to which each probe gives the answer that most probes of the window give.
+        Share of the samples to which each probe gives the answer that most of those around the chosen one give.
     window : tuple of float
         First and last epoch of the window around t_c: see `consensus`.
     is_last : bool
-        Whether there is nothing to go back to: the last probe agrees as well as any, or no order has lasted.
+        Whether there is nothing to go back to: the last probe agrees as well as any.
     """
 
     place: int
@@ -36,12 +37,12 @@ class BestProbe:
 
 
 def best_probe(epochs: np.ndarray, sample_loss: np.ndarray, answers: np.ndarray) -> BestProbe:
-    """The latest probe that agrees with the answers of phase II about as well as any.
+    """The probe whose answers its neighbours share: where answers have come to rest, and no label is memorised yet.
 
     Each probe of the window around t_c (`consensus`) votes for a class of every sample. In phase I answers still
     change, in phase III those to wrong labels turn into the labels; in between they agree with the vote. The latest
-    probe within 0.005 of the best agreement is taken, as training goes on improving where nothing is memorised. Where
-    fewer than three probes share an order, it is the last probe.
+    probe within 0.003 of the best agreement is taken, as training goes on improving where nothing is memorised. Then
+    the probes within a factor of 1.6 of its epoch vote, and so on until the choice stays.
 
     Parameters
     ----------
@@ -65,14 +66,17 @@ def best_probe(epochs: np.ndarray, sample_loss: np.ndarray, answers: np.ndarray)
     if given.shape != np.shape(sample_loss):
         raise InputError(f"answers of shape {given.shape} do not fit sample losses of shape {np.shape(sample_loss)}.")
     agreed = consensus(epochs, sample_loss)
-    first = len(given) - len(agreed.epochs)
+    when, first = np.asarray(epochs, dtype=float), len(given) - len(agreed.epochs)
     inside = np.concatenate([np.zeros(first, dtype=bool), agreed.in_window])
-    agreement = (given == _voted(given[inside])).mean(axis=1)
-    last = len(given) - 1
-    place = last
-    if inside.sum() >= LEAST_WINDOW:
-        place = first + int(np.flatnonzero(agreement[first:] >= agreement[first:].max() - LEVEL_WITH_BEST)[-1])
-    return BestProbe(place, float(np.asarray(epochs)[place]), agreement, agreed.window, place == last)
+    place, agreement = -1, np.zeros(len(given))
+    for _ in range(MOST_ROUNDS):
+        agreement = (given == _voted(given[inside])).mean(axis=1)
+        chosen = first + int(np.flatnonzero(agreement[first:] >= agreement[first:].max() - LEVEL_WITH_BEST)[-1])
+        if chosen == place:
+            break
+        place = chosen
+        inside = (when >= when[place] / NEIGHBOURS) & (when <= when[place] * NEIGHBOURS)
+    return BestProbe(place, float(when[place]), agreement, agreed.window, place == len(given) - 1)
 
 
 def _voted(answers: np.ndarray) -> np.ndarray:

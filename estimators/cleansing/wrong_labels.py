@@ -1,6 +1,6 @@
 """Which labels are wrong: a probability for each sample, from its loss around t_c."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,6 +11,8 @@ LEAST_IN_CLASS = 100  # samples that a class needs for a mixture of its own
 MOST_LABEL_SHARE = 0.5  # share of the variance of log-odds between labels above which some classes are not learnt yet
 HARD_CLASSES = 0.2  # share above which classes that are hard to learn may form a component of their own
 CLEAR_SEPARATION = 4.0  # Ashman's D from which on two components count as noise even then
+LEAST_CONFIRMED = 0.1  # weight of an upper component that may be confirmed: hard samples form smaller ones
+CONFIRMED = 0.5  # share of an upper component that a network which has not seen it disagrees with, if it is noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,8 @@ class WrongLabels:
         most of it does, the network has learnt some classes and not others, and wrong labels cannot be found.
     is_given : bool
         Whether the share of wrong labels was given, not estimated.
+    is_confirmed : bool
+        Whether networks that have not seen the labels took part: see `confirmed`.
     """
 
     probability: np.ndarray
@@ -43,11 +47,12 @@ class WrongLabels:
     noise_interval: tuple[float, float]
     label_share: float
     is_given: bool = False
+    is_confirmed: bool = False
 
     @property
     def has_noise(self) -> bool:
         """Whether label noise is found, or its share was given."""
-        return self.is_given or _is_noise(self.mixture, self.label_share, bool(self.per_class))
+        return self.is_given or self.is_confirmed or _is_noise(self.mixture, self.label_share, bool(self.per_class))
 
     @property
     def is_clear(self) -> bool:
@@ -128,6 +133,40 @@ def wrong_labels(
         probability[own] = fitted.wrong_probability(losses[own])
     fraction = float(probability.mean()) if known else mixture.fraction
     return WrongLabels(probability, mixture, known, fraction, fraction_interval(losses, mixture), share)
+
+
+def confirmed(found: WrongLabels, losses: np.ndarray, labels: np.ndarray, outside: np.ndarray) -> WrongLabels:
+    """Take two components for wrong and right labels where networks that have not seen them say so, too.
+
+    Two components may be hard and easy classes. But samples of a class that is merely learnt late are given their label
+    by a network trained on others; wrong labels are not.
+
+    Parameters
+    ----------
+    found : WrongLabels
+    losses : ndarray, shape (N,)
+        Those it was found from.
+    labels, outside : ndarray of int, shape (N,)
+        As given, and what a network answers that was trained on other samples.
+
+    Returns
+    -------
+    WrongLabels
+        The same, unless two components were found and taken for hard and easy classes, the upper one holds a tenth of
+        the samples, and half of it or more is disagreed with.
+    """
+    if found.has_noise or not found.mixture.is_two or not found.is_learnt or found.mixture.fraction < LEAST_CONFIRMED:
+        return found
+    upper = found.mixture.posterior(losses) > 0.5
+    if not upper.any() or (outside != labels)[upper].mean() < CONFIRMED:
+        return found
+    return replace(
+        found,
+        probability=found.mixture.wrong_probability(losses),
+        noise_fraction=found.mixture.fraction,
+        noise_interval=fraction_interval(losses, found.mixture),
+        is_confirmed=True,
+    )
 
 
 def reliability(wrong: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -30,7 +30,18 @@ WITHOUT_EFFECT = (
 PROBES = 40
 HELPS = {
     "checkpoints": Flag("Probes: how often losses are recorded, log-spaced along the run.", "INTEGER", str(PROBES)),
-    "epochs": Flag("Passes over the training set.", "INTEGER", "100, or as many as make 10,000 steps"),
+    "epochs": Flag("Passes over the training set.", "INTEGER", "100, or 10,000 steps; network image: 25, or 2,000"),
+    "network": Flag(
+        "mlp, cnn or resnet; image, a recipe that learns photographs; or auto: image for colour images and any larger "
+        "than 28x28, otherwise mlp.",
+        default="auto",
+    ),
+    "augment": Flag(
+        "How the network image moves images at random: shifts, shifts+mirror, or none.",
+        default="shifts+mirror for colour, shifts for grey",
+    ),
+    "learning_rate": Flag("Step size of SGD.", "NUMBER", "0.1; network image: 0.05, its peak"),
+    "batch_size": Flag("Samples in a minibatch.", "INTEGER", "50; network image: 64"),
     "standardize": Flag(
         "Mean 0 and variance 1 for every feature: always, never, or auto, where a file has values beyond -1 to 1."
     ),
@@ -87,16 +98,16 @@ def cleanse(
     given = {name: one_value(name, text) for name, text in values.items()}
     given_options = data_options(option, label_column, drop_columns)
     options = {name: several[-1] for name, several in given_options.items()}
+    if given.get("network") == "auto":
+        del given["network"]
     base = {"checkpoints": PROBES, **given, "dataset": dataset}
     if options:
         base["dataset_options"] = options
 
     from sgdphases.estimators.cleansing.mixture import SCALES
     from sgdphases.estimators.cleansing.wrong_labels import check_known_fraction
-    from sgdphases.sim.cleansing.data import labelled_data
     from sgdphases.sim.cleansing.folder import CleansingFolder, claim_cleansing
-    from sgdphases.sim.cleansing.sample_losses import enough_epochs
-    from sgdphases.sim.run.settings import make_settings
+    from sgdphases.sim.run.settings import IMAGE, make_settings
 
     kinds = [kind for kind in SCALES if kind != "score"]
     if mixture not in kinds:
@@ -106,10 +117,9 @@ def cleanse(
     fitted: dict[str, Any] = {"kind": mixture, "per_class": per_class, "known_fraction": known_fraction}
     check_known_fraction(**fitted)
     with console.status("loading data"):
-        labelled = labelled_data(settings)
-    if "epochs" not in given:
-        epochs = enough_epochs(labelled.data.n_samples, settings.batch_size)
-        settings = settings.model_copy(update={"epochs": epochs})
+        labelled, settings = labelled_and_settings(settings)
+    if "network" not in given and settings.network == IMAGE:
+        console.print(f"images are learnt by the recipe (network image, augment {settings.augment})", soft_wrap=True)
     if out is not None:
         CleansingFolder(out).check(settings, fitted)
     _check_trainable(settings, labelled)
@@ -119,10 +129,46 @@ def cleanse(
         _run(folder, settings, labelled, fitted)
 
 
+def labelled_and_settings(settings: Any) -> tuple[Any, Any]:
+    """The data, and the settings with network, augmentation and epochs chosen for them where they are not given.
+
+    Raises
+    ------
+    UsageError
+        For settings that make no sense together, or with these data.
+    InputError
+        For data that cannot be used.
+    """
+    from sgdphases.sim.cleansing.data import labelled_data
+    from sgdphases.sim.cleansing.sample_losses import enough_epochs
+    from sgdphases.sim.recipe.choose import check_no_augment, recipe_settings, takes_recipe
+
+    labelled = labelled_data(settings)
+    data = labelled.data
+    if takes_recipe(settings, data.input_shape):
+        chosen = recipe_settings(settings, data.input_shape, data.n_samples)
+        if chosen.network != settings.network and labelled.given.dtype != "uint8":
+            labelled = labelled_data(chosen)  # whose features may have been standardised for the perceptron
+        return labelled, chosen
+    check_no_augment(settings)
+    if "epochs" in settings.model_fields_set:
+        return labelled, settings
+    epochs = enough_epochs(data.n_samples, settings.batch_size)
+    return labelled, settings.model_copy(update={"epochs": epochs})
+
+
 def _check_trainable(settings: Any, labelled: Any) -> None:
     """Build the network once before anything is written: what does not fit is refused here."""
     from sgdphases.sim.cleansing.sample_losses import trainer
+    from sgdphases.sim.run.settings import IMAGE
 
+    if settings.network == IMAGE:
+        from sgdphases.sim.cleansing.cleanse_images import probe_epochs
+        from sgdphases.sim.recipe.learner import ImageLearner
+
+        probe_epochs(settings)
+        ImageLearner(settings, labelled.data.x_train, labelled.data.y_train, labelled.data.n_classes)
+        return
     trainer(settings, labelled.data.x_train, labelled.data.y_train, labelled.data.n_classes)
 
 

@@ -71,7 +71,7 @@ def loss_figure(agreed: Consensus, found: WrongLabels, wrong: np.ndarray | None)
             place = float(SCALES[mixture.kind](np.array([mixture.loss_threshold]))[0])
             name = f"$l_c$ = {mixture.loss_threshold:.2f} nats"
             axes.axvline(place, color=ALL, linestyle=":", linewidth=1.2, label=name)
-        title = "Losses around $t_c$" + ("" if found.has_noise else ": no label noise found")
+        title = "Losses around $t_c$" + ("" if found.has_noise else ": no label is flagged")
         axes.set(title=title, xlabel=SCALE_NAMES[mixture.kind], ylabel="density")
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         return figure

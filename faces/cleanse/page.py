@@ -40,8 +40,8 @@ def write_cleansing_report(folder: CleansingFolder, labelled: LabelledData, foun
         (
             "Losses",
             loss_figure(found.consensus, found.found, wrong),
-            "Loss of the mean prediction over the window, under the given label; beyond the dotted line a label is "
-            "more probably wrong than right.",
+            f"Loss of the mean prediction over {_scored_over(found)}, under the given label; beyond the dotted line "
+            "a label is more probably wrong than right.",
             "losses",
         ),
         (
@@ -75,6 +75,10 @@ def write_cleansing_report(folder: CleansingFolder, labelled: LabelledData, foun
     )
     text = page(f"Wrong labels: {data.name}", body)
     write_whole(folder.report, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def _scored_over(found: Cleansing) -> str:
+    return "the window" if found.scored is None else "epochs {:g} to {:g}".format(*found.scored)
 
 
 def most_suspect(found: Cleansing) -> np.ndarray:
@@ -142,10 +146,10 @@ def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
         if not share.is_known:
             lines.insert(
                 2,
-                "Networks that had not seen a label agree with the others only. Have some labels checked (those in "
-                "review.html first), and say --known-fraction.",
+                "Networks that had not seen them disagree with up to so many labels. Have some of the most suspect "
+                "checked (review.html), and say their share with --known-fraction.",
             )
-    if found.memorised < 1 - MOST_UNLEARNT:
+    if found.scored is None and found.memorised < 1 - MOST_UNLEARNT:
         lines.append(
             f"At the end of the run only {found.memorised:.0%} of these labels had been learnt: it ended before "
             "phase III. With more epochs t_c is surer."

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from sgdphases.estimators.backend import Backend
 from sgdphases.estimators.cleansing.consensus import Consensus, consensus
 from sgdphases.estimators.cleansing.mixture import DISBELIEVED
 from sgdphases.estimators.cleansing.share import Share, share_of_wrong
-from sgdphases.estimators.cleansing.wrong_labels import WrongLabels, check_known_fraction, wrong_labels
+from sgdphases.estimators.cleansing.wrong_labels import WrongLabels, check_known_fraction, confirmed, wrong_labels
 from sgdphases.estimators.ensemble.scores import mean_scores
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.sim.cleansing.cross_fit import cross_fitted_answers
@@ -25,7 +26,7 @@ from sgdphases.sim.cleansing.sample_losses import (
 )
 from sgdphases.sim.data.dataset import Dataset
 from sgdphases.sim.run.schedule import steps_per_epoch
-from sgdphases.sim.run.settings import RunSettings
+from sgdphases.sim.run.settings import IMAGE, RunSettings
 
 SUGGESTION_PROBES = 5  # of the window, over which the network's answers are averaged
 MOST_UNLEARNT = 0.6  # of the labels flagged, at the end of a run that has seen enough
@@ -50,7 +51,7 @@ class Cleansing:
     keep : ndarray of bool, shape (N,)
         Samples that stay: those whose label is not flagged.
     weights : ndarray, shape (W,)
-        The network's at t_c.
+        The network's at t_c; empty for the recipe, which trains there again.
     clean_step : int
         The step of t_c.
     end_weights : ndarray, shape (W,)
@@ -58,6 +59,9 @@ class Cleansing:
     memorised : float
         Share of the labels flagged that the network holds for likelier than not at the end of the run; NaN where none
         is flagged. If it is low, the run ended before phase III, and t_c may be early.
+    scored : tuple of float, or None
+        First and last epoch of those that a sample's score (``consensus.loss``) is averaged over, where that is not
+        the window around t_c: for the recipe, the second half of the run.
     """
 
     consensus: Consensus
@@ -69,6 +73,7 @@ class Cleansing:
     clean_step: int
     end_weights: np.ndarray
     memorised: float
+    scored: tuple[float, float] | None = None
 
 
 def cleanse(
@@ -120,6 +125,13 @@ def cleanse(
         If a loss is no longer finite.
     """
     check_known_fraction(known_fraction, kind, per_class)
+    if settings.network == IMAGE:
+        from sgdphases.sim.cleansing.cleanse_images import cleanse_images  # PyTorch is not always there
+
+        return cleanse_images(
+            settings, x, y, n_classes, kind=kind, per_class=per_class, known_fraction=known_fraction,
+            checkpoint=checkpoint, show=show,
+        )  # fmt: skip
     steps = probe_steps(settings, len(x))
     if len(steps) < 3:
         raise UsageError(
@@ -135,10 +147,11 @@ def cleanse(
     agreed = consensus(last.epochs, last.sample_loss)
     found = wrong_labels(agreed.loss, y, kind=kind, per_class=per_class, known_fraction=known_fraction)
     suggested, weights = _second_look(settings, x, y, n_classes, steps, agreed.medoid, agreed.in_window, show)
+    outside = cross_fitted_answers(settings, x, y, n_classes, agreed.t_clean, show)
+    found = confirmed(found, agreed.loss, y, outside)
     keep = ~found.flagged
     learnt = last.sample_loss[-1][~keep] < DISBELIEVED
     memorised = float(learnt.mean()) if len(learnt) else float("nan")
-    outside = cross_fitted_answers(settings, x, y, n_classes, agreed.t_clean, show)
     share = share_of_wrong(found, y, suggested, outside)
     return Cleansing(agreed, found, share, suggested, keep, weights, int(steps[agreed.medoid]), last.weights, memorised)
 
@@ -177,7 +190,7 @@ def train_cleansed(
     found: Cleansing,
     how: str = "restart",
     show: Show | None = None,
-) -> Backend:
+) -> Any:
     """A network trained with what was found.
 
     Parameters
@@ -193,15 +206,19 @@ def train_cleansed(
     Returns
     -------
     Backend
-        Holding the samples kept.
+        Holding the samples kept; for the recipe an `sgdphases.sim.recipe.learner.ImageLearner`.
 
     Raises
     ------
     UsageError
-        For another way, or where too few labels are kept.
+        For another way, or where too few labels are kept; for the recipe, if it is to continue.
     """
     if how not in WAYS:
         raise UsageError(f"how = {how!r}: choose one of {', '.join(WAYS)}.")
+    if settings.network == IMAGE:
+        from sgdphases.sim.cleansing.cleanse_images import train_images_cleansed  # PyTorch is not always there
+
+        return train_images_cleansed(settings, x, y, n_classes, found, how, show)
     keep = found.keep
     settings = settings.model_copy(update={"batch_size": min(settings.batch_size, max(1, int(keep.sum())))})
     if not keep.any():

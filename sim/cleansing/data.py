@@ -13,7 +13,7 @@ from sgdphases.sim.data.datasets.forms import FORMS, is_own, own_form, read_own
 from sgdphases.sim.data.datasets.own import OwnArrays, Source, encoded_labels, own_dataset, samples
 from sgdphases.sim.data.datasets.registry import converted_options, draw_subset
 from sgdphases.sim.data.scaling import standardized
-from sgdphases.sim.run.settings import RunSettings
+from sgdphases.sim.run.settings import IMAGE, RunSettings
 from sgdphases.sim.run.streams import stream
 from sgdphases.sim.run.training import clean_data, with_label_noise
 
@@ -58,7 +58,7 @@ def labelled_data(settings: RunSettings) -> LabelledData:
     settings : RunSettings
         ``dataset`` may be a path, see `sgdphases.sim.data.datasets.registry.load_dataset`. Without a test set the data
         are taken whole, and labels may be any whole numbers or text. Features of one's own data are standardised where
-        any is beyond [-1, 1], unless ``standardize`` says otherwise.
+        any is beyond [-1, 1], unless ``standardize`` says otherwise, or the recipe learns them, which scales channels.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def labelled_data(settings: RunSettings) -> LabelledData:
     data = found.data
     if data.n_classes is None:
         raise UsageError(f"{data.name} is a regression: wrong labels are found among classes only.")
-    is_large = is_own(settings.dataset) and bool(np.abs(data.x_train).max() > 1)
+    is_large = settings.network != IMAGE and is_own(settings.dataset) and bool(np.abs(data.x_train).max() > 1)
     wanted = {"always": True, "never": False}.get(settings.standardize, is_large)
     data = with_label_noise(settings, standardized(data) if wanted else data)
     return LabelledData(data, found.classes, found.given, found.given_test, found.source, found.index)

@@ -13,7 +13,8 @@ from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.sim.cleansing.cleanse import Cleansing, Show, cleanse
 from sgdphases.sim.cleansing.sample_losses import enough_epochs
 from sgdphases.sim.data.scaling import centre_and_spread, rescaled, scaling_problem
-from sgdphases.sim.run.settings import make_settings
+from sgdphases.sim.recipe.choose import check_no_augment, recipe_settings, takes_recipe
+from sgdphases.sim.run.settings import IMAGE, RunSettings, make_settings
 
 SAMPLES_FIELDS = {
     "dataset",
@@ -41,8 +42,8 @@ class FoundLabels:
     suggested_labels : ndarray, shape (N,)
         What the network would call each sample in phase II, in the labels given.
     score : ndarray, shape (N,)
-        The loss of the mean prediction over the window around t_c, in nats: the higher, the more suspect. It ranks
-        samples even where no label noise is seen.
+        The loss of the mean prediction over the window around t_c, or, by the recipe for images, over the second half
+        of the run, in nats: the higher, the more suspect. It ranks samples even where no label noise is seen.
     noise_fraction : float
         Estimated share of wrong labels; NaN where it cannot be told from hard samples.
     noise_interval : tuple of float
@@ -101,7 +102,10 @@ def find_wrong_labels(
         Called with what is done, and the steps done of all.
     **settings
         Of `sgdphases.sim.run.settings.RunSettings`: hidden, network, learning_rate, batch_size, epochs (here 100, and
-        at least 10,000 steps, if not given), seed, backend, device, … A batch_size beyond N becomes N.
+        at least 10,000 steps, if not given), seed, backend, device, … A batch_size beyond N becomes N. The network
+        "auto", the default, is "image", a recipe that learns photographs, for colour images and images larger than
+        28x28, otherwise "mlp". For "image" the defaults are learning_rate 0.05, batch_size 64, epochs 25 or 2,000
+        steps, and augment "shifts+mirror" for colour images, "shifts" for grey ones.
 
     Returns
     -------
@@ -125,15 +129,11 @@ def find_wrong_labels(
     if labels.dtype.kind not in "biuUSO":
         raise InputError(f"labels have the type {labels.dtype}: give classes, as whole numbers or text.")
     classes, encoded = np.unique(labels, return_inverse=True)
-    if settings.get("epochs", 0) is None:
-        del settings["epochs"]
-    made = make_settings({"dataset": "arrays", "checkpoints": probes, **settings})
-    batch_size = min(made.batch_size, len(samples))
-    epochs = made.epochs if "epochs" in settings else enough_epochs(len(samples), batch_size)
-    made = made.model_copy(update={"batch_size": batch_size, "epochs": epochs})
+    made = _with_defaults(probes, settings, samples)
+    for_recipe = made.network == IMAGE and standardize is None  # which scales channels by itself
     found = cleanse(
         made,
-        scaled(samples, standardize),
+        samples if for_recipe else scaled(samples, standardize),
         encoded,
         len(classes),
         kind=mixture,
@@ -153,6 +153,23 @@ def find_wrong_labels(
         loss_threshold=found.found.mixture.loss_threshold,
         details=found,
     )
+
+
+def _with_defaults(probes: int, given: dict[str, Any], samples: np.ndarray) -> RunSettings:
+    """Settings for these samples: what is not given, or None, or the network "auto", is chosen."""
+    values = {name: value for name, value in given.items() if value is not None}
+    if values.get("network") == "auto":
+        del values["network"]
+    made = make_settings({"dataset": "arrays", "checkpoints": probes, **values})
+    n, shape = len(samples), samples.shape[1:]
+    if "batch_size" in values:
+        made = made.model_copy(update={"batch_size": min(made.batch_size, n)})
+    if takes_recipe(made, shape):
+        return recipe_settings(made, shape, n)
+    check_no_augment(made)
+    batch_size = min(made.batch_size, n)
+    epochs = made.epochs if "epochs" in values else enough_epochs(n, batch_size)
+    return made.model_copy(update={"batch_size": batch_size, "epochs": epochs})
 
 
 def usable_samples(x: Any) -> np.ndarray:
@@ -186,7 +203,10 @@ class WrongLabelFinder(BaseEstimator):
     Parameters
     ----------
     hidden, activation, network, learning_rate, batch_size, epochs, backend, device
-        See `sgdphases.sim.run.settings.RunSettings`.
+        See `sgdphases.sim.run.settings.RunSettings`, and `find_wrong_labels` for what None stands for. Other hidden
+        layers than the default ones, or another activation, ask for the network "mlp" where it is "auto".
+    augment : {"auto", "none", "shifts", "shifts+mirror"}
+        See `sgdphases.sim.run.settings.RunSettings`: for images that the recipe learns.
     probes, mixture, per_class, known_fraction, standardize
         See `find_wrong_labels`.
     random_state : int, RandomState or None
@@ -205,9 +225,10 @@ class WrongLabelFinder(BaseEstimator):
         self,
         hidden: tuple[int, ...] = (100, 100),
         activation: str = "relu",
-        network: str = "mlp",
-        learning_rate: float = 0.1,
-        batch_size: int = 50,
+        network: str = "auto",
+        augment: str = "auto",
+        learning_rate: float | None = None,
+        batch_size: int | None = None,
         epochs: int | None = None,
         probes: int = 40,
         mixture: str = "log-odds",
@@ -221,6 +242,7 @@ class WrongLabelFinder(BaseEstimator):
         self.hidden = hidden
         self.activation = activation
         self.network = network
+        self.augment = augment
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.epochs = epochs
@@ -249,12 +271,12 @@ class WrongLabelFinder(BaseEstimator):
         seed = self.random_state
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(2**31 - 1)
-        common = {
-            name: getattr(self, name)
-            for name in ("activation", "network", "learning_rate", "batch_size", "epochs", "device")
-        }
-        if self.network == "mlp":
+        names = ("network", "augment", "learning_rate", "batch_size", "epochs", "device")
+        common = {name: getattr(self, name) for name in names}
+        if self.network == "mlp" or tuple(self.hidden) != RunSettings.model_fields["hidden"].default:
             common["hidden"] = tuple(self.hidden)
+        if self.activation != RunSettings.model_fields["activation"].default:
+            common["activation"] = self.activation
         if self.backend is not None:
             common["backend"] = self.backend
         found = find_wrong_labels(

@@ -32,8 +32,9 @@ class CleansingFolder(ReportFolder):
     """Where the parts of a cleansing stand.
 
     ``config.toml`` (settings, versions), ``options.json`` (of the fit), ``watch.npz`` (weights and losses so
-    far), ``labels.csv``, ``cleaned.npz`` (or another form, as the data came), ``cleansing.json`` (what was found, in
-    numbers), ``figures/``, ``report.html`` and ``review.html``.
+    far; for the recipe for images also ``watch-half-1.npz`` and ``watch-half-2.npz``), ``labels.csv``, ``cleaned.npz``
+    (or another form, as the data came), ``cleansing.json`` (what was found, in numbers), ``figures/``, ``report.html``
+    and ``review.html``.
     """
 
     @property

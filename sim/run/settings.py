@@ -16,6 +16,8 @@ from sgdphases.sim.storage.text import read_text
 
 MOVABLE = ("data_dir", "transition_matrix", "noisy_labels", "device")
 """Settings that may change while a run is interrupted: where files are, and what computes."""
+IMAGE = "image"
+"""The network that cleansings learn images by: see `sgdphases.sim.recipe`. No plain SGD, and nothing for a run."""
 LIBRARIES = ("sgdphases", "numpy", "scipy", "numba", "torch", "xarray")
 
 
@@ -44,9 +46,13 @@ class RunSettings(BaseModel):
     wrong_labels : {"assigned", "actual"}
         Which samples form the wrong population: all that were assigned a random label, as in the paper, or those
         whose label is really wrong. They differ only for noise that may hit the right label by chance.
-    network : {"mlp", "cnn", "resnet"}
+    network : {"mlp", "cnn", "resnet", "image"}
         Fully connected, or, for images and the torch backend only, a small convolutional or a small residual network
-        (see `sgdphases.sim.networks.images`).
+        (see `sgdphases.sim.networks.images`). "image" is the recipe of cleansings for images (see
+        `sgdphases.sim.recipe`): its BatchNorm and its schedule are no plain SGD, and runs refuse it.
+    augment : {"auto", "none", "shifts", "shifts+mirror"}
+        What the recipe does to images at random: shifts by up to an eighth of their side, and mirror images. "auto":
+        both for colour images, shifts alone for grey ones, among which there may be digits or letters.
     hidden : tuple of int
         Units of each hidden layer of the network "mlp"; empty for a linear model. The others have layers of their own.
     activation : {"relu", "tanh", "erf"}
@@ -93,7 +99,8 @@ class RunSettings(BaseModel):
     transition_matrix: str | None = None
     noisy_labels: str | None = None
     wrong_labels: Literal["assigned", "actual"] = "assigned"
-    network: Literal["mlp", "cnn", "resnet"] = "mlp"
+    network: Literal["mlp", "cnn", "resnet", "image"] = "mlp"
+    augment: Literal["auto", "none", "shifts", "shifts+mirror"] = "auto"
     hidden: tuple[int, ...] = (100, 100)
     activation: Literal["relu", "tanh", "erf"] = "relu"
     loss: Literal["auto", "cross-entropy", "squared"] = "auto"
@@ -154,6 +161,19 @@ def _with_torch(settings: RunSettings) -> RunSettings:
             "leave it out, or choose network = 'mlp'."
         )
     return settings.model_copy(update={"backend": "torch"})
+
+
+def check_plain_sgd(settings: RunSettings) -> None:
+    """Raise a UsageError for settings that only cleansings have a meaning for."""
+    if settings.network == IMAGE:
+        raise UsageError(
+            f"network = '{IMAGE}' is for cleansings only, since its BatchNorm and its schedule are no plain SGD: "
+            "choose network = 'cnn' or 'resnet'."
+        )
+    if settings.augment != "auto":
+        raise UsageError(
+            f"augment = {settings.augment!r} is for cleansings with network = '{IMAGE}' only: leave it out."
+        )
 
 
 def read_settings(path: Path) -> dict[str, Any]:

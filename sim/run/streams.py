@@ -6,7 +6,7 @@ whether the run came there in one go or was resumed twice on the way.
 
 import numpy as np
 
-_PURPOSES = ("data", "labels", "weights", "order", "alignment")
+_PURPOSES = ("data", "labels", "weights", "order", "alignment", "augment")
 
 
 def stream(seed: int, purpose: str, *position: int) -> np.random.Generator:
@@ -16,9 +16,9 @@ def stream(seed: int, purpose: str, *position: int) -> np.random.Generator:
     ----------
     seed : int
         The run's seed.
-    purpose : {"data", "labels", "weights", "order", "alignment"}
+    purpose : {"data", "labels", "weights", "order", "alignment", "augment"}
     *position : int
-        The epoch for "order", the step for "alignment".
+        The epoch for "order" and "augment", the step for "alignment".
     """
     key = (_PURPOSES.index(purpose), *position)
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))

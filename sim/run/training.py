@@ -25,7 +25,7 @@ from sgdphases.sim.data.scaling import scaling_problem, standardized
 from sgdphases.sim.run.checkpoint import Checkpoint, fingerprint
 from sgdphases.sim.run.folder import RunFolder
 from sgdphases.sim.run.schedule import checkpoint_steps, sample_order, steps_per_epoch
-from sgdphases.sim.run.settings import RunSettings, check_fixed, fixed_settings
+from sgdphases.sim.run.settings import RunSettings, check_fixed, check_plain_sgd, fixed_settings
 from sgdphases.sim.run.streams import stream
 from sgdphases.sim.run.theory_curves import Curves, theory_curves
 from sgdphases.sim.run.trajectory import error_sizes, lost_samples
@@ -101,6 +101,7 @@ def prepare(settings: RunSettings) -> Experiment:
     InputError
         For data that cannot be used.
     """
+    check_plain_sgd(settings)
     data, settings = _prepared_data(settings)
     if settings.batch_size > data.n_samples:
         raise UsageError(
@@ -130,7 +131,14 @@ def prepare(settings: RunSettings) -> Experiment:
 
 
 def initial_network(settings: RunSettings, data: Dataset) -> tuple[Any, str | None]:
-    """The network at its start, and the dtype in which it is to be trained; None leaves that to the backend."""
+    """The network at its start, and the dtype in which it is to be trained; None leaves that to the backend.
+
+    Raises
+    ------
+    UsageError
+        For a network that is not trained by plain SGD, or samples that are no images where it takes them.
+    """
+    check_plain_sgd(settings)
     rng = stream(settings.seed, "weights")
     if settings.network == "mlp":
         sizes = (int(np.prod(data.input_shape)), *settings.hidden, data.n_outputs)

@@ -10,7 +10,7 @@ from typing import Any
 import tomli_w
 
 from sgdphases.estimators.errors import InputError, UsageError
-from sgdphases.sim.run.settings import RunSettings, make_settings
+from sgdphases.sim.run.settings import RunSettings, check_plain_sgd, make_settings
 
 OPTION = "dataset_options."  # begins the name of an axis that is an option of the data set
 MOST = 100_000  # members of one sweep
@@ -98,7 +98,8 @@ def plan_sweep(base: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], job: 
     n_members = prod(plan.shape)
     if n_members > MOST:
         raise UsageError(f"the axes span {n_members} runs: at most {MOST} fit into one sweep; take fewer values.")
-    plan.members()  # every combination makes settings
+    for member in plan.members():  # every combination makes settings
+        check_plain_sgd(member.settings)
     return plan
 
 

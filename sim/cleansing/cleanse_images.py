@@ -1,0 +1,250 @@
+"""Cleansing of images by the recipe: what it learns from, and what is trained with what was found."""
+
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from sgdphases.estimators.cleansing.consensus import consensus
+from sgdphases.estimators.cleansing.mixture import DISBELIEVED
+from sgdphases.estimators.cleansing.share import share_of_wrong
+from sgdphases.estimators.cleansing.wrong_labels import confirmed, wrong_labels
+from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.sim.cleansing.cleanse import Cleansing, Show
+from sgdphases.sim.cleansing.cross_fit import halves
+from sgdphases.sim.recipe.learner import ImageLearner
+from sgdphases.sim.recipe.watch import PIECE_STEPS, Learnt, first_counted, learn
+from sgdphases.sim.run.settings import RunSettings
+
+LEAST_PROBES = 3
+
+
+def cleanse_images(
+    settings: RunSettings,
+    x: np.ndarray,
+    y: np.ndarray,
+    n_classes: int,
+    *,
+    kind: str = "log-odds",
+    per_class: bool = False,
+    known_fraction: float | None = None,
+    checkpoint: Path | None = None,
+    show: Show | None = None,
+) -> Cleansing:
+    """Find the wrong labels of a training set of images; the part of `cleanse` for ``network = "image"``.
+
+    Trains once on all labels. A sample's score is -log of the probability of its given label, averaged over the epochs
+    of the second half of the run; suggested is the class with the highest such probability. t_c and its window come
+    from log-spaced epochs, as for other networks. Then trains once on each half of the samples, to ask about the other:
+    what these two disagree with bounds the share of wrong labels.
+
+    Parameters, returns and errors are those of `sgdphases.sim.cleansing.cleanse.cleanse`; beside ``checkpoint`` each
+    half has a file of its own, ``watch-half-1.npz`` beside ``watch.npz``. Of the weights only those at the end are
+    kept, with BatchNorm's running means.
+    """
+    epochs = probe_epochs(settings)
+    last = _to_the_end(settings, x, y, n_classes, "training on all labels", show, checkpoint=checkpoint)
+    agreed = consensus(epochs, last.sample_loss[epochs - 1])
+    score = -np.log(np.maximum(last.probability[np.arange(len(y)), y], 1e-300))
+    agreed = replace(agreed, loss=score)
+    found = wrong_labels(score, y, kind=kind, per_class=per_class, known_fraction=known_fraction)
+    suggested = last.probability.argmax(axis=1)
+    outside = answers_of_halves(settings, x, y, n_classes, checkpoint, show)
+    found = confirmed(found, score, y, outside)
+    keep = ~found.flagged
+    learnt = last.sample_loss[-1][~keep] < DISBELIEVED
+    return Cleansing(
+        consensus=agreed,
+        found=found,
+        share=share_of_wrong(found, y, suggested, outside),
+        suggested=suggested,
+        keep=keep,
+        weights=np.empty(0),
+        clean_step=round(agreed.t_clean) * (last.n_steps // settings.epochs),
+        end_weights=last.state,
+        memorised=float(learnt.mean()) if len(learnt) else float("nan"),
+        scored=(float(first_counted(settings.epochs)), float(settings.epochs)),
+    )
+
+
+def probe_epochs(settings: RunSettings) -> np.ndarray:
+    """Epochs that t_c is chosen among: log-spaced from the first to the last, at most ``settings.checkpoints``.
+
+    Raises
+    ------
+    UsageError
+        If they are fewer than three.
+    """
+    spaced = np.geomspace(1, settings.epochs, settings.checkpoints)
+    found = np.unique(np.rint(spaced).astype(np.int64))
+    if len(found) < LEAST_PROBES:
+        raise UsageError(
+            f"{settings.epochs} epochs and {settings.checkpoints} probes make {len(found)} different epochs to look "
+            f"at: choose {LEAST_PROBES} of both at least."
+        )
+    return found
+
+
+def answers_of_halves(
+    settings: RunSettings,
+    x: np.ndarray,
+    y: np.ndarray,
+    n_classes: int,
+    checkpoint: Path | None = None,
+    show: Show | None = None,
+) -> np.ndarray:
+    """The class that each sample is given by the recipe's network trained on the other half, shape (N,).
+
+    The counterpart of `sgdphases.sim.cleansing.cross_fit.cross_fitted_answers`, with the same halves.
+    """
+    half, answers = halves(y, settings.seed), np.empty(len(y), dtype=int)
+    for k in (0, 1):
+        trained, asked = np.flatnonzero(half != k), np.flatnonzero(half == k)
+        place = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-half-{k + 1}.npz")
+
+        def shown(what: str, step: int, last: int, k: int = k) -> None:
+            if show is not None:
+                show(what, k * last + step, 2 * last)
+
+        answers[asked] = answers_of_others(
+            settings, x[trained], y[trained], n_classes, x[asked], checkpoint=place, show=shown,
+            what="asking networks that have not seen a label",
+        )  # fmt: skip
+    return answers
+
+
+def probabilities_of_others(
+    settings: RunSettings,
+    x: np.ndarray,
+    y: np.ndarray,
+    n_classes: int,
+    asked: np.ndarray,
+    *,
+    checkpoint: Path | None = None,
+    show: Show | None = None,
+    what: str = "training on a part",
+) -> np.ndarray:
+    """Train by the recipe on some samples, and ask about others that the network never sees.
+
+    Parameters
+    ----------
+    settings : RunSettings
+        Of `sgdphases.sim.recipe.choose.recipe_settings`; a batch_size beyond N becomes N.
+    x : ndarray, shape (N, ...)
+        Samples to learn.
+    y : ndarray of int, shape (N,)
+        Their labels, 0..K-1; not every class has to be there.
+    n_classes : int
+        K.
+    asked : ndarray, shape (M, ...)
+    checkpoint : Path, optional
+        A file of its own to go on from, and to be kept up to date.
+    show : callable, optional
+    what : str
+        The name of this stage for ``show``.
+
+    Returns
+    -------
+    ndarray, shape (M, K)
+        Probability of each class, averaged over the epochs of the second half of the run.
+
+    Raises
+    ------
+    UsageError, InputError, TrainingDiverged
+        As `sgdphases.sim.recipe.watch.learn` does.
+    """
+    settings = settings.model_copy(update={"batch_size": min(settings.batch_size, len(x))})
+    return _to_the_end(
+        settings, x, y, n_classes, what, show, asked=asked, checkpoint=checkpoint
+    ).probability  # fmt: skip
+
+
+def answers_of_others(
+    settings: RunSettings,
+    x: np.ndarray,
+    y: np.ndarray,
+    n_classes: int,
+    asked: np.ndarray,
+    *,
+    checkpoint: Path | None = None,
+    show: Show | None = None,
+    what: str = "training on a part",
+) -> np.ndarray:
+    """The likeliest class of each sample asked about, shape (M,): see `probabilities_of_others`."""
+    found = probabilities_of_others(
+        settings, x, y, n_classes, asked, checkpoint=checkpoint, show=show, what=what
+    )  # fmt: skip
+    return found.argmax(axis=1)
+
+
+def train_images_cleansed(
+    settings: RunSettings,
+    x: np.ndarray,
+    y: np.ndarray,
+    n_classes: int,
+    found: Cleansing,
+    how: str,
+    show: Show | None = None,
+) -> ImageLearner:
+    """The part of `sgdphases.sim.cleansing.cleanse.train_cleansed` for ``network = "image"``.
+
+    "stop" trains on all labels once more, as far as t_c: on a CPU, through the same weights. "restart" trains on those
+    kept. There is no "continue": at t_c the learning rate is in the middle of its cycle.
+
+    Raises
+    ------
+    UsageError
+        For "continue", and where too few labels are kept.
+    """
+    if how == "continue":
+        raise UsageError(
+            f"how = 'continue': network = {settings.network!r} runs through one cycle of learning rates, which cannot "
+            "be gone on with from t_c: choose restart."
+        )
+    if how == "stop":
+        learner, stop = ImageLearner(settings, x, y, n_classes), found.clean_step
+    else:
+        kept = int(found.keep.sum())
+        if not kept:
+            raise UsageError("no label is kept: there is nothing to train on.")
+        settings = settings.model_copy(update={"batch_size": min(settings.batch_size, kept)})
+        learner = ImageLearner(settings, x[found.keep], y[found.keep], n_classes)
+        stop = learner.n_steps
+    train_on(learner, stop, f"training without them ({how})", show)
+    return learner
+
+
+def train_on(learner: ImageLearner, stop: int, what: str, show: Show | None = None) -> None:
+    """Train as far as a step, saying so from time to time."""
+    while learner.step < stop:
+        end = learner.step - learner.step % learner.per_epoch + learner.per_epoch
+        learner.advance(min(learner.step + PIECE_STEPS, end, stop))
+        if show is not None:
+            show(what, learner.step, stop)
+
+
+def image_accuracy(learner: ImageLearner, x: np.ndarray, y: np.ndarray) -> float:
+    """Share of the samples that are given their label."""
+    return float((learner.log_probabilities(x).argmax(axis=1) == y).mean())
+
+
+def _to_the_end(
+    settings: RunSettings,
+    x: np.ndarray,
+    y: np.ndarray,
+    n_classes: int,
+    what: str,
+    show: Show | None,
+    *,
+    asked: np.ndarray | None = None,
+    checkpoint: Path | None = None,
+) -> Learnt:
+    last: Learnt | None = None
+    with closing(learn(settings, x, y, n_classes, asked=asked, checkpoint=checkpoint)) as pieces:
+        for last in pieces:
+            if show is not None:
+                show(what, last.step, last.n_steps)
+    if last is None:
+        raise InputError(f"{checkpoint} holds no state: remove it.")
+    return last

@@ -1,0 +1,191 @@
+"""Training by the recipe with every sample's loss recorded after each epoch, on disk so that it can go on."""
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sgdphases.estimators.errors import InputError
+from sgdphases.sim.data.dataset import Dataset
+from sgdphases.sim.recipe.learner import ImageLearner
+from sgdphases.sim.run.checkpoint import fingerprint
+from sgdphases.sim.run.settings import RunSettings, check_fixed, fixed_settings
+from sgdphases.sim.storage.arrays import read_npz
+from sgdphases.sim.storage.atomic import write_whole
+
+SAVE_SECONDS = 20.0  # at most this much training is lost if the process is killed
+PIECE_STEPS = 16  # between two reports of progress; at most this much is lost by Ctrl-C
+
+
+@dataclass(frozen=True, eq=False)
+class Learnt:
+    """What was recorded along a run.
+
+    Attributes
+    ----------
+    step, n_steps : int
+        SGD steps done, and those of the whole run.
+    sample_loss : ndarray, shape (T, N), float32
+        Loss of each training sample under its given label after each of the T epochs so far, in nats: by the network as
+        it answers, with running means for BatchNorm, of the image as it is. Shape (0, N) where others were asked about.
+    probability : ndarray, shape (M, K)
+        Mean over the second half of the run of the probability of each class: for the samples asked about, or the
+        training samples themselves. All 0 before.
+    state : ndarray, shape (W,)
+        Weights and running means at present.
+    """
+
+    step: int
+    n_steps: int
+    sample_loss: np.ndarray
+    probability: np.ndarray
+    state: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class _Point:
+    """Where a run can go on."""
+
+    step: int
+    state: np.ndarray
+    momentum: np.ndarray
+    sample_loss: np.ndarray
+    total: np.ndarray
+
+
+def first_counted(n_epochs: int) -> int:
+    """The epoch, from 1 on, with which the second half of a run begins."""
+    return n_epochs // 2 + 1
+
+
+def learn(
+    settings: RunSettings,
+    x: np.ndarray,
+    y: np.ndarray,
+    n_classes: int,
+    *,
+    asked: np.ndarray | None = None,
+    checkpoint: Path | None = None,
+) -> Generator[Learnt, None, None]:
+    """Train by the recipe, and record how probable the network finds each class of each sample.
+
+    Parameters
+    ----------
+    settings : RunSettings
+        Of `sgdphases.sim.recipe.choose.recipe_settings`.
+    x : ndarray, shape (N, height, width) or (N, channels, height, width)
+    y : ndarray of int, shape (N,)
+        Labels 0..K-1.
+    n_classes : int
+        K.
+    asked : ndarray, shape (M, ...), optional
+        Other samples that the network is asked about, instead of those that it learns.
+    checkpoint : Path, optional
+        A file to go on from, if it is there, and to be kept up to date: on a CPU, with as many threads, a run that is
+        gone on with ends in the same bits.
+
+    Yields
+    ------
+    Learnt
+        After every piece of training; the last is of the whole run.
+
+    Raises
+    ------
+    UsageError
+        As `ImageLearner` does; and for a checkpoint made with other settings.
+    InputError
+        If the checkpoint is damaged or was made with other data.
+    TrainingDiverged
+        If a loss is no longer finite.
+    """
+    learner = ImageLearner(settings, x, y, n_classes)
+    others = x if asked is None else asked
+    point = _start(learner, len(others), n_classes, asked is None)
+    mark = "" if checkpoint is None else fingerprint(Dataset("labels", x, y, others, y[:1], n_classes))
+    if checkpoint is not None and checkpoint.exists():
+        point = _read(checkpoint, settings, mark, point, learner)
+        learner.load(point.step, point.state, point.momentum)
+    saved = time.monotonic()
+    counted = settings.epochs - first_counted(settings.epochs) + 1
+    try:
+        while True:
+            done = point.step == learner.n_steps
+            if checkpoint is not None and (done or time.monotonic() - saved > SAVE_SECONDS):
+                _write(checkpoint, settings, mark, point)
+                saved = time.monotonic()
+            share = point.total / counted if done else np.zeros_like(point.total)
+            yield Learnt(point.step, learner.n_steps, point.sample_loss, share, point.state)
+            if done:
+                return
+            point = _next(learner, point, others, None if asked is not None else y)
+    except (KeyboardInterrupt, GeneratorExit):  # the last point still stands, even if training was cut off within
+        if checkpoint is not None:
+            _write(checkpoint, settings, mark, point)
+        raise
+
+
+def _start(learner: ImageLearner, n_asked: int, n_classes: int, is_own: bool) -> _Point:
+    losses = np.empty((0, learner.n_samples if is_own else 0), np.float32)
+    return _Point(0, learner.state, learner.momentum, losses, np.zeros((n_asked, n_classes)))
+
+
+def _next(learner: ImageLearner, point: _Point, others: np.ndarray, labels: np.ndarray | None) -> _Point:
+    """A piece of training; at the end of an epoch, what the network thinks of every sample."""
+    end = point.step - point.step % learner.per_epoch + learner.per_epoch
+    learner.advance(min(point.step + PIECE_STEPS, end))
+    losses, total = point.sample_loss, point.total
+    if learner.step == end:
+        epoch = end // learner.per_epoch
+        counts = epoch >= first_counted(learner.settings.epochs)
+        if labels is not None or counts:
+            answers = learner.log_probabilities(others)
+            if counts:
+                total = total + np.exp(answers, dtype=np.float64)
+            if labels is not None:
+                own = -answers[np.arange(len(labels)), labels]
+                losses = np.concatenate([losses, own[None]])
+    return _Point(learner.step, learner.state, learner.momentum, losses, total)
+
+
+def _write(path: Path, settings: RunSettings, mark: str, point: _Point) -> None:
+    def write(part: Path) -> None:
+        with open(part, "wb") as file:
+            np.savez(
+                file,
+                step=np.int64(point.step),
+                state=point.state,
+                momentum=point.momentum,
+                sample_loss=point.sample_loss,
+                total=point.total,
+                fingerprint=np.array(mark),
+                settings=np.array(fixed_settings(settings)),
+            )
+
+    write_whole(path, write)
+
+
+def _read(path: Path, settings: RunSettings, mark: str, start: _Point, learner: ImageLearner) -> _Point:
+    """The point kept in a file, once it is sure that it belongs to this very run."""
+    remedy = "restore it from a copy, or remove it to begin anew"
+    stored = read_npz(path, "checkpoint", remedy)
+    try:
+        step, found = int(stored["step"]), str(stored["fingerprint"])
+        point = _Point(step, *(stored[name] for name in ("state", "momentum", "sample_loss", "total")))
+        check_fixed(str(stored["settings"]), settings, path.with_name("config.toml"), "choose another folder")
+    except (KeyError, ValueError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is no usable checkpoint ({error}): {remedy}.") from None
+    if found != mark:
+        raise InputError(f"the data differ from those {path} was made with: restore them, or start anew.")
+    rows = step // learner.per_epoch if start.sample_loss.shape[1] else 0
+    shapes = (start.state.shape, start.momentum.shape, (rows, start.sample_loss.shape[1]), start.total.shape)
+    arrays = (point.state, point.momentum, point.sample_loss, point.total)
+    fits = all(each.shape == shape for each, shape in zip(arrays, shapes, strict=True))
+    if not 0 <= step <= learner.n_steps or not fits or not all(np.isfinite(each).all() for each in arrays):
+        raise InputError(
+            f"{path} does not go with these settings: put back those it was made with, or remove it to begin anew."
+        )
+    return point
