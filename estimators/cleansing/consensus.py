@@ -12,6 +12,7 @@ from sgdphases.estimators.errors import InputError
 
 AGREEMENT = 0.8  # rank correlation with the medoid from which on a probe counts as one of phase II
 LATEST = 3.0  # times t_c, the latest end of the window: later, few wrong labels are learnt though their rank stays high
+LEAST_PROBES = 3  # from the first epoch on
 FIRST_EPOCH = 1.0  # before, the order of losses is that in which samples were visited
 
 
@@ -86,10 +87,10 @@ def consensus(epochs: np.ndarray, sample_loss: np.ndarray) -> Consensus:
         raise InputError("sample losses hold NaN or infinity: training has diverged; lower the learning rate.")
     late = epochs >= FIRST_EPOCH
     epochs, losses = epochs[late], losses[late]
-    if len(epochs) < 3 or losses.shape[1] < 2:
+    if len(epochs) < LEAST_PROBES or losses.shape[1] < 2:
         raise InputError(
-            f"{len(epochs)} probes of {losses.shape[1]} samples from epoch {FIRST_EPOCH:g} on: at least 3 probes and 2 "
-            "samples are needed; train for more epochs or probe more often."
+            f"{len(epochs)} probes of {losses.shape[1]} samples from epoch {FIRST_EPOCH:g} on: at least {LEAST_PROBES} "
+            "probes and 2 samples are needed; train for more epochs or probe more often."
         )
     ranks = rankdata(losses, axis=1)
     agreement = _correlations(ranks)

@@ -71,12 +71,18 @@ def best_probe(epochs: np.ndarray, sample_loss: np.ndarray, answers: np.ndarray)
     place, agreement = -1, np.zeros(len(given))
     for _ in range(MOST_ROUNDS):
         agreement = (given == _voted(given[inside])).mean(axis=1)
-        chosen = first + int(np.flatnonzero(agreement[first:] >= agreement[first:].max() - LEVEL_WITH_BEST)[-1])
+        chosen = latest_of_best(agreement, np.arange(first, len(given)))
         if chosen == place:
             break
         place = chosen
         inside = (when >= when[place] / NEIGHBOURS) & (when <= when[place] * NEIGHBOURS)
     return BestProbe(place, float(when[place]), agreement, agreed.window, place == len(given) - 1)
+
+
+def latest_of_best(agreement: np.ndarray, places: np.ndarray) -> int:
+    """The last of some places, in order, whose agreement is within `LEVEL_WITH_BEST` of the best among them."""
+    among = agreement[places]
+    return int(places[np.flatnonzero(among >= among.max() - LEVEL_WITH_BEST)[-1]])
 
 
 def _voted(answers: np.ndarray) -> np.ndarray:

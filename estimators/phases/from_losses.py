@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from sgdphases.estimators.cleansing.consensus import FIRST_EPOCH, LEAST_PROBES
 from sgdphases.estimators.cleansing.from_losses import find_wrong_labels_from_losses
 from sgdphases.estimators.errors import InputError
 from sgdphases.estimators.phases.boundaries import Start, crossing, sequence, start_of, value_at
@@ -58,6 +59,14 @@ def find_phases_from_losses(
     InputError
         If shapes do not fit, or losses are not finite or below zero.
     """
+    when, losses, answers, given, mask = _checked(epochs, sample_loss, labels, right, wrong)
+    if len(when) < 3:
+        return Phases((), {"any phase": "fewer than three records"})
+    return _phases(when, answers, given, mask, mask if mask is not None else _late(when, losses, given))
+
+
+def _checked(epochs: Any, sample_loss: Any, labels: Any, right: Any, wrong: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """Epochs, losses, right answers, labels and mask as arrays that fit together; raises InputError."""
     when, losses = np.asarray(epochs, dtype=float), np.asarray(sample_loss, dtype=float)
     answers = losses < SURE if right is None else np.asarray(right, dtype=bool)
     mask = None if wrong is None else np.asarray(wrong, dtype=bool)
@@ -70,12 +79,25 @@ def find_phases_from_losses(
     for name, values in (("labels", given), ("wrong", mask)):
         if values is not None and values.shape != losses.shape[1:]:
             raise InputError(f"{name} of shape {values.shape} do not fit sample losses of shape {losses.shape}.")
-    if len(when) < 3:
-        return Phases((), {"any phase": "fewer than three records"})
-    late = mask
-    if mask is None and (when >= 1).sum() >= 3:
-        found = find_wrong_labels_from_losses(when, losses, given)
-        late = found.flagged if found.has_noise else None
+    return when, losses, answers, given, mask
+
+
+def _late(when: np.ndarray, losses: np.ndarray, labels: np.ndarray | None) -> np.ndarray | None:
+    """Samples whose labels stand out, shape (N,), bool; None where none do, or too early to say."""
+    if (when >= FIRST_EPOCH).sum() < LEAST_PROBES:
+        return None
+    found = find_wrong_labels_from_losses(when, losses, labels)
+    return found.flagged if found.has_noise else None
+
+
+def _phases(
+    when: np.ndarray,
+    answers: np.ndarray,
+    given: np.ndarray | None,
+    mask: np.ndarray | None,
+    late: np.ndarray | None,
+) -> Phases:
+    """Phases, with the samples learnt late: those of the mask, or those that stand out."""
     rule = _rule(when, answers, given)
     if late is None or not 0 < late.sum() < len(late):
         return _without_late(when, answers, given, rule)
@@ -115,16 +137,17 @@ def is_memorising(epochs: Any, sample_loss: Any, labels: Any = None, *, right: A
     InputError
         As `find_phases_from_losses` does.
     """
-    when, losses = np.asarray(epochs, dtype=float), np.asarray(sample_loss, dtype=float)
-    answers = losses < SURE if right is None else np.asarray(right, dtype=bool)
+    when, losses, answers, given, _ = _checked(epochs, sample_loss, labels, right, None)
+    others = np.zeros(1)
     for end in range(len(when), len(when) - LASTING, -1):
-        if (when[:end] >= 1).sum() < 3:
+        late = _late(when[:end], losses[:end], given)
+        if late is None:
             return False
-        phases = find_phases_from_losses(when[:end], losses[:end], labels, right=answers[:end])
+        phases = _phases(when[:end], answers[:end], given, None, late)
         if not phases.found or phases.found[-1].name not in ("III", "IV"):
             return False
-    late = find_wrong_labels_from_losses(when, losses, labels).flagged
-    others = 1 - answers[:, ~late].mean(axis=1)
+        if end == len(when):
+            others = 1 - answers[:, ~late].mean(axis=1)
     return bool(others[-1] <= LEARNT * others[0])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sgdphases.estimators.cleansing.consensus import consensus
+from sgdphases.estimators.cleansing.consensus import LEAST_PROBES, consensus
 from sgdphases.estimators.cleansing.mixture import DISBELIEVED
 from sgdphases.estimators.cleansing.share import share_of_wrong
 from sgdphases.estimators.cleansing.wrong_labels import confirmed, wrong_labels
@@ -16,8 +16,6 @@ from sgdphases.sim.cleansing.cross_fit import halves
 from sgdphases.sim.recipe.learner import ImageLearner
 from sgdphases.sim.recipe.watch import PIECE_STEPS, Learnt, first_counted, learn
 from sgdphases.sim.run.settings import RunSettings
-
-LEAST_PROBES = 3
 
 
 def cleanse_images(

@@ -12,8 +12,9 @@ import xarray as xr
 from torch import nn
 
 from sgdphases.estimators.backends.torch.models import refuse_unsupported, unwrapped
+from sgdphases.estimators.cleansing.consensus import FIRST_EPOCH, LEAST_PROBES
 from sgdphases.estimators.cleansing.from_losses import LabelsFromLosses, find_wrong_labels_from_losses
-from sgdphases.estimators.cleansing.stopping import LEVEL_WITH_BEST, best_probe
+from sgdphases.estimators.cleansing.stopping import best_probe, latest_of_best
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.phases.find import find_phases
 from sgdphases.estimators.phases.from_losses import is_memorising
@@ -322,10 +323,8 @@ class PhaseMonitor:
         found = best_probe(self._epochs, np.array(self._record.sample_losses), np.array(self._record.answers))
         steps = [int(step) for step in self._record.rows["step"]]
         kept = {steps.index(step): step for step in self._snapshots.steps}
-        last = place = max(kept)
-        if not found.is_last:
-            best = max(found.agreement[place] for place in kept)
-            place = max(place for place in kept if found.agreement[place] >= best - LEVEL_WITH_BEST)
+        last = max(kept)
+        place = last if found.is_last else latest_of_best(found.agreement, np.array(sorted(kept)))
         self._snapshots.restore(kept[place], self._model if model is None else unwrapped(model))
         epoch = float(self._epochs[place])
         return Restored(kept[place], epoch, float(found.agreement[place]), found.window, place == last)
@@ -403,7 +402,7 @@ class PhaseMonitor:
 
     def _worth(self) -> dict[int, float]:
         """How well each measurement agrees with phase II, by its step; empty before that can be said."""
-        if len(self._snapshots.steps) <= MOST or (self._epochs >= 1).sum() < 3:
+        if len(self._snapshots.steps) <= MOST or (self._epochs >= FIRST_EPOCH).sum() < LEAST_PROBES:
             return {}
         found = best_probe(self._epochs, np.array(self._record.sample_losses), np.array(self._record.answers))
         steps = np.array(self._record.rows["step"], dtype=int)
