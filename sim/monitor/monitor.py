@@ -319,7 +319,7 @@ class PhaseMonitor:
             If too few measurements lie after the first epoch, or the model does not fit.
         """
         self._refuse_other_losses("the best weights are found")
-        self._snapshots.refuse_off()
+        self._snapshots.refuse_none()
         found = best_probe(self._epochs, np.array(self._record.sample_losses), np.array(self._record.answers))
         steps = [int(step) for step in self._record.rows["step"]]
         kept = {steps.index(step): step for step in self._snapshots.steps}

@@ -40,8 +40,6 @@ class Snapshots:
     ------
     InputError
         If the folder cannot be made.
-    UsageError
-        If it holds snapshots already.
     """
 
     def __init__(self, model: nn.Module, where: Any = "auto", *, writes: bool = True):
@@ -109,16 +107,25 @@ class Snapshots:
         return [] if self._folder is None else self.steps
 
     def go_on(self, steps: list[int]) -> None:
-        """Take up copies that an earlier process left in the folder."""
-        if self._folder is not None:
-            self._copies |= {int(step): None for step in steps if self._file(int(step)).is_file()}
+        """Take up copies that an earlier process left in the folder, in place of those made since.
 
-    def refuse_off(self) -> None:
-        """Raise a UsageError where none are kept."""
+        These are of the weights that training goes on from, not of the steps they were counted as; a file that they
+        have replaced is lost.
+        """
+        earlier = set(map(int, steps)) - set(self._copies)
+        self._copies = {step: None for step in earlier if self._file(step).is_file()} if self._folder else {}
+
+    def refuse_none(self) -> None:
+        """Raise a UsageError where there are none."""
         if not self.is_on:
             raise UsageError(
                 "no snapshots of the weights were kept: make the monitor with snapshots='memory', or a folder, and "
                 "without loss_of."
+            )
+        if not self._copies:
+            raise UsageError(
+                "no snapshot of the weights has been taken since training was gone on with: train on first, and "
+                "keep them in a folder, where they outlast an interruption."
             )
 
     def _file(self, step: int) -> Path:

@@ -104,6 +104,15 @@ def test_snapshots_in_a_folder_outlast_an_interruption(tmp_path):
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
 
 
+def test_snapshots_in_memory_do_not_outlast_an_interruption_and_none_is_taken_for_another_step():
+    model, monitor, states, _ = train(5)
+    _, second, _, _ = train(0)
+    second.load_state_dict(monitor.state_dict())
+    with pytest.raises(UsageError, match="train on first"):
+        second.restore_best(model)
+    assert all(torch.equal(value, states[len(states) - 1][name]) for name, value in model.state_dict().items())
+
+
 def test_a_damaged_snapshot_or_another_model_is_named(tmp_path):
     model, monitor, _, _ = train(5, snapshots=tmp_path)
     with pytest.raises(InputError, match="cannot be given to this model"):
