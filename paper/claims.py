@@ -5,7 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta, binom, t
+from scipy.stats import binom, t
+
+from sgdphases.theory.proportions import share_at_least, share_at_most
 
 TAIL = 0.05  # what may lie beyond either end of an interval
 RESAMPLES = 500
@@ -92,8 +94,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
 
 def share_interval(passed: int, n: int) -> tuple[float, float]:
     """Interval of the share of runs that show something, with 95 % on either side (Clopper-Pearson)."""
-    low = 0.0 if passed == 0 else float(beta.ppf(TAIL, passed, n - passed + 1))
-    return low, 1.0 if passed == n else float(beta.ppf(1 - TAIL, passed + 1, n - passed))
+    return share_at_least(passed, n, TAIL), share_at_most(passed, n, TAIL)
 
 
 def over_fractions(

@@ -15,10 +15,10 @@ the two. What can be said without knowing which case it is:
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta
 
 from sgdphases.estimators.cleansing.wrong_labels import WrongLabels
 from sgdphases.estimators.errors import InputError
+from sgdphases.theory.proportions import share_at_least, share_at_most
 
 TAIL = 0.025  # of either bound's sampling error: 95 % together
 LEARNT = 0.3  # of wrong labels that follow the input, at most, in which a network's answers may follow them
@@ -86,14 +86,14 @@ def share_of_wrong(found: WrongLabels, labels: np.ndarray, inside: np.ndarray, o
     if found.is_given:
         return Share(found.noise_fraction, found.noise_fraction, found.noise_fraction)
     n, disagree = len(labels), outside != labels
-    high = _upper(int(disagree.sum()), n)
+    high = share_at_most(int(disagree.sum()), n, TAIL)
     if not found.is_clear:
         high = min(1.0, high / (1 - LEARNT))
     if not found.has_noise:
         return Share(0.0 if high <= FEW else float("nan"), 0.0, high)
     if found.noise_fraction < EXPLAINED * disagree.mean():  # a few of many: hard samples, as likely as wrong labels
         return Share(float("nan"), 0.0, high)
-    low = min(found.noise_interval[0], _lower(int((disagree & (inside == outside)).sum()), n))
+    low = min(found.noise_interval[0], share_at_least(int((disagree & (inside == outside)).sum()), n, TAIL))
     return Share(float(np.clip(found.noise_fraction, low, high)), low, high)
 
 
@@ -117,17 +117,8 @@ def share_from_losses(found: WrongLabels, early_error: float, n: int) -> Share:
     """
     if found.is_given:
         return Share(found.noise_fraction, found.noise_fraction, found.noise_fraction)
-    high = _upper(round(n * early_error), n)
+    high = share_at_most(round(n * early_error), n, TAIL)
     if not found.has_noise:
         return Share(0.0 if high <= FEW else float("nan"), 0.0, high)
     low, fitted = found.noise_interval
     return Share(found.noise_fraction, low if found.is_clear else 0.0, fitted if found.is_clear else max(fitted, high))
-
-
-def _upper(count: int, n: int) -> float:
-    """Clopper and Pearson's upper bound of a share."""
-    return 1.0 if count >= n else float(beta.ppf(1 - TAIL, count + 1, n - count))
-
-
-def _lower(count: int, n: int) -> float:
-    return 0.0 if count <= 0 else float(beta.ppf(TAIL, count, n - count + 1))

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from scipy.stats import beta, binom, hypergeom
+from scipy.stats import binom, hypergeom
 
 from sgdphases.estimators.phases.boundaries import smoothed
+from sgdphases.theory.proportions import share_at_most
 
 LEVEL = 0.01  # largest p-value of a phase; four tests at most decide on a run, so it errs in 4 % at most
 LIMIT = 0.95  # confidence of an upper limit
@@ -197,8 +198,7 @@ def least_apart(error_c: np.ndarray, error_w: np.ndarray, counts: Counts) -> flo
 def most_above_chance(error: float, n: float, chance: float) -> float:
     """Upper limit, at `LIMIT`, of the share of right answers above that of the commonest class (Clopper-Pearson)."""
     right = round(n * (1 - error))
-    highest = 1.0 if right >= n else float(beta.ppf(LIMIT, right + 1, n - right))
-    return max(0.0, highest - (1 - chance))
+    return max(0.0, share_at_most(right, n, 1 - LIMIT) - (1 - chance))
 
 
 def too_few(n: float, chance: float, comparisons: int) -> bool:
