@@ -8,13 +8,12 @@ keeps a row a run, goes on from the file, and prints how often the truth lies wi
 
 import timing  # noqa: F401  # first: it sets the number of threads
 
-import argparse
-import csv
 import time
 from pathlib import Path
 
 import numpy as np
 
+from grid import measured_grid
 from sgdphases.sim.cleansing.cleanse import cleanse
 from sgdphases.sim.cleansing.sample_losses import enough_epochs
 from sgdphases.sim.run.settings import make_settings
@@ -62,30 +61,7 @@ def measured(name: str, kind: str, fraction: float, seed: int, data_dir: Path | 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", nargs="*", default=None, help="data sets")
-    parser.add_argument("--noise", nargs="*", default=None, help="such as uniform-0.4")
-    given = parser.parse_args()
-    rows = list(csv.DictReader(open(given.out, encoding="utf-8"))) if given.out.exists() else []
-    done = {(row["data"], row["noise"], float(row["fraction"]), int(row["seed"])) for row in rows}
-    names = [n for n in DATA if given.data_dir or n not in ("mnist", "cifar10")]
-    with open(given.out, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if not rows:
-            writer.writeheader()
-        for seed in range(given.seeds):
-            for name in given.only or names:
-                for kind, fraction in NOISE:
-                    wanted = given.noise is None or f"{kind}-{fraction:g}" in given.noise
-                    if wanted and (name, kind, fraction, seed) not in done:
-                        row = measured(name, kind, fraction, seed, given.data_dir)
-                        writer.writerow(row)
-                        file.flush()
-                        print(*(f"{v:.3f}" if isinstance(v, float) else v for v in row.values()), flush=True)
-    table(list(csv.DictReader(open(given.out, encoding="utf-8"))))
+    table(measured_grid(__doc__, DATA, ("mnist", "cifar10"), NOISE, COLUMNS, measured))
 
 
 def table(rows: list[dict[str, str]]) -> None:

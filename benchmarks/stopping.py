@@ -12,9 +12,7 @@ A row a run; goes on from the file.
 
 import timing  # noqa: F401  # first: it sets the number of threads
 
-import argparse
 import copy
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from grid import measured_grid
 from sgdphases import PhaseMonitor, add_label_noise, load_dataset
 
 NOISE = [
@@ -121,30 +120,8 @@ def measured(name: str, kind: str, fraction: float, seed: int, data_dir: Path | 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", nargs="*", default=None, help="data sets")
-    parser.add_argument("--noise", nargs="*", default=None, help="such as uniform-0.4")
-    given = parser.parse_args()
-    rows = list(csv.DictReader(open(given.out, encoding="utf-8"))) if given.out.exists() else []
-    done = {(row["data"], row["noise"], float(row["fraction"]), int(row["seed"])) for row in rows}
-    names = [n for n in SETS if given.data_dir or n in ("gaussian-mixture", "digits")]
-    with open(given.out, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if not rows:
-            writer.writeheader()
-        for seed in range(given.seeds):
-            for name in given.only or names:
-                for kind, fraction in NOISE:
-                    wanted = given.noise is None or f"{kind}-{fraction:g}" in given.noise
-                    if wanted and (name, kind, fraction, seed) not in done:
-                        row = measured(name, kind, fraction, seed, given.data_dir)
-                        writer.writerow(row)
-                        file.flush()
-                        print(*(f"{v:.3f}" if isinstance(v, float) else v for v in row.values()), flush=True)
-    table(list(csv.DictReader(open(given.out, encoding="utf-8"))))
+    on_disk = [name for name in SETS if name not in ("gaussian-mixture", "digits")]
+    table(measured_grid(__doc__, SETS, on_disk, NOISE, COLUMNS, measured))
 
 
 def table(rows: list[dict[str, str]]) -> None:
