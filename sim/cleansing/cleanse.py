@@ -148,12 +148,45 @@ def cleanse(
     found = wrong_labels(agreed.loss, y, kind=kind, per_class=per_class, known_fraction=known_fraction)
     suggested, weights = _second_look(settings, x, y, n_classes, steps, agreed.medoid, agreed.in_window, show)
     outside = cross_fitted_answers(settings, x, y, n_classes, agreed.t_clean, show)
-    found = confirmed(found, agreed.loss, y, outside)
+    return Cleansing(
+        consensus=agreed,
+        suggested=suggested,
+        weights=weights,
+        clean_step=int(steps[agreed.medoid]),
+        end_weights=last.weights,
+        **judged(found, agreed.loss, y, suggested, outside, last.sample_loss[-1]),
+    )
+
+
+def judged(
+    found: WrongLabels,
+    score: np.ndarray,
+    y: np.ndarray,
+    suggested: np.ndarray,
+    outside: np.ndarray,
+    last_loss: np.ndarray,
+) -> dict[str, Any]:
+    """What a `Cleansing` says of labels, once networks that have not seen them were asked: by its names.
+
+    Parameters
+    ----------
+    found : WrongLabels
+        From the scores alone.
+    score : ndarray, shape (N,)
+    y, suggested, outside : ndarray of int, shape (N,)
+        Labels given, and the answers of the network that has seen them and of those that have not.
+    last_loss : ndarray, shape (N,)
+        At the end of the run on all labels.
+    """
+    found = confirmed(found, score, y, outside)
     keep = ~found.flagged
-    learnt = last.sample_loss[-1][~keep] < DISBELIEVED
-    memorised = float(learnt.mean()) if len(learnt) else float("nan")
-    share = share_of_wrong(found, y, suggested, outside)
-    return Cleansing(agreed, found, share, suggested, keep, weights, int(steps[agreed.medoid]), last.weights, memorised)
+    learnt = last_loss[~keep] < DISBELIEVED
+    return {
+        "found": found,
+        "share": share_of_wrong(found, y, suggested, outside),
+        "keep": keep,
+        "memorised": float(learnt.mean()) if len(learnt) else float("nan"),
+    }
 
 
 def _second_look(

@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from sgdphases.estimators.cleansing.consensus import LEAST_PROBES, consensus
-from sgdphases.estimators.cleansing.mixture import DISBELIEVED
-from sgdphases.estimators.cleansing.share import share_of_wrong
-from sgdphases.estimators.cleansing.wrong_labels import confirmed, wrong_labels
+from sgdphases.estimators.cleansing.wrong_labels import wrong_labels
 from sgdphases.estimators.errors import InputError, UsageError
-from sgdphases.sim.cleansing.cleanse import Cleansing, Show
+from sgdphases.sim.cleansing.cleanse import Cleansing, Show, judged
 from sgdphases.sim.cleansing.cross_fit import halves
 from sgdphases.sim.recipe.learner import ImageLearner
 from sgdphases.sim.recipe.watch import PIECE_STEPS, Learnt, first_counted, learn
@@ -49,19 +47,13 @@ def cleanse_images(
     found = wrong_labels(score, y, kind=kind, per_class=per_class, known_fraction=known_fraction)
     suggested = last.probability.argmax(axis=1)
     outside = answers_of_halves(settings, x, y, n_classes, checkpoint, show)
-    found = confirmed(found, score, y, outside)
-    keep = ~found.flagged
-    learnt = last.sample_loss[-1][~keep] < DISBELIEVED
     return Cleansing(
         consensus=agreed,
-        found=found,
-        share=share_of_wrong(found, y, suggested, outside),
         suggested=suggested,
-        keep=keep,
         weights=np.empty(0),
         clean_step=round(agreed.t_clean) * (last.n_steps // settings.epochs),
         end_weights=last.state,
-        memorised=float(learnt.mean()) if len(learnt) else float("nan"),
+        **judged(found, score, y, suggested, outside, last.sample_loss[-1]),
         scored=(float(first_counted(settings.epochs)), float(settings.epochs)),
     )
 
