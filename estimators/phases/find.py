@@ -11,11 +11,10 @@ from dataclasses import replace
 import numpy as np
 import xarray as xr
 
-from sgdphases.estimators.phases.boundaries import Start, crossing, lowest, sequence, start_of, value_at
+from sgdphases.estimators.phases.boundaries import Start, crossing, sequence, start_of, value_at
 from sgdphases.estimators.phases.evidence import (
     LEVEL,
     Errors,
-    below_chance,
     errors_of,
     least_apart,
     lower,
@@ -27,6 +26,7 @@ from sgdphases.estimators.phases.evidence import (
 from sgdphases.estimators.phases.four_phases import DONE, four_phases
 from sgdphases.estimators.phases.from_losses import find_phases_from_losses
 from sgdphases.estimators.phases.records import MEMORISING, NO_RULE, NULLS, READINGS, UNKNOWN, Phases
+from sgdphases.estimators.phases.two_phases import learnt, two_phases
 
 APART = 0.25  # how much later than the clean ones wrong labels are learnt: largest gap of the two errors, at least
 LITTLE = 0.1  # right answers beyond chance that may go unseen, at most, if nothing general is said to be learnt
@@ -86,25 +86,25 @@ def _found(errors: Errors, known: bool) -> Phases:
     if np.isnan(errors.test).any():
         if known:
             return Phases((), {"any phase": "no test error is recorded, which parts I from II"})
-        p_value = _learnt(errors.smooth(errors.train), counts.train, counts.chance_train, counts.looks)
+        p_value = learnt(errors.smooth(errors.train), counts.train, counts.chance_train, counts.looks)
         if p_value > LEVEL:
             return Phases((), {"any phase": f"the training error does not fall below chance ({said(p_value)})"})
-        found = _two_phases(errors, p_value, NULLS["fast learning, no test set"])
+        found = two_phases(errors, p_value, NULLS["fast learning, no test set"])
         return found.doubted("no test error is recorded: whether anything general is learnt is unknown")
-    rule = _learnt(errors.smooth(errors.test), counts.test, counts.chance_test, counts.looks)
+    rule = learnt(errors.smooth(errors.test), counts.test, counts.chance_test, counts.looks)
     if rule > LEVEL:
         return _without_rule(errors, rule)
     turned, upward = _turn(errors)
     if known:
         return _with_mask(errors, rule, turned, upward)
     if upward >= RISE and turned > LEVEL:
-        return _two_phases(errors, rule, NO_RULE).doubted(
+        return two_phases(errors, rule, NO_RULE).doubted(
             "the test error rises again after its lowest value while the training error falls, but not by more than "
             f"sampling noise explains ({said(turned)}): more test samples may show more phases",
         )
     if upward >= RISE:
         return four_phases(errors, rule, turned, known=False)
-    found = _two_phases(errors, rule, NO_RULE)
+    found = two_phases(errors, rule, NO_RULE)
     if upward > 0 and turned <= LEVEL:
         return found.doubted(
             f"the test error rises again by {upward:.2g} of its fall while the training error falls, more than "
@@ -114,19 +114,13 @@ def _found(errors: Errors, known: bool) -> Phases:
     return found
 
 
-def _learnt(smooth: np.ndarray, n: float, chance: float, looks: int) -> float:
-    """p-value of an error that falls below chance and below its first value: some networks start below chance."""
-    least = float(smooth.min())
-    return max(below_chance(least, n, chance, looks), lower(least, n, float(smooth[0]), n, looks))
-
-
 def _without_rule(errors: Errors, rule: float) -> Phases:
     """Where no test error lies below chance by more than its noise: memorising only, or nothing."""
     counts = errors.counts
     smooth = errors.smooth(errors.train)
     last = int(smooth.argmin())
     most = most_above_chance(float(errors.test.min()), counts.test, counts.chance_test)
-    fallen = _learnt(smooth, counts.train, counts.chance_train, counts.looks)
+    fallen = learnt(smooth, counts.train, counts.chance_train, counts.looks)
     apart = lower(float(smooth[last]), counts.train, float(errors.test[last]), counts.test, counts.looks)
     if too_few(counts.test, counts.chance_test, counts.looks):
         reason = f"{counts.test:.0f} test samples are too few to tell learning from chance, even if all were right"
@@ -184,7 +178,7 @@ def _with_mask(errors: Errors, rule: float, turned: float, upward: float) -> Pha
         reason = f"the labels marked as wrong are learnt along with the others, or hardly later ({said(apart)})"
     else:
         return four_phases(errors, rule, apart, known=True)
-    found = _two_phases(errors, rule, NO_RULE)
+    found = two_phases(errors, rule, NO_RULE)
     found = replace(found, not_reached={**found.not_reached, **dict.fromkeys(("II", "III"), reason)})
     if upward >= RISE and not turned > LEVEL:
         return found.doubted(
@@ -192,29 +186,6 @@ def _with_mask(errors: Errors, rule: float, turned: float, upward: float) -> Pha
             "not those marked as wrong (use_wrong=False leaves the marks aside)",
         )
     return found
-
-
-def _two_phases(errors: Errors, rule: float, null: str) -> Phases:
-    end, first = float(errors.epoch[-1]), float(errors.train[0])
-    boundary = crossing(errors.epoch, errors.train, DONE * first)
-    starts = {"fast learning": Start(start_of(errors.epoch), rule, null)}
-    least = lowest(errors.epoch, errors.test)
-    if boundary is None:
-        missing = {"exploration": f"the training error stays above {DONE:.0%} of its first value"}
-        return Phases(sequence(starts, end), missing, *least, reading=_rule_reading(errors))
-    counts = errors.counts
-    reached = value_at(errors.epoch, errors.train, boundary.epoch)
-    fallen = lower(reached, counts.train, first, counts.train, counts.looks)
-    starts["exploration"] = Start(boundary, fallen, NULLS["exploration"])
-    fit = boundary.epoch, value_at(errors.epoch, errors.test, boundary.epoch)
-    return Phases(sequence(starts, end), {}, *least, *fit, reading=_rule_reading(errors))
-
-
-def _rule_reading(errors: Errors) -> str:
-    """What two phases say: a rule, and fitted samples that it does not explain where training ends below the test."""
-    counts, train, test = errors.counts, float(errors.train[-1]), float(errors.test[-1])
-    fitted = lower(train, counts.train, test, counts.test, 1)
-    return READINGS["rule and more"] if fitted <= LEVEL else READINGS["rule"]
 
 
 def phase_medians(trajectory: xr.Dataset, phases: Phases, names: tuple[str, ...]) -> list[dict[str, float]]:

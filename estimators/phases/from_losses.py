@@ -8,10 +8,10 @@ import numpy as np
 from sgdphases.estimators.cleansing.consensus import FIRST_EPOCH, LEAST_PROBES
 from sgdphases.estimators.cleansing.from_losses import find_wrong_labels_from_losses
 from sgdphases.estimators.errors import InputError
-from sgdphases.estimators.phases.boundaries import Start, crossing, sequence, start_of, value_at
-from sgdphases.estimators.phases.evidence import LEVEL, Counts, Errors, below_chance, least_apart, lower, said, unseen
-from sgdphases.estimators.phases.four_phases import DONE, four_phases
+from sgdphases.estimators.phases.evidence import LEVEL, Counts, Errors, least_apart, said, unseen
+from sgdphases.estimators.phases.four_phases import four_phases
 from sgdphases.estimators.phases.records import NULLS, READINGS, Phase, Phases
+from sgdphases.estimators.phases.two_phases import learnt, two_phases
 
 SURE = float(np.log(2))  # nats; a label that the network holds for likelier than not has a smaller loss
 LASTING = 3  # records, one after the other, at which samples learnt late are seen to be memorised
@@ -177,23 +177,15 @@ def _errors(epoch: np.ndarray, answers: np.ndarray, labels: np.ndarray | None, l
 
 def _without_late(epoch: np.ndarray, answers: np.ndarray, labels: np.ndarray | None, rule: float) -> Phases:
     """Fast learning and exploration, where no sample stands out as learnt late."""
-    train = 1 - answers.mean(axis=1)
+    train, unknown = 1 - answers.mean(axis=1), np.full(len(epoch), np.nan)
     n, chance = answers.shape[1], float("nan") if labels is None else _chance(labels)
-    least = float(train.min())
-    fallen = max(below_chance(least, n, chance, len(epoch)), lower(least, n, float(train[0]), n, len(epoch)))
+    fallen = learnt(train, n, chance, len(epoch))
     if fallen > LEVEL:
         return Phases((), {"any phase": f"the training error does not fall below chance ({said(fallen)})"})
-    starts = {"fast learning": Start(start_of(epoch), fallen, NULLS["fast learning, no test set"])}
-    boundary, missing = crossing(epoch, train, DONE * float(train[0])), {}
-    fit = float("nan")
-    if boundary is None:
-        missing = {"exploration": f"the training error stays above {DONE:.0%} of its first value"}
-    else:
-        fit, reached = boundary.epoch, value_at(epoch, train, boundary.epoch)
-        fell = lower(reached, n, float(train[0]), n, len(epoch))
-        starts["exploration"] = Start(boundary, fell, NULLS["exploration"])
-    reading = READINGS["rule, no test set"] if rule <= LEVEL else ""
-    phases = Phases(sequence(starts, float(epoch[-1])), missing, t_fit=fit, reading=reading)
+    counts = Counts(n, float("nan"), float("nan"), float("nan"), chance, float("nan"), len(epoch))
+    errors = Errors(epoch, train, unknown, unknown, unknown, unknown, counts)
+    found = two_phases(errors, fallen, NULLS["fast learning, no test set"])
+    phases = replace(found, reading=READINGS["rule, no test set"] if rule <= LEVEL else "")
     return phases if rule <= LEVEL else phases.doubted(UNTESTED)
 
 
