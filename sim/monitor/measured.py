@@ -27,12 +27,12 @@ BATCHES = 8  # disjoint minibatches that the subset holds at least, for the alig
 
 class Measurement(NamedTuple):
     """Every order parameter by name, the watched samples' losses and whether each is right (1, 0 or NaN), shape (n,),
-    the classes they are given, if asked for, and how the test samples do."""
+    the classes they are given (-1 where there are none), and how the test samples do."""
 
     scalars: dict[str, float]
     losses: np.ndarray
     right: np.ndarray
-    answers: np.ndarray | None
+    answers: np.ndarray
     tested: Scores | None
 
 
@@ -93,23 +93,18 @@ class Measured:
     def loss(self) -> str | Callable:
         return self._backend.loss
 
-    def __call__(self, step: int, rng: np.random.Generator | None, with_answers: bool) -> "Measurement":
-        """Measure: losses and errors alone without ``rng``; with the classes that samples are given, if asked for.
+    def __call__(self, step: int, rng: np.random.Generator | None) -> "Measurement":
+        """Measure: losses, errors and answers alone without ``rng``.
 
         Layers replaced, added, frozen or unfrozen since the last measurement are taken up as they are.
         """
         self._processes.share_model(self.model)  # whoever calls this puts the buffers back
         self._take_up_changes(step)
-        judged = self._judged() if rng is None or with_answers else None
-        if rng is not None:
-            found = self._order_parameters(rng)
-        else:
-            assert judged is not None
-            found = self._errors(judged[0])
+        found = self._errors() if rng is None else self._order_parameters(rng)
         tested = None
         if self._test is not None:
             tested = Scores(*(_of_all(self._test_workers, values) for values in all_scores(self._test)))
-        return found._replace(answers=judged[1] if judged is not None and with_answers else None, tested=tested)
+        return found._replace(answers=_of_all(self._workers, found.answers).astype(int), tested=tested)
 
     def _order_parameters(self, rng: np.random.Generator) -> "Measurement":
         backend: Any = _Listening(self._backend)
@@ -125,18 +120,14 @@ class Measured:
         else:
             found = measure_subset_backend(backend, **common, sizes=self._sizes)
         losses, right = (_of_all(self._workers, values) for values in (backend.losses, backend.right))
-        return Measurement(found.scalars(), losses, right, None, None)
+        return Measurement(found.scalars(), losses, right, backend.answers, None)
 
-    def _judged(self) -> tuple[Scores, np.ndarray]:
-        """A forward pass: losses, right answers and the classes given to the watched samples."""
+    def _errors(self) -> "Measurement":
+        """What a forward pass alone gives, of the whole training set."""
         places = chunks(np.arange(self._backend.n_samples), self._backend.chunk_size)
         scores, answers = zip(*(self._backend.judged(piece) for piece in places), strict=True)
         loss, right = (_of_all(self._workers, np.concatenate(part)) for part in zip(*scores, strict=True))
-        return Scores(loss, right), _of_all(self._workers, np.concatenate(answers)).astype(int)
-
-    def _errors(self, scores: Scores) -> "Measurement":
-        """What losses alone give, of the whole training set."""
-        loss, error = scores.loss, 1 - scores.correct
+        error = 1 - right
         found = {"loss": float(loss.mean()), "train_error": float(error.mean())}
         if self.wrong is not None:
             total = np.array(self._sizes)
@@ -145,7 +136,7 @@ class Measured:
                 parts = [values[chosen].mean() if chosen.any() else np.nan for chosen in (~self.wrong, self.wrong)]
                 found |= {f"{name}_c": float(parts[0]), f"{name}_w": float(parts[1])}
                 found["loss" if name == "loss" else "train_error"] = float(np.nansum(total * parts) / total.sum())
-        return Measurement(found, loss, scores.correct, None, None)
+        return Measurement(found, loss, right, np.concatenate(answers), None)
 
     def sizes(self) -> dict[str, float]:
         """Numbers of samples, and what the sampling noise of errors is judged by, where there are classes."""
@@ -239,18 +230,19 @@ def _test_data(loader: Any, processes: Processes, split: Split) -> Data:
 
 
 class _Listening:
-    """A backend that remembers its samples' losses and right answers when they pass by: no pass is made for them."""
+    """A backend that remembers its samples' losses and answers when they pass by: no pass is made for them."""
 
     def __init__(self, backend: TorchBackend):
         self._backend = backend
         self.losses, self.right = np.full((2, backend.n_samples), np.nan)
+        self.answers = np.full(backend.n_samples, -1)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
     def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
         found = self._backend.gradient_sums(indices)
-        self.losses[indices], self.right[indices] = found.loss, found.correct
+        self.losses[indices], self.right[indices], self.answers[indices] = found.loss, found.correct, found.answers
         return found
 
 

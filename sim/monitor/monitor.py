@@ -388,14 +388,15 @@ class PhaseMonitor:
         self._processes.refuse_different(step)
         with undisturbed(self._model):
             rng = stream(self._seed, "alignment", step) if kind == FULL else None
-            latest = self._measured(step, rng, self._snapshots.is_on)
+            latest = self._measured(step, rng)
         found: dict[str, Any] = {**latest.scalars, "test_loss": float("nan"), "test_error": float("nan")}
         tested = latest.tested
         if tested is not None:
             found |= {"test_loss": float(tested.loss.mean()), "test_error": float(1 - tested.correct.mean())}
             found |= lost_samples(self._record.arrays(), tested.correct)
-        self._record.add(found, latest.losses, latest.right, latest.answers)
-        if self._snapshots.is_on:
+        is_kept = self._snapshots.is_on
+        self._record.add(found, latest.losses, latest.right, latest.answers if is_kept else None)
+        if is_kept:
             self._snapshots.keep(step, self._model)
             self._snapshots.thin(self._worth())
         return found

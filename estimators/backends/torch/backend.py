@@ -244,10 +244,8 @@ class TorchBackend:
         other.n_samples = other._forward.n_samples
         return other
 
-    @_without_autocast
     def scores(self, indices: np.ndarray) -> Scores:
-        with torch.no_grad(), self._modes:
-            return self.judged(indices)[0]
+        return self.judged(indices)[0]
 
     @_without_autocast
     def judged(self, indices: np.ndarray) -> tuple[Scores, np.ndarray]:
@@ -264,7 +262,8 @@ class TorchBackend:
         self._forward.check_mean(self._forward.index(indices), losses, outputs)
         norms = sum((factor.squared_norms() for factor in factors.values()), self._zeros(len(indices)))
         total = self._gathered(factors, None)[0]
-        return SampleGradients(_numpy(losses), self._forward.correct(indices, outputs), _numpy(norms), total)
+        correct, answers = self._forward.correct(indices, outputs), self._forward.answers(outputs)
+        return SampleGradients(_numpy(losses), correct, _numpy(norms), total, answers)
 
     @_without_autocast
     def projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
