@@ -29,15 +29,13 @@ class SampleGradients(NamedTuple):
     """Result of one forward and backward pass over some samples.
 
     ``loss`` and ``correct`` as in `Scores`; ``squared_norm``: ``|g_i|^2``, shape (n,), float64;
-    ``gradient_sum``: ``sum_i g_i``, shape (P,); ``answers``: the class that each sample is given, shape (n,), -1 where
-    there are no classes, or None where the backend does not say.
+    ``gradient_sum``: ``sum_i g_i``, shape (P,).
     """
 
     loss: np.ndarray
     correct: np.ndarray
     squared_norm: np.ndarray
     gradient_sum: Any
-    answers: np.ndarray | None = None
 
 
 class GradientSource(Protocol):

@@ -241,8 +241,8 @@ class _Listening:
         return getattr(self._backend, name)
 
     def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
-        found = self._backend.gradient_sums(indices)
-        self.losses[indices], self.right[indices], self.answers[indices] = found.loss, found.correct, found.answers
+        found, self.answers[indices] = self._backend.judged_gradient_sums(indices)
+        self.losses[indices], self.right[indices] = found.loss, found.correct
         return found
 
 

@@ -256,14 +256,18 @@ class TorchBackend:
             scores = Scores(_numpy(losses), self._forward.correct(indices, outputs))
             return scores, self._forward.answers(outputs)
 
-    @_without_autocast
     def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
+        return self.judged_gradient_sums(indices)[0]
+
+    @_without_autocast
+    def judged_gradient_sums(self, indices: np.ndarray) -> tuple[SampleGradients, np.ndarray]:
+        """`gradient_sums`, and the class that the model gives each sample, as in `judged`."""
         factors, losses, outputs = self._factors(indices)
         self._forward.check_mean(self._forward.index(indices), losses, outputs)
         norms = sum((factor.squared_norms() for factor in factors.values()), self._zeros(len(indices)))
         total = self._gathered(factors, None)[0]
-        correct, answers = self._forward.correct(indices, outputs), self._forward.answers(outputs)
-        return SampleGradients(_numpy(losses), correct, _numpy(norms), total, answers)
+        found = SampleGradients(_numpy(losses), self._forward.correct(indices, outputs), _numpy(norms), total)
+        return found, self._forward.answers(outputs)
 
     @_without_autocast
     def projections(self, indices: np.ndarray, directions: np.ndarray) -> np.ndarray:
