@@ -304,7 +304,7 @@ def _finish(experiment: Any, folder: Any, start: Any) -> None:
                 show(state)
                 if pressed:
                     raise KeyboardInterrupt
-        show_report(folder)
+        show_report(folder, first=True)
 
 
 def _finish_sweep(folder: Any, plan: Any, workers: int | None, dask: str | None) -> None:

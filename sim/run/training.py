@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,8 +27,10 @@ from sgdphases.sim.run.folder import RunFolder
 from sgdphases.sim.run.schedule import checkpoint_steps, sample_order, steps_per_epoch
 from sgdphases.sim.run.settings import RunSettings, check_fixed, check_plain_sgd, fixed_settings
 from sgdphases.sim.run.streams import stream
-from sgdphases.sim.run.theory_curves import Curves, theory_curves
 from sgdphases.sim.run.trajectory import error_sizes, lost_samples
+
+if TYPE_CHECKING:  # few runs are held against a theory, and all would wait for its libraries
+    from sgdphases.sim.run.theory_curves import Curves
 
 SAVE_SECONDS = 20.0  # at most this much training is lost between two measurements, if a run is killed
 KEEP_SECONDS = 1.0  # at most this much of training and measurements together, if measurements come quickly
@@ -51,7 +53,7 @@ class Experiment:
     train: Backend
     test: Backend
     wrong: np.ndarray | None
-    theory: Curves | None = None
+    theory: "Curves | None" = None
     spectrum: Backend | None = None
 
     @property
@@ -127,6 +129,8 @@ def prepare(settings: RunSettings) -> Experiment:
     made = Experiment(settings, data, train, train.on(data.x_test, data.y_test), wrong, spectrum=spectrum)
     if not settings.with_theory:
         return made
+    from sgdphases.sim.run.theory_curves import theory_curves
+
     return replace(made, theory=theory_curves(settings, data, train, wrong, made.marks))
 
 
