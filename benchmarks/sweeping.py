@@ -1,112 +1,137 @@
-"""How many runs a minute a sweep of toy networks makes, and where a run's time goes.
+"""How many members a second a sweep of toy networks makes on one core, and how near that is to training alone.
 
-python benchmarks/sweeping.py
+python benchmarks/sweeping.py            # both networks, beside run folders, numpy and PyTorch
+python benchmarks/sweeping.py --diagram  # a phase diagram of 10 x 10 x 5 members, by stages, on one core
 """
 
 import timing  # first: it sets the number of threads
 
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
-from joblib import cpu_count
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from sgdphases.estimators.backends.numba_backend import NumbaBackend
-from sgdphases.sim.run import training
-from sgdphases.sim.run.folder import RunFolder
-from sgdphases.sim.sweep.run import run_sweep
+from sgdphases.sim.run.folder import RunFolder, start_folder
+from sgdphases.sim.run.schedule import Orders
+from sgdphases.sim.run.settings import RunSettings
+from sgdphases.sim.run.training import advance, prepare
 from sgdphases.sim.sweep.folder import SweepFolder, start_sweep
 from sgdphases.sim.sweep.plan import plan_sweep
+from sgdphases.sim.sweep.run import run_sweep
 
-MEMBERS, REPEATS = 12, 3
+REPEATS = 5
+SMALL = dict(
+    dataset="teacher-student", dataset_options={"dimension": 20}, train_size=200, test_size=500, hidden=[10],
+    batch_size=10, epochs=300, noise_fraction=0.3, alignment_batches=0,
+)  # fmt: skip
 TASKS = {
-    "20-10-2, N = 200": dict(
-        dataset="teacher-student", dataset_options={"dimension": 20}, train_size=200, test_size=500, hidden=[10],
-        batch_size=10, epochs=300, noise_fraction=0.3,
+    "20-10-2, N = 200, no sampled alignments": (SMALL, 12),
+    "20-10-2, N = 200, 32 minibatches for sampled alignments": ({**SMALL, "alignment_batches": 32}, 12),
+    "50-50-50-10, N = 1,000, no sampled alignments": (
+        dict(dataset="gaussian-mixture", hidden=[50, 50], epochs=300, noise_fraction=0.5, alignment_batches=0), 2,
     ),
-    "50-50-50-10, N = 1,000": dict(dataset="gaussian-mixture", hidden=[50, 50], epochs=300, noise_fraction=0.5),
+    "50-50-50-10, N = 1,000, 32 minibatches for sampled alignments": (
+        dict(dataset="gaussian-mixture", hidden=[50, 50], epochs=300, noise_fraction=0.5), 2,
+    ),
 }  # fmt: skip
+"""Settings, and how many members a measurement takes; all with 60 checkpoints."""
 
 
-def sweep(base: dict, workers: int) -> None:
-    """All members, in a folder of their own."""
+def swept(base: dict, members: int) -> None:
+    """Members of a sweep, in a folder of their own."""
     with tempfile.TemporaryDirectory() as place:
-        folder, plan = SweepFolder(Path(place) / "sweep"), plan_sweep(base, {"seed": list(range(MEMBERS))})
+        folder, plan = SweepFolder(Path(place) / "sweep"), plan_sweep(base, {"seed": list(range(members))})
         start_sweep(folder, plan)
-        assert all(outcome.failure is None for outcome in run_sweep(folder, plan, workers=workers))
+        assert all(outcome.failure is None for outcome in run_sweep(folder, plan, workers=1))
 
 
-def shell_loop(base: dict) -> None:
-    """One command after another, without drawing."""
+def in_folders(base: dict, members: int) -> None:
+    """The same members, each in a run folder with its settings, its checkpoint and its trajectory as netCDF."""
     with tempfile.TemporaryDirectory() as place:
-        plan = plan_sweep(base, {"seed": list(range(MEMBERS))})
-        for member in plan.members():
-            code = (
-                "from pathlib import Path\nfrom sgdphases.sim.run.folder import RunFolder, start_folder\n"
-                "from sgdphases.sim.run.settings import make_settings\n"
-                "from sgdphases.sim.run.training import advance, prepare\n"
-                f"made = prepare(make_settings({member.settings.model_dump()!r}))\n"
-                f"folder = RunFolder(Path({place!r}) / {member.name!r})\n"
-                "start_folder(folder, made.settings)\n"
-                "for _ in advance(made, folder): pass\n"
-            )
-            subprocess.run([sys.executable, "-c", code], check=True)
+        for member in plan_sweep(base, {"seed": list(range(members))}).members():
+            folder, experiment = RunFolder(Path(place) / member.name), prepare(member.settings)
+            start_folder(folder, experiment.settings)
+            for _ in advance(experiment, folder):
+                pass
 
 
-def shares(base: dict) -> dict[str, float]:
-    """Seconds of one process in training steps, in measurements and in files, and of all members together."""
-    spent = {"training": 0.0, "measuring": 0.0, "files": 0.0}
+def bare_training(base: dict, members: int) -> Callable[[], None]:
+    """Nothing but the compiled steps of all members: what a sweep cannot be faster than."""
+    ready = [_ready(member.settings) for member in plan_sweep(base, {"seed": list(range(members))}).members()]
 
-    def timed(name, function):
-        def call(*arguments, **named):
-            begin = time.perf_counter()
-            try:
-                return function(*arguments, **named)
-            finally:
-                spent[name] += time.perf_counter() - begin
+    def train() -> None:
+        for backend, start, order, settings in ready:
+            backend.load_weights(start)
+            backend.train(order, settings.batch_size, settings.learning_rate)
 
-        return call
+    return train
 
-    with (
-        mock.patch.object(NumbaBackend, "train", timed("training", NumbaBackend.train)),
-        mock.patch.object(training, "_row", timed("measuring", training._row)),
-        mock.patch.object(RunFolder, "save", timed("files", RunFolder.save)),
-        mock.patch.object(RunFolder, "publish", timed("files", RunFolder.publish)),
-    ):
+
+def _ready(settings: RunSettings) -> tuple[object, np.ndarray, np.ndarray, RunSettings]:
+    experiment = prepare(settings)
+    order = Orders(settings.seed, experiment.data.n_samples, settings.batch_size).of(0, experiment.n_steps)
+    return experiment.train, experiment.train.weights, order, settings
+
+
+def compare(console: Console, title: str, base: dict, members: int) -> None:
+    """Members a second of each way, and their share of what bare training would make."""
+    few = {"plain numpy": "numpy", "eager PyTorch": "torch"}
+    contestants = {
+        "training alone, compiled": bare_training(base, members),
+        "sweep": lambda: swept(base, members),
+        "a run folder for each": lambda: in_folders(base, members),
+        **{name: lambda backend=backend: swept({**base, "backend": backend}, 1) for name, backend in few.items()},
+    }
+    times = timing.seconds_each(contestants, REPEATS)
+    each = {name: taken / (1 if name in few else members) for name, taken in times.items()}
+    bare = each["training alone, compiled"]
+    table = Table(title=f"{title}: 300 epochs, 60 checkpoints", title_justify="left", box=None)
+    table.add_column("")
+    for heading in ("members a second", "time / bare training", "share of that limit", "× slower than the sweep"):
+        table.add_column(heading, justify="right")
+    for name, taken in each.items():
+        ratio, slower = np.median(taken / bare), np.median(taken / each["sweep"])
+        table.add_row(name, f"{1 / np.median(taken):.3g}", f"{ratio:.2f}", f"{1 / ratio:.0%}", f"{slower:.2f}")
+    console.print(table)
+
+
+def diagram(console: Console) -> None:
+    """Seconds of a whole phase diagram of the small network, by stages."""
+    from sgdphases.faces.sweep.page import write_sweep_report
+
+    axes = {
+        "noise_fraction": np.linspace(0, 0.9, 10).tolist(),
+        "learning_rate": np.geomspace(0.03, 1, 10).tolist(),
+        "seed": list(range(5)),
+    }
+    with tempfile.TemporaryDirectory() as place:
+        swept(SMALL, 1)
+        folder, plan = SweepFolder(Path(place) / "sweep"), plan_sweep(SMALL, axes)
+        start_sweep(folder, plan)
         begin = time.perf_counter()
-        sweep(base, 1)
-        return {**spent, "all": time.perf_counter() - begin}
+        ended = sum(outcome.failure is None for outcome in run_sweep(folder, plan, workers=1))
+        middle = time.perf_counter()
+        write_sweep_report(folder, plan)
+        end = time.perf_counter()
+        size = folder.results.stat().st_size / 1e6
+        console.print(
+            f"{ended} members on one core: {middle - begin:.1f} s ({ended / (middle - begin):.1f} a second), "
+            f"{end - middle:.1f} s for data set, phases, maps and page; results.bin {size:.1f} MB"
+        )
 
 
 def main() -> None:
-    console, cores = Console(), cpu_count()
-    for title, base in TASKS.items():
-        contestants = {
-            "a process for each run, one after another": lambda base=base: shell_loop(base),
-            "sweep, one process": lambda base=base: sweep(base, 1),
-            f"sweep, {cores} processes": lambda base=base: sweep(base, cores),
-        }
-        times = timing.seconds_each(contestants, REPEATS)
-        table = Table(title=f"{title}: {MEMBERS} runs of 300 epochs", title_justify="left", box=None)
-        table.add_column("")
-        for heading in ("runs a minute", "× one process"):
-            table.add_column(heading, justify="right")
-        single = times["sweep, one process"]
-        for name, taken in times.items():
-            ratio = sorted(single / taken)[REPEATS // 2]
-            table.add_row(name, f"{60 * MEMBERS / sorted(taken)[REPEATS // 2]:.0f}", f"{ratio:.2f}")
-        console.print(table)
-        spent = shares(base)
-        parts = ", ".join(f"{name} {spent[name] / spent['all']:.0%}" for name in ("training", "measuring", "files"))
-        most = spent["all"] / (spent["all"] - spent["training"])
-        console.print(
-            f"Of one process's time: {parts}. Training all members at once for nothing would give {most:.2f} ×.\n"
-        )
+    console = Console(width=140)
+    if "--diagram" in sys.argv[1:]:
+        diagram(console)
+        return
+    for title, (base, members) in TASKS.items():
+        compare(console, title, base, members)
 
 
 if __name__ == "__main__":

@@ -41,13 +41,12 @@ class SampleGradients(NamedTuple):
 class BothPasses(NamedTuple):
     """What both passes over K populations find, the samples of one after those of the other.
 
-    ``loss``, ``correct``, ``squared_norm`` as in `SampleGradients`, shape (N,); ``gradient``: sum over each population,
-    shape (K, P), float64; ``projection``, shape (2, N): on the mean gradient of all samples, on the population's own.
+    All float64. ``samples``, shape (3, N): the loss, ``1 - correct`` and ``|g_i|^2`` of each, as in `SampleGradients`;
+    ``gradient``, shape (K, P): sum over each population; ``projection``, shape (2, N): on the mean gradient of all
+    samples, and on the population's own.
     """
 
-    loss: np.ndarray
-    correct: np.ndarray
-    squared_norm: np.ndarray
+    samples: np.ndarray
     gradient: np.ndarray
     projection: np.ndarray
 
@@ -167,4 +166,6 @@ def own_copy(values: Any) -> Any:
 
 def chunks(indices: np.ndarray, size: int) -> list[np.ndarray]:
     """Cut sample numbers into the fewest pieces of at most ``size``, all of nearly the same length."""
-    return np.array_split(indices, -(-len(indices) // size)) if len(indices) else []
+    if len(indices) <= size:
+        return [indices] if len(indices) else []
+    return np.array_split(indices, -(-len(indices) // size))

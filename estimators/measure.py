@@ -151,14 +151,15 @@ def measure_backend(
     replacement: bool = False,
     ensemble: str = "plain",
     alignment_batches: int = 0,
-    rng: np.random.Generator,
+    rng: np.random.Generator | None = None,
     workers: Workers | None = None,
 ) -> OrderParameters:
-    """`measure` for a backend that is already there: closed forms, and sampled alignments if asked for."""
+    """`measure` for a backend that is already there: closed forms, and sampled alignments, if asked for, by ``rng``."""
     common: dict[str, Any] = dict(batch_size=batch_size, wrong=wrong, replacement=replacement, workers=workers)
     found = exact(backend, **common, ensemble=ensemble)
     if alignment_batches == 0:
         return found
+    assert rng is not None
     drawn = sampled_alignment(backend, **common, n_batches=alignment_batches, rng=rng)
     return _with_alignments(found, drawn)
 

@@ -5,6 +5,7 @@ per-sample gradients ``g_i``, their mean ``g`` and batch size ``B``, the covaria
 ``C = kappa Sigma``, where ``Sigma`` is the population covariance of the ``g_i`` (normalised by N, not N-1).
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -96,8 +97,8 @@ def cosine(inner_product: float, squared_norm: float, other_squared_norm: float)
     """
     if squared_norm < 0 or other_squared_norm < 0:
         return float("nan")
-    value = ratio(inner_product, np.sqrt(squared_norm) * np.sqrt(other_squared_norm))
-    return float(np.clip(value, -1.0, 1.0))
+    value = ratio(inner_product, math.sqrt(squared_norm) * math.sqrt(other_squared_norm))
+    return value if -1.0 <= value <= 1.0 or value != value else math.copysign(1.0, value)
 
 
 def mixture_variance(fraction: float, variance_c: float, variance_w: float, squared_gap: float) -> float:

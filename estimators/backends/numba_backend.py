@@ -53,13 +53,11 @@ class NumbaBackend(PerceptronBackend):
         if n > self.chunk_size:
             return None
         gradient = np.empty((len(counts), self.mlp.n_parameters), self.dtype)
-        answers = measuring.Answers(np.empty(n), np.empty(n), np.empty(n), np.empty((2, n)))
-        kept, chosen = self._kept(n), (self._share, self._is_measured)
-        measuring.both_passes(self._flat, *self._data(), order, counts, *chosen, kept, gradient, answers)
+        found = measuring.Passes(np.empty((3, n)), gradient, np.empty((2, n)))
+        chosen = self._share, self._is_measured
+        measuring.both_passes(self._flat, *self._data(), order, counts, *chosen, self._kept(n), found)
         sums = gradient if self.n_parameters == gradient.shape[1] else gradient[:, self._measured]
-        return BothPasses(
-            answers.loss, answers.correct, answers.squared_norm, sums.astype(np.float64), answers.projection
-        )
+        return BothPasses(found.samples, sums.astype(np.float64), found.along)
 
     def batch_sums(self, batches: np.ndarray, parts: np.ndarray) -> np.ndarray:
         """Sums of gradients over parts of minibatches in one call, shape (k, M, P): see `Backend`."""

@@ -27,17 +27,17 @@ class Kept(NamedTuple):
     scratch: np.ndarray
 
 
-class Answers(NamedTuple):
-    """What is filled in, in float64: a number a sample, shape (N,), and ``projection``, shape (2, N).
+class Passes(NamedTuple):
+    """What is filled in by both passes.
 
-    Samples stand one population after the other. The rows of ``projection`` are those on the mean gradient of all
+    ``samples``, shape (3, N): losses, errors and squared norms; ``gradient``, shape (K, W): sums in the dtype of the
+    weights, zero for weights that are not measured; ``along``, shape (2, N): projections on the mean gradient of all
     samples and on the population's own.
     """
 
-    loss: np.ndarray
-    correct: np.ndarray
-    squared_norm: np.ndarray
-    projection: np.ndarray
+    samples: np.ndarray
+    gradient: np.ndarray
+    along: np.ndarray
 
 
 @njit(cache=True)
@@ -67,12 +67,12 @@ def score(weights, layers, inputs, targets, labels, indices, kept, loss, correct
 
 
 @njit(cache=True)
-def both_passes(weights, layers, inputs, targets, labels, order, counts, share, measured, kept, gradient, answers):
+def both_passes(weights, layers, inputs, targets, labels, order, counts, share, measured, kept, found):
     """The first pass over K populations and the second, which takes the layers' values and deltas of the first.
 
-    ``order`` holds the samples, one population of ``counts[k]`` of them after the other; ``gradient``, shape (K, W),
-    is filled with their sums in the dtype of the weights, zero for weights that are not ``measured``.
+    ``order`` holds the samples, one population of ``counts[k]`` of them after the other.
     """
+    samples, gradient, along = found
     sizes, width = layers.sizes, layers.sizes.sum()
     start = 0
     gradient[:] = 0
@@ -80,11 +80,13 @@ def both_passes(weights, layers, inputs, targets, labels, order, counts, share, 
         stop = start + counts[k]
         if counts[k] > 0:
             values, deltas = kept.values[start * width : stop * width], kept.deltas[start * width : stop * width]
-            piece, loss, correct = order[start:stop], answers.loss[start:stop], answers.correct[start:stop]
+            loss, error = samples[0, start:stop], samples[1, start:stop]
             own = Kept(values, deltas, kept.scratch)
-            score(weights, layers, inputs, targets, labels, piece, own, loss, correct)
+            score(weights, layers, inputs, targets, labels, order[start:stop], own, loss, error)
+            for r in range(counts[k]):
+                error[r] = 1.0 - error[r]
             backward(weights, sizes, counts[k], deltas)
-            squared_norms(sizes, counts[k], values, deltas, share, answers.squared_norm[start:stop])
+            squared_norms(sizes, counts[k], values, deltas, share, samples[2, start:stop])
             add_gradient_sum(gradient[k], sizes, counts[k], weights.dtype.type(1), values, deltas, kept.scratch)
         start = stop
     mean, of_own = np.empty_like(weights), np.empty_like(weights)
@@ -101,13 +103,13 @@ def both_passes(weights, layers, inputs, targets, labels, order, counts, share, 
         n, stop = counts[k], start + counts[k]
         if n > 0:
             values, deltas = kept.values[start * width : stop * width], kept.deltas[start * width : stop * width]
-            projections(mean, sizes, n, values, deltas, answers.projection[0, start:stop])
+            projections(mean, sizes, n, values, deltas, along[0, start:stop])
             if len(counts) == 1:
-                answers.projection[1] = answers.projection[0]
+                along[1] = along[0]
             else:
                 for i in range(len(weights)):
                     of_own[i] = np.float64(gradient[k, i]) / n
-                projections(of_own, sizes, n, values, deltas, answers.projection[1, start:stop])
+                projections(of_own, sizes, n, values, deltas, along[1, start:stop])
         start = stop
 
 

@@ -8,7 +8,6 @@ so chunks, workers and devices can be added up in any order.
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -88,25 +87,36 @@ def gradient_moments(
     groups = [np.arange(backend.n_samples)] if wrong is None else [np.flatnonzero(~wrong), np.flatnonzero(wrong)]
     at_once = backend.both_passes(groups) if workers is None and hasattr(backend, "both_passes") else None
     if at_once is not None:
-        sums = _added(at_once, groups)
-        projected = _added_projections(at_once, groups, sums)
-    else:
-        with frozen_weights(backend):
-            sums = _merged_over(workers, sum_gradients(backend, groups))
-            projected = _merged_over(workers, sum_projections(backend, groups, sums))
-    populations = _populations(sums, projected)
-    if wrong is None:
+        return _moments_at_once(at_once, groups)
+    with frozen_weights(backend):
+        sums = _merged_over(workers, sum_gradients(backend, groups))
+        projected = _merged_over(workers, sum_projections(backend, groups, sums))
+    totals = [float(values.sum()) for values in (sums.loss, sums.errors, sums.squared_norm)]
+    return _moments(_populations(sums, projected), sums.means, sums.mean, totals)
+
+
+def _moments(
+    populations: Sequence[PopulationMoments | None],
+    means: Sequence[np.ndarray] | np.ndarray,
+    mean: np.ndarray,
+    totals: Sequence[float],
+) -> GradientMoments:
+    """Moments of all samples from those of one population, all of them, or of two, the clean and the wrong samples.
+
+    ``totals``: losses, errors and squared norms, added up over all samples.
+    """
+    if len(populations) == 1:
         whole = populations[0]
         assert whole is not None  # there is at least one sample
         return GradientMoments(whole, None, None, float("nan"), float("nan"))
     clean, faulty = populations
-    fraction = float(sums.count[1] / sums.count.sum())
     if clean is None or faulty is None:
         only = faulty if clean is None else clean
-        assert only is not None  # there is at least one sample
-        return GradientMoments(only, clean, faulty, float("nan"), fraction)
-    product = inner(*sums.means)
-    return GradientMoments(_merged(clean, faulty, fraction, sums), clean, faulty, product, fraction)
+        assert only is not None
+        return GradientMoments(only, clean, faulty, float("nan"), 0.0 if faulty is None else 1.0)
+    fraction = faulty.count / (clean.count + faulty.count)
+    whole = _merged(clean, faulty, fraction, inner(mean, mean), totals)
+    return GradientMoments(whole, clean, faulty, inner(*means), fraction)
 
 
 def sum_gradients(backend: GradientSource, populations: Sequence[np.ndarray]) -> GradientSums:
@@ -141,28 +151,32 @@ def sum_projections(backend: GradientSource, populations: Sequence[np.ndarray], 
     return ProjectionSums(first, second)
 
 
-def _added(found: BothPasses, populations: Sequence[np.ndarray]) -> GradientSums:
-    """The sums of `sum_gradients` from what a backend answers for both passes at once."""
-    sums = np.zeros((3, len(populations)))
-    for k, part in enumerate(_parts(populations)):
-        sums[:, k] = found.loss[part].sum(), (1.0 - found.correct[part]).sum(), found.squared_norm[part].sum()
-    count = np.array([float(len(indices)) for indices in populations])
-    return GradientSums(count, sums[0], sums[1], sums[2], found.gradient)
-
-
-def _added_projections(found: BothPasses, populations: Sequence[np.ndarray], sums: GradientSums) -> ProjectionSums:
-    """Those of `sum_projections` likewise."""
-    first, second = np.zeros((2, len(populations), 2))
-    for k, part in enumerate(_parts(populations)):
-        centres = np.array([inner(sums.means[k], direction) for direction in (sums.mean, sums.means[k])])
-        deviations = found.projection[:, part] - centres[:, None]
-        first[k], second[k] = deviations.sum(axis=1), (deviations**2).sum(axis=1)
-    return ProjectionSums(first, second)
-
-
-def _parts(populations: Sequence[np.ndarray]) -> list[slice]:
-    ends = np.cumsum([0, *map(len, populations)]).tolist()
-    return [slice(start, stop) for start, stop in pairwise(ends)]
+def _moments_at_once(found: BothPasses, groups: Sequence[np.ndarray]) -> GradientMoments:
+    """Moments from what a backend answers for both passes at once, to the bits of those from the sums of each."""
+    counts = [len(indices) for indices in groups]
+    mean = found.gradient.sum(axis=0) / float(sum(counts))
+    means = [gradient / max(count, 1) for gradient, count in zip(found.gradient, counts, strict=True)]
+    populations: list[PopulationMoments | None] = []
+    totals, start = [0.0, 0.0, 0.0], 0
+    for own, count in zip(means, counts, strict=True):
+        if count == 0:
+            populations.append(None)
+            continue
+        part = slice(start, start := start + count)
+        loss, errors, squared_norm = added = found.samples[:, part].sum(axis=1).tolist()
+        totals = [one + other for one, other in zip(totals, added, strict=True)]
+        on_mean, squared_mean = inner(own, mean), inner(own, own)
+        deviations = found.projection[:, part] - np.array([[on_mean], [squared_mean]])
+        drifts = (deviations.sum(axis=1) / count).tolist()
+        squares = ((deviations**2).sum(axis=1) / count).tolist()
+        variances = [square - drift * drift for square, drift in zip(squares, drifts, strict=True)]
+        populations.append(
+            PopulationMoments(
+                count, loss / count, errors / count, squared_norm / count, squared_mean, on_mean + drifts[0],
+                *(variance if not variance < 0 else 0.0 for variance in variances),
+            )
+        )  # fmt: skip
+    return _moments(populations, means, mean, totals)
 
 
 def inner(one: np.ndarray, other: np.ndarray) -> float:
@@ -203,17 +217,18 @@ def _populations(sums: GradientSums, projected: ProjectionSums) -> list[Populati
 
 
 def _merged(
-    clean: PopulationMoments, wrong: PopulationMoments, fraction: float, sums: GradientSums
+    clean: PopulationMoments, wrong: PopulationMoments, fraction: float, squared_mean: float, totals: Sequence[float]
 ) -> PopulationMoments:
     gap = (clean.mean_on_mean - wrong.mean_on_mean) ** 2
     variance = mixture_variance(fraction, clean.variance_on_mean, wrong.variance_on_mean, gap)
-    n_samples = sums.count.sum()
+    count = clean.count + wrong.count
+    loss, errors, squared_norm = totals
     return PopulationMoments(
-        count=int(n_samples),
-        loss=float(sums.loss.sum() / n_samples),
-        error=float(sums.errors.sum() / n_samples),
-        mean_squared_norm=float(sums.squared_norm.sum() / n_samples),
-        squared_mean=inner(sums.mean, sums.mean),
+        count=count,
+        loss=loss / count,
+        error=errors / count,
+        mean_squared_norm=squared_norm / count,
+        squared_mean=squared_mean,
         mean_on_mean=(1 - fraction) * clean.mean_on_mean + fraction * wrong.mean_on_mean,
         variance_on_mean=variance,
         variance_on_own=variance,

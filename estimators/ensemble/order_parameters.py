@@ -1,6 +1,7 @@
 """The order parameters of one point in weight space, as a frozen record."""
 
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from typing import Any
 
 from sgdphases.estimators.ensemble.checks import check_ensemble
@@ -103,7 +104,7 @@ class OrderParameters:
 
     def scalars(self) -> dict[str, float]:
         """All scalars by name, in the order of `describe`, then ``NAME_standard_error`` for what was sampled."""
-        values = {name: float(getattr(self, name)) for name in describe()}
+        values = {name: float(getattr(self, name)) for name in _names()}
         return values | {f"{name}_standard_error": float(error) for name, error in self.standard_errors.items()}
 
     def known_moments(self) -> GradientMoments:
@@ -120,6 +121,11 @@ def describe() -> dict[str, tuple[str, str]]:
         for entry in fields(OrderParameters)
         if "symbol" in entry.metadata
     }
+
+
+@cache
+def _names() -> tuple[str, ...]:
+    return tuple(describe())
 
 
 def from_moments(

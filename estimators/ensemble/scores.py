@@ -14,4 +14,6 @@ def mean_scores(backend: Backend) -> tuple[float, float]:
 def all_scores(backend: Backend) -> Scores:
     """Losses and correctness of all samples of a backend, in their order: a forward pass in chunks."""
     pieces = [backend.scores(piece) for piece in chunks(np.arange(backend.n_samples), backend.chunk_size)]
+    if len(pieces) == 1:
+        return pieces[0]
     return Scores(*(np.concatenate(part) for part in zip(*pieces, strict=True)))

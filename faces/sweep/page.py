@@ -8,20 +8,17 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from sgdphases.estimators.phases.find import find_phases
 from sgdphases.estimators.phases.phase_time import combine_phases, phase_kind
 from sgdphases.faces.page import note, page, saved_picture, table
 from sgdphases.faces.sweep.figures import SYMBOLS, axes_of, over_one_axis, over_seeds, over_two_axes
 from sgdphases.sim.storage.atomic import write_whole
 from sgdphases.sim.storage.netcdf import write_netcdf
 from sgdphases.sim.storage.text import write_json
-from sgdphases.sim.sweep.dataset import MEASURED, SIZES, finished_trajectories, sweep_dataset
+from sgdphases.sim.sweep.dataset import gathered
 from sgdphases.sim.sweep.folder import SweepFolder
 from sgdphases.sim.sweep.plan import SweepPlan
 
 COLUMNS = ("n_phases", "t_min", "t_fit", "error_min", "error_fit", "max_alignment_cw", "length_ii")
-ERRORS = ("train_error", "test_error", "error_c", "error_w", "test_lost", "noise_fraction", "noise_fraction" + MEASURED)
-"""All that phases are found by, beside the numbers of samples."""
 MOST_FIGURES = 12  # maps, one for each combination of the third and further axes
 
 
@@ -39,9 +36,9 @@ def write_sweep_report(folder: SweepFolder, plan: SweepPlan) -> xr.Dataset:
     xarray.Dataset
         Of `sweep_dataset`; also written to ``sweep.nc``.
     """
-    sweep = sweep_dataset(folder, plan)
+    sweep, phases = gathered(folder, plan)
     write_netcdf(folder.dataset, sweep)
-    write_json(folder.phases, phases_over_seeds(sweep))
+    write_json(folder.phases, phases_over_seeds(sweep, phases))
     folder.figures.mkdir(exist_ok=True)
     pictures = [
         saved_picture(figure, folder.figures / f"{name}.png", "phase diagram")
@@ -52,16 +49,16 @@ def write_sweep_report(folder: SweepFolder, plan: SweepPlan) -> xr.Dataset:
     return sweep
 
 
-def phases_over_seeds(sweep: xr.Dataset) -> list[dict[str, Any]]:
+def phases_over_seeds(sweep: xr.Dataset, phases: xr.DataArray) -> list[dict[str, Any]]:
     """For every combination of the axes but the seed: its values, and the phases that the runs have in common.
 
-    Where some runs show two phases and others four, each kind is given by itself. ``runs`` counts them.
+    Where some runs show two phases and others four, each kind is given by itself. ``runs`` counts them. ``phases`` are
+    those of each run, as `gathered` gives them.
     """
     axes, found = axes_of(sweep), []
-    sweep = sweep[[name for name in (*ERRORS, *SIZES, "finished") if name in sweep.data_vars]]
     for values in product(*(sweep[axis].to_numpy() for axis in axes)):
         chosen = dict(zip(axes, values, strict=True))
-        each = [find_phases(run) for run in finished_trajectories(sweep.sel(chosen))]
+        each = [one for one in phases.sel(chosen).to_numpy().ravel() if one is not None]
         for kind in sorted({phase_kind(phases) for phases in each}, key=len):
             alike = [phases for phases in each if phase_kind(phases) == kind]
             where = {name: value.item() if hasattr(value, "item") else value for name, value in chosen.items()}

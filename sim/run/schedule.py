@@ -1,8 +1,12 @@
 """When to measure, and which samples each step sees."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from sgdphases.sim.run.streams import stream
+from sgdphases.sim.run.streams import stream, streams
+
+AT_ONCE = 64  # epochs whose generators are made together
 
 
 def checkpoint_steps(n_steps: int, n_checkpoints: int) -> np.ndarray:
@@ -52,6 +56,8 @@ class Orders:
         self._seed, self._n, self._batch_size = seed, n_samples, batch_size
         self._per_epoch = steps_per_epoch(n_samples, batch_size)
         self._epoch, self._drawn = -1, np.empty(0, dtype=np.int64)
+        self._streams: Iterator[np.random.Generator] = iter(())
+        self._next = -1
 
     def epochs_at_once(self, most: int) -> int:
         """Epochs that may follow one another in one order: where their last minibatch is a whole one."""
@@ -64,7 +70,13 @@ class Orders:
             epoch, first = divmod(start, self._per_epoch)
             last = min(self._per_epoch, first + stop - start)
             if epoch != self._epoch:
-                self._epoch, self._drawn = epoch, stream(self._seed, "order", epoch).permutation(self._n)
+                self._epoch, self._drawn = epoch, self._stream(epoch).permutation(self._n)
             pieces.append(self._drawn[first * self._batch_size : last * self._batch_size])
             start += last - first
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _stream(self, epoch: int) -> np.random.Generator:
+        if epoch != self._next or epoch % AT_ONCE == 0:
+            self._streams = streams(self._seed, "order", range(epoch, epoch - epoch % AT_ONCE + AT_ONCE))
+        self._next = epoch + 1
+        return next(self._streams)

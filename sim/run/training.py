@@ -1,5 +1,6 @@
 """The main job: from settings to a trajectory on disk."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -326,9 +327,9 @@ def _row(experiment: Experiment, step: int, rows: dict[str, np.ndarray]) -> dict
         batch_size=settings.batch_size,
         wrong=experiment.wrong,
         alignment_batches=settings.alignment_batches,
-        rng=stream(settings.seed, "alignment", step),
+        rng=stream(settings.seed, "alignment", step) if settings.alignment_batches else None,
     )
-    if not np.isfinite([found.loss, found.activity]).all():
+    if not (math.isfinite(found.loss) and math.isfinite(found.activity)):
         raise TrainingDiverged(
             f"at step {step} the loss is {found.loss} and the activity {found.activity}: training diverged; "
             f"lower the learning rate (now {settings.learning_rate}){_or_scale(experiment)}."

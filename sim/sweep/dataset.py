@@ -1,5 +1,6 @@
 """One labelled data set from all members of a sweep, and single trajectories out of it again."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sgdphases.sim.storage.netcdf import read_netcdf
 from sgdphases.sim.sweep.folder import SweepFolder, is_finished
 from sgdphases.sim.sweep.member import measured
 from sgdphases.sim.sweep.plan import SweepPlan, plan_toml, read_plan
+from sgdphases.sim.sweep.results import Ended
 
 SIZES = {
     "n_samples": ("N", "training samples"),
@@ -24,6 +26,8 @@ SIZES = {
     "chance_error": ("ε_te,0", "test error of always answering the commonest class"),
 }
 """Attributes of a trajectory -> symbol and meaning; errors are judged by them (`sgdphases.estimators.phases`)."""
+READ = ("train_error", "test_error", "error_c", "error_w", "test_lost", "noise_fraction", "alignment_cw")
+"""What phases, and the numbers about them, are made from."""
 MEASURED = "_measured"  # ends the name of a measured quantity that an axis is called by: the noise fraction, realised
 
 
@@ -44,23 +48,32 @@ def sweep_dataset(folder: SweepFolder, plan: SweepPlan) -> xr.Dataset:
         coordinates. The numbers of `sgdphases.estimators.phases.summary`, ``finished`` and ``failure``, shape (*axes,).
         What a member did not measure, or did not end, is NaN. Arrays such as the noise spectrum stay with the members.
     """
+    return gathered(folder, plan)[0]
+
+
+def gathered(folder: SweepFolder, plan: SweepPlan) -> tuple[xr.Dataset, xr.DataArray]:
+    """The data set of `sweep_dataset`, and over its axes the `Phases` of each member, None where it did not end."""
     failures = folder.read_failures()
-    runs: dict[tuple[int, ...], xr.Dataset] = {}
+    runs: dict[tuple[int, ...], Ended] = {}
     failed = np.full(plan.shape, "", dtype=object)
     for member in plan.members():
         failed[member.place] = failures.get(member.name, "")
         if is_finished(folder.member(member), member.settings):
-            runs[member.place] = measured(folder.member(member)).trajectory(arrays=False)
-    length = max((run.sizes["step"] for run in runs.values()), default=0)
-    scalars = {str(k): run[k].attrs for run in runs.values() for k in run.variables if run[k].dims == ("step",)}
+            runs[member.place] = measured(folder.member(member)).scalars_only()
+    length = max((len(run.checkpoint.rows["step"]) for run in runs.values()), default=0)
+    scalars = _described(runs.values())
     table = {name: np.full((*plan.shape, length), np.nan) for name in scalars}
     numbers = {name: np.full(plan.shape, np.nan) for name in (*SUMMARY, *SIZES)}
+    phases = np.full(plan.shape, None, dtype=object)
     for place, run in runs.items():
+        rows = {**run.checkpoint.rows, "epoch": run.epochs()}
         for name in scalars:
-            if name in run:
-                table[name][place][: run.sizes["step"]] = run[name]
-        sizes = {name: run.attrs.get(name, np.nan) for name in SIZES}
-        for name, value in {**summarize(run, find_phases(run)), **sizes}.items():
+            if name in rows:
+                table[name][place][: len(rows[name])] = rows[name]
+        read = run.some_of(READ)
+        phases[place] = find_phases(read)
+        sizes = {name: run.sizes.get(name, np.nan) for name in SIZES}
+        for name, value in {**summarize(read, phases[place]), **sizes}.items():
             numbers[name][place] = value
     axes = tuple(plan.dimensions)
     meaning = {**SUMMARY, **{name: (*text, "1") for name, text in SIZES.items()}}
@@ -74,8 +87,16 @@ def sweep_dataset(folder: SweepFolder, plan: SweepPlan) -> xr.Dataset:
     variables["finished"] = (axes, np.array([place in runs for place in np.ndindex(plan.shape)]).reshape(plan.shape))
     variables["failure"] = (axes, failed.astype(str))
     coordinates: dict[str, Any] = {name: variables.pop(name) for name in ("step", "epoch") if name in variables}
-    coordinates |= {name: list(values) for name, values in plan.dimensions.items()}
-    return xr.Dataset(variables, coordinates, {"plan": plan_toml(plan)})
+    along = {name: list(values) for name, values in plan.dimensions.items()}
+    sweep = xr.Dataset(variables, {**coordinates, **along}, {"plan": plan_toml(plan)})
+    return sweep, xr.DataArray(phases, along, axes)
+
+
+def _described(runs: Iterable[Ended]) -> dict[str, dict[str, str]]:
+    """Every scalar against the step that runs have, and its attributes, as the last of them says."""
+    unlike = {tuple(run.checkpoint.rows): run for run in runs}
+    each = [run.trajectory() for run in unlike.values()]
+    return {str(k): run[k].attrs for run in each for k in run.variables if run[k].dims == ("step",)}
 
 
 def read_sweep(path: Path) -> xr.Dataset:

@@ -10,7 +10,8 @@ import os
 import struct
 import time
 import zlib
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -50,10 +51,24 @@ class Ended:
     steps_per_epoch: int
     sizes: dict[str, float]
 
-    def trajectory(self, *, arrays: bool = True) -> xr.Dataset:
-        """What it measured, as its run folder would hold it; without `arrays` scalars only."""
-        rows = {name: values for name, values in self.checkpoint.rows.items() if arrays or values.ndim == 1}
-        return trajectory_dataset(rows, self.steps_per_epoch, self.config).assign_attrs(self.sizes)
+    def trajectory(self) -> xr.Dataset:
+        """What it measured, as its run folder would hold it."""
+        return trajectory_dataset(self.checkpoint.rows, self.steps_per_epoch, self.config).assign_attrs(self.sizes)
+
+    def scalars_only(self) -> "Ended":
+        """The same without weights, and without rows of more than one number a checkpoint."""
+        rows = {name: values for name, values in self.checkpoint.rows.items() if values.ndim == 1}
+        return replace(self, checkpoint=replace(self.checkpoint, weights=np.empty(0), rows=rows))
+
+    def epochs(self) -> np.ndarray:
+        """Of each checkpoint."""
+        return self.checkpoint.rows["step"] / self.steps_per_epoch
+
+    def some_of(self, names: Collection[str]) -> xr.Dataset:
+        """Some variables of the trajectory, as far as they were measured: without what they mean, and soon made."""
+        rows = self.checkpoint.rows
+        variables = {name: ("step", rows[name]) for name in names if name in rows}
+        return xr.Dataset(variables, {"epoch": ("step", self.epochs())}, self.sizes)
 
 
 @dataclass(frozen=True)

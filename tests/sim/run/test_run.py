@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,10 +17,12 @@ from runs import SMALL, assert_same_bits, finish, start, stopped_and_resumed
 
 from sgdphases.estimators.ensemble.order_parameters import describe
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
+from sgdphases.sim.run import streams as streams_module
 from sgdphases.sim.run.checkpoint import load_checkpoint
 from sgdphases.sim.run.folder import RunFolder, claim_run, start_folder
-from sgdphases.sim.run.schedule import checkpoint_steps, sample_order, steps_per_epoch
+from sgdphases.sim.run.schedule import Orders, checkpoint_steps, sample_order, steps_per_epoch
 from sgdphases.sim.run.settings import make_settings, read_settings, settings_toml
+from sgdphases.sim.run.streams import stream, streams
 from sgdphases.sim.run.training import advance, prepare
 
 
@@ -234,6 +237,29 @@ def test_every_epoch_shows_every_sample_once_however_it_is_cut(n_samples, batch_
     cut = first + per_epoch // 2
     pieces = [sample_order(seed, a, b, n_samples, batch_size) for a, b in ((first, cut), (cut, last)) if a < b]
     assert np.concatenate(pieces).tolist() == order.tolist()
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.lists(st.integers(1, 500), max_size=6), st.integers(0, 2**70))
+def test_orders_over_many_epochs_are_those_of_each(n_samples, batch_size, lengths, seed):
+    per_epoch, orders = steps_per_epoch(n_samples, batch_size), Orders(seed, n_samples, batch_size)
+    ends = np.cumsum([0, *lengths]).tolist()
+    for first, stop in pairwise(ends):
+        cuts = [first, *(cut for cut in range(0, stop, per_epoch) if first < cut), stop]
+        each = [sample_order(seed, a, b, n_samples, batch_size) for a, b in pairwise(cuts)]
+        assert orders.of(first, stop).tolist() == np.concatenate(each).tolist()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 - 1, 2**32, 2**64, 2**128 - 1, 2**128, 2**200 + 3])
+def test_many_streams_are_those_of_each_position(seed, monkeypatch):
+    positions = [0, 1, 63, 64, 1000, 2**32 - 1]
+    for purpose in ("order", "data"):
+        expected = [stream(seed, purpose, position).permutation(40).tolist() for position in positions]
+        assert [each.permutation(40).tolist() for each in streams(seed, purpose, positions)] == expected
+    assert streams_module._is_as_known()
+    with monkeypatch.context() as patch:  # a numpy that mixes seeds in another way
+        patch.setattr(streams_module, "_is_as_known", lambda: False)
+        patch.setattr(streams_module, "_states", None)
+        assert next(streams(seed, "order", [7])).random() == stream(seed, "order", 7).random()
 
 
 def test_the_settings_survive_toml():
