@@ -1,5 +1,7 @@
 """How many members a second a sweep of toy networks makes on one core, and how near that is to training alone.
 
+Seconds are those of the processor, on one thread: other programs on the machine then matter less.
+
 python benchmarks/sweeping.py            # both networks, beside run folders, numpy and PyTorch
 python benchmarks/sweeping.py --diagram  # a phase diagram of 10 x 10 x 5 members, by stages, on one core
 """
@@ -80,15 +82,18 @@ def _ready(settings: RunSettings) -> tuple[object, np.ndarray, np.ndarray, RunSe
 
 def compare(console: Console, title: str, base: dict, members: int) -> None:
     """Members a second of each way, and their share of what bare training would make."""
-    few = {"plain numpy": "numpy", "eager PyTorch": "torch"}
     contestants = {
         "training alone, compiled": bare_training(base, members),
         "sweep": lambda: swept(base, members),
         "a run folder for each": lambda: in_folders(base, members),
-        **{name: lambda backend=backend: swept({**base, "backend": backend}, 1) for name, backend in few.items()},
     }
-    times = timing.seconds_each(contestants, REPEATS)
-    each = {name: taken / (1 if name in few else members) for name, taken in times.items()}
+    times = timing.seconds_each(contestants, REPEATS, time.process_time)
+    slow = {
+        f"sweep, {name}": lambda backend=backend: swept({**base, "backend": backend}, 1)
+        for name, backend in (("plain numpy", "numpy"), ("eager PyTorch", "torch"))
+    }
+    each = {name: taken / members for name, taken in times.items()}
+    each |= timing.seconds_each(slow, 1, time.process_time)
     bare = each["training alone, compiled"]
     table = Table(title=f"{title}: 300 epochs, 60 checkpoints", title_justify="left", box=None)
     table.add_column("")
@@ -113,11 +118,11 @@ def diagram(console: Console) -> None:
         swept(SMALL, 1)
         folder, plan = SweepFolder(Path(place) / "sweep"), plan_sweep(SMALL, axes)
         start_sweep(folder, plan)
-        begin = time.perf_counter()
+        begin = time.process_time()
         ended = sum(outcome.failure is None for outcome in run_sweep(folder, plan, workers=1))
-        middle = time.perf_counter()
+        middle = time.process_time()
         write_sweep_report(folder, plan)
-        end = time.perf_counter()
+        end = time.process_time()
         size = folder.results.stat().st_size / 1e6
         console.print(
             f"{ended} members on one core: {middle - begin:.1f} s ({ended / (middle - begin):.1f} a second), "

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sgdphases.estimators.backends.torch.factors import Explicit, Outer, Rows
+from sgdphases.estimators.backends.torch.factors import Convolved, Explicit, Outer, Rows
 from sgdphases.estimators.backends.torch.rules import recurrent
 from sgdphases.estimators.backends.torch.rules.attention import attention
 from sgdphases.estimators.backends.torch.rules.rule import Factors, NotSampleWise, Rule, as_float, positions
@@ -41,10 +41,9 @@ def convolution(module: Any, inputs: tuple, delta: torch.Tensor, n: int) -> Fact
         x, kernel, stride, dilation, padding = (
             x.unsqueeze(2), (1, *kernel), (1, *stride), (1, *dilation), (0, *padding),
         )  # fmt: skip
-    patches = F.unfold(x, kernel, dilation, padding, stride)  # (n, channels * kernel, T)
-    a = patches.unflatten(1, (module.groups, -1)).transpose(2, 3)
-    d = as_float(delta).flatten(2).unflatten(1, (module.groups, -1)).transpose(2, 3)
-    return {"weight": Outer(a, d), "bias": Explicit(as_float(delta).flatten(2).sum(dim=2))}
+    d, how = as_float(delta), {"stride": stride, "padding": padding, "dilation": dilation}
+    weight = Convolved(x, d.unsqueeze(2) if flat else d, kernel, module.groups, how)
+    return {"weight": weight, "bias": Explicit(d.flatten(2).sum(dim=2))}
 
 
 def embedding(module: nn.Embedding, inputs: tuple, delta: torch.Tensor, n: int) -> Factors:
