@@ -7,12 +7,8 @@ projections and inner products are float64; weighted sums have the dtype of the 
 """
 
 from functools import cached_property
-from typing import Any
 
 import torch
-from torch.nn import functional as F
-
-FEW_DIRECTIONS = 4  # up to which a convolution for each is cheaper than the gradients of single samples
 
 
 class Explicit:
@@ -126,55 +122,6 @@ class Outer:
             products = (a @ b.T) * (d @ e.T)
             total += products.view(self.n, self.positions, other.n, other.positions).sum(dim=(1, 3))
         return total
-
-
-class Convolved(Outer):
-    """The weights of a convolution: outer products over its positions, whose patches are laid out only where needed.
-
-    The projection of a sample's gradient on a direction V needs neither patches nor a gradient of the sample: it is the
-    inner product of its delta and the convolution of its input with V.
-
-    Parameters
-    ----------
-    x : tensor, shape (n, channels, height, width)
-    delta : tensor, shape (n, outputs, height', width')
-    kernel : tuple of int
-        Height and width.
-    groups : int
-    how : dict
-        ``stride``, ``padding`` and ``dilation``, two numbers each.
-    """
-
-    def __init__(self, x: torch.Tensor, delta: torch.Tensor, kernel: tuple[int, ...], groups: int, how: dict[str, Any]):
-        self._x, self._delta, self._kernel, self._how = x, delta, kernel, how
-        self._patches: torch.Tensor | None = None
-        n_inputs = x.shape[1] // groups * kernel[0] * kernel[1]
-        self._measure(len(x), groups, delta[0, 0].numel(), n_inputs, delta.shape[1] // groups)
-
-    @property
-    def inputs(self) -> torch.Tensor:  # type: ignore[override]
-        if self._patches is not None:
-            return self._patches
-        patches = F.unfold(self._x, self._kernel, **self._how).unflatten(1, (self.groups, -1)).transpose(2, 3)
-        if not self.explicit:  # else the gradients made of them are kept, which hold less
-            self._patches = patches
-        return patches
-
-    @property
-    def deltas(self) -> torch.Tensor:  # type: ignore[override]
-        return self._delta.flatten(2).unflatten(1, (self.groups, -1)).transpose(2, 3)
-
-    def projections(self, directions: torch.Tensor) -> torch.Tensor:
-        k = len(directions)
-        laid_out = "_rows" in self.__dict__ or self._patches is not None
-        if laid_out or k > FEW_DIRECTIONS or self._x.device.type != "cpu":  # others convolve in less than float32
-            return super().projections(directions)
-        shape = (self.groups, self.n_outputs, self._x.shape[1] // self.groups, *self._kernel)
-        weights = directions.view(k, *shape).transpose(0, 1).flatten(0, 2)
-        pushed = F.conv2d(self._x, weights, groups=self.groups, **self._how)
-        pushed = pushed.view(self.n, self.groups, k, -1)
-        deltas = self._delta.reshape(self.n, self.groups, 1, -1)
-        return double(torch.linalg.vecdot(pushed, deltas)).sum(dim=1)
 
 
 class Rows:

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from sgdphases.estimators.backends.torch.factors import FEW_DIRECTIONS, Convolved, Outer, joined
+from sgdphases.estimators.backends.torch.factors import Outer, joined
+from sgdphases.estimators.backends.torch.rules import convolved
+from sgdphases.estimators.backends.torch.rules.convolved import FEW_DIRECTIONS, Convolved, patches_of
 from sgdphases.estimators.backends.torch.rules.layers import convolution
 
 LAYERS = {
@@ -49,9 +51,23 @@ def test_every_answer_is_that_of_single_gradients(name):
     torch.testing.assert_close(factor.projections(directions), rows @ directions.T)  # from what is laid out now
 
 
+@pytest.mark.parametrize(
+    ("shape", "kernel", "how"),
+    [
+        ((2, 3, 12, 12), (3, 3), dict(stride=(1, 1), padding=(1, 1), dilation=(1, 1))),
+        ((2, 1, 28, 28), (5, 4), dict(stride=(1, 2), padding=(2, 0), dilation=(2, 1))),
+        ((1, 2, 1, 40), (1, 7), dict(stride=(1, 3), padding=(0, 5), dilation=(1, 2))),
+        ((3, 2, 5, 5), (3, 3), dict(stride=(1, 1), padding=(0, 0), dilation=(1, 1))),
+    ],
+)
+def test_patches_are_those_of_unfold(shape, kernel, how):
+    x = torch.randn(shape).transpose(2, 3).contiguous().transpose(2, 3)
+    assert torch.equal(patches_of(x, kernel, **how), torch.nn.functional.unfold(x, kernel, **how))
+
+
 def test_few_directions_lay_out_nothing(monkeypatch):
     factor, rows = factor_and_gradients(*[part() if callable(part) else part for part in LAYERS["plain"]])
-    monkeypatch.setattr(torch.nn.functional, "unfold", None)
+    monkeypatch.setattr(convolved, "patches_of", None)
     directions = torch.randn(2, rows.shape[1], dtype=torch.float64)
     torch.testing.assert_close(factor.projections(directions), rows @ directions.T)
 

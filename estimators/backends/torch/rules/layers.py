@@ -6,9 +6,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sgdphases.estimators.backends.torch.factors import Convolved, Explicit, Outer, Rows
+from sgdphases.estimators.backends.torch.factors import Explicit, Outer, Rows
 from sgdphases.estimators.backends.torch.rules import recurrent
 from sgdphases.estimators.backends.torch.rules.attention import attention
+from sgdphases.estimators.backends.torch.rules.convolved import Convolved
 from sgdphases.estimators.backends.torch.rules.rule import Factors, NotSampleWise, Rule, as_float, positions
 
 
