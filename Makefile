@@ -1,4 +1,4 @@
-# make demo   install, and run the main job on an embedded data set
+# make demo   install, and show all four phases of a toy run
 # make test   install what the tests need, and run them, but for those that take long
 # make test-all   all tests: also long ones, with a browser, several processes, training frameworks
 # make check  style and types
@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 .PHONY: demo test test-slow test-all check clean
 
 demo: $(VENV)/installed
-	$(BIN)/sgdphases run gaussian-mixture --noise-fraction 0.5 --hidden 50,50 --learning-rate 0.2
+	$(BIN)/sgdphases run --preset mixture-turning
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n auto --dist worksteal
