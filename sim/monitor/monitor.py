@@ -14,7 +14,7 @@ from torch import nn
 from sgdphases.estimators.backends.torch.models import refuse_unsupported, unwrapped
 from sgdphases.estimators.cleansing.consensus import FIRST_EPOCH, LEAST_PROBES
 from sgdphases.estimators.cleansing.from_losses import LabelsFromLosses, find_wrong_labels_from_losses
-from sgdphases.estimators.cleansing.stopping import best_probe, latest_of_best
+from sgdphases.estimators.cleansing.stopping import MEMORISED, best_probe, latest_of_best
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.phases.find import find_phases
 from sgdphases.estimators.phases.from_losses import is_memorising
@@ -309,8 +309,9 @@ class PhaseMonitor:
         """Give back the weights of the measurement whose answers agree best with those of phase II: see `best_probe`.
 
         With ``average`` (the default) they are the mean over about the last epoch before that measurement. No clean or
-        test samples are used. Call it when training is over, or `past_phase_two`. Where nothing was memorised, those
-        are the weights of the last measurement: call `measure_now` first.
+        test samples are used. Call it when training is over, or `past_phase_two`. Where nothing was memorised
+        (less than a third of the labels that phase II is against are given at the end, and `past_phase_two` is False),
+        those are the weights of the last measurement: call `measure_now` first.
 
         Parameters
         ----------
@@ -330,11 +331,13 @@ class PhaseMonitor:
         """
         self._refuse_other_losses("the best weights are found")
         self._snapshots.refuse_none()
-        found = best_probe(self._epochs, np.array(self._record.sample_losses), np.array(self._record.answers))
+        losses, answers = np.array(self._record.sample_losses), np.array(self._record.answers)
+        found = best_probe(self._epochs, losses, answers, self._measured.labels)
+        goes_back = not found.is_last and (found.memorised >= MEMORISED or self.past_phase_two)
         steps = [int(step) for step in self._record.rows["step"]]
         kept = {steps.index(step): step for step in self._snapshots.steps}
         last = max(kept)
-        place = last if found.is_last else latest_of_best(found.agreement, np.array(sorted(kept)))
+        place = latest_of_best(found.agreement, np.array(sorted(kept))) if goes_back else last
         self._snapshots.restore(kept[place], self._model if model is None else unwrapped(model))
         epoch = float(self._epochs[place])
         return Restored(kept[place], epoch, float(found.agreement[place]), found.window, place == last)

@@ -136,6 +136,20 @@ def test_averaging_stays_within_the_budget(monkeypatch):
     assert set(taken) == {0, 30}  # where it is measured in any case
 
 
+def test_where_labels_are_not_memorised_there_is_nothing_to_go_back_to(monkeypatch):
+    """Whatever the vote prefers: here the fifth measurement, by answers that agree with it and scatter afterwards."""
+    model, monitor, _, _ = train(8, average=False)
+    answers = monitor._record.answers
+    rng = np.random.default_rng(0)
+    for k in range(len(answers) // 2, len(answers)):
+        answers[k] = np.where(rng.random(500) < 0.3, rng.integers(0, 4, 500), answers[len(answers) // 2 - 1])
+    found = monitor.restore_best(copy.deepcopy(model))
+    assert found.is_last and found.agreement < 0.9
+    labels = NOISY.numpy()[monitor.watched]
+    answers[-1] = labels
+    assert not monitor.restore_best(copy.deepcopy(model)).is_last
+
+
 def test_the_monitor_says_when_phase_two_is_over(trained):
     _, monitor, _, past = trained
     first = min(epoch for epoch, is_past in past.items() if is_past)
