@@ -1,12 +1,13 @@
 # make demo   install, and show all four phases of a toy run
 # make test   install what the tests need, and run them, but for those that take long
 # make test-all   all tests: also long ones, with a browser, several processes, training frameworks
+# make docs   the site, in build/site; runs the tutorials, and fails on a broken link or a missing docstring
 # make check  style and types
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test test-slow test-all check clean
+.PHONY: demo test test-slow test-all docs check clean
 
 demo: $(VENV)/installed
 	$(BIN)/sgdphases run --preset mixture-turning
@@ -19,6 +20,11 @@ test-slow: $(VENV)/installed-test
 
 test-all: test
 	$(MAKE) test-slow
+
+docs: $(VENV)/installed-docs
+	rm -rf build
+	$(BIN)/python -m pip install --quiet --no-deps --target build/installed .
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -43,6 +49,10 @@ $(VENV)/installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/installed-test
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VENV)/installed-docs: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	@touch $@
 
 clean:
