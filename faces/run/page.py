@@ -36,13 +36,15 @@ WATCHED = "Phases of learning"  # heading of a page about somebody's own trainin
 NETWORKS = {"cnn": "Small convolutional network", "resnet": "Small residual network"}
 
 
-def write_report(folder: RunFolder) -> tuple[xr.Dataset, Phases, list[Signature]]:
+def write_report(folder: RunFolder, *, first: bool = False) -> tuple[xr.Dataset, Phases, list[Signature]]:
     """Find the phases of a run, draw its figures, and write its page.
 
     Parameters
     ----------
     folder : RunFolder
         Of a run that has reached a checkpoint, or of a `PhaseMonitor`.
+    first : bool
+        Only the pictures that are drawn as soon as a run ends; the page says how to have the others.
 
     Returns
     -------
@@ -66,7 +68,7 @@ def write_report(folder: RunFolder) -> tuple[xr.Dataset, Phases, list[Signature]
         f"<pre>{html.escape(config)}</pre>"
     )
     title = f"Phases of learning: {settings.dataset}"
-    return trajectory, *_written(folder, trajectory, title, _about_run(settings, trajectory), again)
+    return trajectory, *_written(folder, trajectory, title, _about_run(settings, trajectory), again, first)
 
 
 def report(trajectory: xr.Dataset, folder: str | Path) -> Path:
@@ -96,18 +98,23 @@ def report(trajectory: xr.Dataset, folder: str | Path) -> Path:
 
 
 def _written(
-    folder: RunFolder, trajectory: xr.Dataset, title: str, about: str, last: str
+    folder: RunFolder, trajectory: xr.Dataset, title: str, about: str, last: str, first: bool = False
 ) -> tuple[Phases, list[Signature]]:
     """Write ``phases.json``, the figures and the page."""
     phases = find_phases(trajectory)
     found = signatures(trajectory, phases)
     write_json(folder.phases, {**phases.to_dict(), "signatures": [each.to_dict() for each in found]})
     folder.figures.mkdir(exist_ok=True)
+    chosen = pictures_of(trajectory)
+    if first:
+        later = [picture.title.lower() for picture in chosen.values() if not picture.first]
+        chosen = {name: picture for name, picture in chosen.items() if picture.first}
+        last = note(f"More pictures ({', '.join(later)}): sgdphases report {folder.path}") + last if later else last
     pictures = [
         f"<h2>{html.escape(picture.title)}</h2>"
         + saved_picture(draw(picture, trajectory, phases), folder.figures / f"{name}.png", picture.title)
         + note(picture.note)
-        for name, picture in pictures_of(trajectory).items()
+        for name, picture in chosen.items()
     ]
     text = _page(title, about, trajectory, phases, found, pictures, last)
     write_whole(folder.report, lambda part: part.write_text(text, encoding="utf-8"))
