@@ -14,7 +14,9 @@ weights orthogonal to the informative directions obey, coordinate by coordinate,
 
 with ``G(t, t') = E[d a(t) / d push(t')]``, where a push adds to the fields. R(t, t') is the response of ``w(t)`` to a
 force at t', C the covariance of the weights, and R_i the response to the start. Each expectation is an average over the
-population; nothing else is approximated. (Mignacco, Krzakala, Urbani & Zdeborova 2020; Gerbelot, Troiani, Mignacco,
+population; nothing else is approximated. The noise of a sample is drawn as a random combination of the slopes of all
+samples, ``xi(t) = sum_s g_s a_s(t) / sqrt(n S)`` with normal ``g_s``, which has the covariance M whatever its rank; a
+factorisation of M, which is nearly singular for full batches, makes the theory run away at late times. (Mignacco, Krzakala, Urbani & Zdeborova 2020; Gerbelot, Troiani, Mignacco,
 Krzakala & Zdeborova 2022, here for discrete time, several units, either sampler and two populations.)
 
 Kernels are matrices of blocks of K x K, with the index ``t K + k``.
@@ -30,7 +32,6 @@ from sgdphases.theory.dmft.settings import Descent, Student, Task
 from sgdphases.theory.dmft.units import Pull, output_of, pull
 
 TEST_SAMPLES = 20_000
-NULL = 1e-10  # noise below so much of its variance adds nothing: it is determined by the past
 
 
 class Kernels:
@@ -43,7 +44,6 @@ class Kernels:
         self.covariance = np.zeros((size + k, size + k))
         self.start = np.zeros((size + k, k))
         self.noise = np.zeros((size, size))
-        self.factor = np.zeros((size, size))
         self.overlap = np.zeros((k, task.informative))
         self.outputs = student.outputs
         self.covariance[:k, :k] = student.initial_scale**2 * np.eye(k)
@@ -76,13 +76,12 @@ def evolve(
     taken, chance = draw_batches(descent, samples, times, rng)
     kernels, responses = Kernels(times, task, student), Responses(taken, k)
     start = student.initial_scale * stratified_normals(samples.strata, k, rng)
-    normals, test_normals = (
-        stratified_normals(drawn.strata, columns, rng) for drawn, columns in ((samples, times * k), (fresh, k))
-    )
+    mixing = stratified_normals(samples.strata, size, rng) / np.sqrt(size * task.samples_per_dimension)
+    test_normals = stratified_normals(fresh.strata, k, rng)
     taught, slopes = np.zeros((size, times * k)), np.zeros((size, times * k))
     rows: list[dict[str, float]] = []
     for t in range(times):
-        now, until, past = kernels.at(t), slice(0, (t + 1) * k), slice(0, t * k)
+        now, past = kernels.at(t), slice(0, t * k)
         fields = samples.informative @ kernels.overlap.T + start @ kernels.start[now].T
         fields -= descent.learning_rate * taught[:, past] @ kernels.response[now, past].T
         found = pull(fields, samples.labels, kernels.outputs, student.activation, student.loss)
@@ -95,9 +94,8 @@ def evolve(
         rows.append(row | _inner_products(t, task, student, descent, kernels, samples, found, feedback, slopes))
         slopes[:, now] = taken[t][:, None] * strength * found.slope
         drive = weights["drive"][:, None]
-        _advance_noise(t, task, descent, kernels, drive * found.slope, found.slope, slopes)
-        noise = normals[:, until] @ kernels.factor[now, until].T
-        taught[:, now] = noise + slopes[:, now] / task.samples_per_dimension
+        _advance_noise(t, task, descent, kernels, drive, found.slope, slopes)
+        taught[:, now] = mixing @ slopes[:, now] + slopes[:, now] / task.samples_per_dimension
         _advance_weights(t, student, descent, kernels, samples, drive, found, feedback["drive"])
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
@@ -172,18 +170,12 @@ def _inner_products(
 def _advance_noise(
     t: int, task: Task, descent: Descent, kernels: Kernels, drive: np.ndarray, slope: np.ndarray, slopes: np.ndarray
 ) -> None:
-    """A row of M, and of its triangular root; ``drive``: slopes as each is expected in the minibatch, over S."""
+    """A row of M; ``drive``: how much each sample is expected to count in the minibatch, over S."""
     now, until, past = kernels.at(t), slice(0, (t + 1) * kernels.k), slice(0, t * kernels.k)
-    row = np.concatenate([drive.T @ slopes[:, past], drive.T @ slope / descent.batch_fraction], axis=1)
+    driven = (drive * slope).T
+    row = np.concatenate([driven @ slopes[:, past], driven @ slope / descent.batch_fraction], axis=1)
     kernels.noise[now, until] = row / task.samples_per_dimension
     kernels.noise[past, now] = kernels.noise[now, past].T
-    for i in range(now.start, now.stop):
-        target, root = kernels.noise[i], kernels.factor
-        for j in range(i):
-            if root[j, j] > 0:
-                root[i, j] = (target[j] - root[i, :j] @ root[j, :j]) / root[j, j]
-        left = target[i] - root[i, :i] @ root[i, :i]
-        root[i, i] = np.sqrt(left) if left > NULL * target[i] else 0.0
 
 
 def _advance_weights(

@@ -43,7 +43,7 @@ def draw_samples(task: Task, size: int, rng: np.random.Generator) -> Samples:
     """Samples of a task with exactly ``round(rho size)`` wrong ones, classes and clusters alike in each population."""
     n_wrong = round(task.noise_fraction * size)
     n_clean = size - n_wrong
-    n_clusters = 1 if task.inputs == "teacher" else 2 * task.informative
+    n_clusters = 1 if task.inputs == "teacher" else 2
     redrawn = 1 + (task.noise_kind == "uniform-all")
     kinds = [(n_clean, n_clusters), (n_wrong, n_clusters * redrawn)]
     kind = np.concatenate([np.sort(rng.permutation(many)[np.arange(n) % many]) for n, many in kinds])
@@ -56,9 +56,8 @@ def draw_samples(task: Task, size: int, rng: np.random.Generator) -> Samples:
     if task.inputs == "teacher":
         truth = np.where(erf(x / np.sqrt(2)).sum(axis=1) > 0, 1.0, -1.0)
     else:
-        axis, side = cluster // 2, np.where(cluster % 2, 1.0, -1.0)
-        x[np.arange(size), axis] += 0.5 * task.separation * side
-        truth = side if task.inputs == "clusters" else np.where(axis == 0, 1.0, -1.0)
+        truth = np.where(cluster == 1, 1.0, -1.0)
+        x[:, 0] += 0.5 * task.separation * truth
     return Samples(x, truth, np.where(flipped, -truth, truth), n_clean, strata)
 
 

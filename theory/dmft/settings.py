@@ -7,7 +7,7 @@ import numpy as np
 
 from sgdphases.theory.dmft.units import LOSSES, UNITS
 
-INPUTS = ("clusters", "xor", "teacher")
+INPUTS = ("clusters", "teacher")
 NOISES = ("uniform-other", "uniform-all")
 SAMPLERS = ("independent", "reshuffled")
 
@@ -24,12 +24,11 @@ class Task:
         rho, 0 to 1 (excluded): share of samples in the wrong population.
     noise_kind : {"uniform-other", "uniform-all"}
         Wrong labels are flipped, or drawn anew from both.
-    inputs : {"clusters", "xor", "teacher"}
-        Two Gaussian clusters, one a class; four, of which opposite ones share a class; or one cloud around the origin
-        whose labels are the signs of a committee's answers: ``sum_j erf(x_j / sqrt(2))`` over ``directions`` axes.
-        Every input has unit variance around its centre.
+    inputs : {"clusters", "teacher"}
+        Two Gaussian clusters, one a class; or one cloud around the origin whose labels are the signs of a committee's
+        answers, ``sum_j erf(x_j / sqrt(2))`` over ``directions`` axes. Inputs have unit variance around their centre.
     separation : float
-        Distance of the centres of opposite clusters, in standard deviations; without effect for a teacher.
+        Distance of the two centres in standard deviations; without effect for a teacher.
     directions : int
         Units of the teacher; without effect for clusters.
     """
@@ -44,7 +43,7 @@ class Task:
     @property
     def informative(self) -> int:
         """J, directions of the inputs on which labels depend."""
-        return {"clusters": 1, "xor": 2, "teacher": self.directions}[self.inputs]
+        return 1 if self.inputs == "clusters" else self.directions
 
 
 @dataclass(frozen=True)
