@@ -1,4 +1,4 @@
-"""SGD on a finite data set in d dimensions: the network and the task that `sgdphases.theory.dmft` solves for large d."""
+"""SGD on a finite data set in d dimensions: the task and the network that `sgdphases.theory.dmft` solves."""
 
 import numpy as np
 

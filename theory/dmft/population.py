@@ -16,13 +16,12 @@ with ``G(t, t') = E[d a(t) / d push(t')]``, where a push adds to the fields. R(t
 force at t', C the covariance of the weights, and R_i the response to the start. Each expectation is an average over the
 population; nothing else is approximated. The noise of a sample is drawn as a random combination of the slopes of all
 samples, ``xi(t) = sum_s g_s a_s(t) / sqrt(n S)`` with normal ``g_s``, which has the covariance M whatever its rank; a
-factorisation of M, which is nearly singular for full batches, makes the theory run away at late times. (Mignacco, Krzakala, Urbani & Zdeborova 2020; Gerbelot, Troiani, Mignacco,
-Krzakala & Zdeborova 2022, here for discrete time, several units, either sampler and two populations.)
+factorisation of M, which is nearly singular for full batches, makes the theory run away at late times. (Mignacco,
+Krzakala, Urbani & Zdeborova 2020; Gerbelot, Troiani, Mignacco, Krzakala & Zdeborova 2022; here for discrete time,
+several units, either sampler and two populations.)
 
 Kernels are matrices of blocks of K x K, with the index ``t K + k``.
 """
-
-from typing import Any
 
 import numpy as np
 
@@ -144,7 +143,7 @@ def _inner_products(
     slopes: np.ndarray,
 ) -> dict[str, float]:
     """Products of the mean gradients of the populations, over all samples and not only those of a minibatch."""
-    k, until, past = student.units, slice(0, (t + 1) * student.units), slice(0, t * student.units)
+    until, past = slice(0, (t + 1) * kernels.k), slice(0, t * kernels.k)
     parts, n = samples.parts, task.samples_per_dimension
     along, noise, out = {}, {}, {}
     for name, part in parts.items():

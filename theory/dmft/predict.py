@@ -91,9 +91,7 @@ def _averaged(raw: Sequence[dict[str, np.ndarray]], rho: float, n: float, b: flo
         order_parameters({name: (count * total[name] - each[name]) / (count - 1) for name in total}, rho, n, b)
         for each in raw
     ]
-    errors = {
-        name: np.sqrt((count - 1) * np.var([each[name] for each in without], axis=0, ddof=0)) for name in values
-    }
+    errors = {name: np.sqrt((count - 1) * np.var([each[name] for each in without], axis=0, ddof=0)) for name in values}
     return PredictedPath(values, errors)
 
 

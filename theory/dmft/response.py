@@ -4,6 +4,9 @@ import numpy as np
 from numba import njit
 
 FAST = {"reassoc", "contract", "arcp", "nsz"}
+LIMIT = 3.0
+"""Largest response of a field to a push that is counted. A sample near the divide between two fates, being fitted or
+given up, answers a small push by ever more; so few of a population are so near that their average would run away."""
 
 
 class Responses:
@@ -41,7 +44,7 @@ class Responses:
         sums = np.zeros((len(weights), k, (t + 1) * k))
         _advance(
             t, k, coupling.astype(np.float32), curvature.astype(np.float32), np.ascontiguousarray(weights.T),
-            np.float32(strength), self._taken, self._starts, self._rows, sums,
+            np.float32(strength), np.float32(LIMIT), self._taken, self._starts, self._rows, sums,
         )  # fmt: skip
         return sums
 
@@ -52,7 +55,7 @@ def memory_needed(n_steps: int, n_units: int, size: int, batch_fraction: float) 
 
 
 @njit(cache=True, fastmath=FAST)
-def _advance(t, k, coupling, curvature, weights, strength, taken, starts, rows, sums):
+def _advance(t, k, coupling, curvature, weights, strength, limit, taken, starts, rows, sums):
     width = (t + 1) * k
     field, slope = np.empty((k, width), dtype=np.float32), np.empty((k, width), dtype=np.float32)
     for s in range(len(curvature)):
@@ -66,6 +69,9 @@ def _advance(t, k, coupling, curvature, weights, strength, taken, starts, rows, 
                     row = rows[starts[s, tau] + m * length : starts[s, tau] + (m + 1) * length]
                     for i in range(k):
                         _add(field[i], row, coupling[i, tau * k + m], length)
+        for i in range(k):
+            for a in range(width):
+                field[i, a] = min(max(field[i, a], -limit), limit)
         for i in range(k):
             slope[i] = 0.0
             for m in range(k):

@@ -4,6 +4,7 @@ Averages over few samples are made more exact than independent draws would: clus
 and every normal variable is stratified within a cluster of a population (Latin hypercubes).
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -49,7 +50,7 @@ def draw_samples(task: Task, size: int, rng: np.random.Generator) -> Samples:
     kind = np.concatenate([np.sort(rng.permutation(many)[np.arange(n) % many]) for n, many in kinds])
     kind[n_clean:] += n_clusters
     edges = np.flatnonzero(np.diff(kind, prepend=-1, append=-1))
-    strata = tuple(slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True))
+    strata = tuple(slice(a, b) for a, b in pairwise(edges))
     cluster, flipped = kind % n_clusters, kind >= n_clusters * redrawn
 
     x = stratified_normals(strata, task.informative, rng)
