@@ -6,7 +6,11 @@ matplotlib.use("Agg")
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import LogFormatter
 
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.phases.find import find_phases
@@ -53,11 +57,8 @@ def memorising_figure(
     findings = _said("theory", phases)
     if simulate:
         measured = simulated_trajectory(task, student, descent, simulate, seeds=seeds, seed=seed)
-        _overlay(
-            figure,
-            measured,
-            f"circles: d = {simulate:,}, {seeds} data sets" if seeds > 1 else f"circles: d = {simulate:,}",
-        )
+        label = f"SGD, d = {simulate:,}" + (f",\nmean of {seeds} data sets" if seeds > 1 else "")
+        _overlay(figure, measured, label)
         findings += (*_said("simulation", find_phases(measured)), _apart(trajectory, measured))
     units = "linear unit" if student.activation == "linear" else f"{student.activation} units"
     figure.suptitle(
@@ -77,7 +78,8 @@ def _overlay(figure: Figure, measured: xr.Dataset, label: str) -> None:
         axes.set_xlim(limits)
     axes = figure.axes[0]
     axes.plot([], [], "o", color="0.3", markersize=3.5, markerfacecolor="none", label=label)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    with matplotlib.rc_context(STYLE):
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _said(source: str, phases: Phases) -> tuple[str, ...]:
@@ -139,28 +141,35 @@ def phase_diagram_figure(
         figure = Figure(figsize=(11.0, 0.6 + 2.5 * len(sources)), layout="constrained")
         axes = figure.subplots(len(sources), len(MAPS), sharex=True, sharey=True, squeeze=False)
         for column, (name, (title, colours)) in enumerate(MAPS.items()):
-            known = np.concatenate([found[name].to_numpy().ravel() for found in sources.values()])
-            known = known[np.isfinite(known)]
-            low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+            low, high = _span([found[name] for found in sources.values()], positive=name.startswith("t_"))
             for row, (source, found) in enumerate(sources.items()):
                 image = _map(axes[row, column], found[name], low, high, colours, logarithmic=name.startswith("t_"))
                 axes[row, column].set_title(title if row == 0 else "")
                 if column == 0:
                     axes[row, 0].set_ylabel(f"{source}\nshare of wrong labels $\\rho$")
             axes[-1, column].set_xlabel("samples per dimension $N/d$")
-            figure.colorbar(image, ax=axes[:, column], shrink=0.8)
+            bar = figure.colorbar(image, ax=axes[:, column], shrink=0.8)
+            if name.startswith("t_"):
+                bar.ax.yaxis.set_major_formatter(LogFormatter())
+                bar.ax.yaxis.set_minor_formatter(LogFormatter())
         figure.suptitle("Phases of learning; grey with a cross: not reached within the steps", fontsize=10)
     return Prediction(figure, _table(sources), ASSUMES)
 
 
-def _map(axes, values, low, high, colours, *, logarithmic):  # type: ignore[no-untyped-def]
-    """One map, a cell a point of the grid; cells without a value are grey and crossed."""
-    from matplotlib.colors import LogNorm, Normalize
+def _span(maps: list[xr.DataArray], *, positive: bool) -> tuple[float, float]:
+    """Lowest and highest value of all maps, apart from one another; for a logarithmic scale only those above 0."""
+    known = np.concatenate([values.to_numpy().ravel() for values in maps])
+    known = known[np.isfinite(known) & ((known > 0) | (not positive))]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (1.0, 2.0)
+    return low, max(high, 1.01 * low, low + 1e-6)
 
-    norm = LogNorm(low, high if high > low else 2 * low) if logarithmic else Normalize(low, high)
+
+def _map(axes: Axes, values: xr.DataArray, low: float, high: float, colours: str, *, logarithmic: bool) -> AxesImage:
+    """One map, a cell a point of the grid; cells without a value are grey and crossed."""
+    norm = LogNorm(low, high) if logarithmic else Normalize(low, high)
     axes.set_facecolor("0.85")
     rows, columns = values.shape
-    image = axes.imshow(values.to_numpy(), origin="lower", aspect="auto", cmap=colours, norm=norm)
+    image = axes.imshow(np.maximum(values.to_numpy(), low), origin="lower", aspect="auto", cmap=colours, norm=norm)
     for row, column in np.argwhere(~np.isfinite(values.to_numpy())):
         axes.plot(column, row, "x", color="0.4", markersize=6)
     axes.set_xticks(range(columns), [f"{value:g}" for value in values["samples_per_dimension"].to_numpy()])
