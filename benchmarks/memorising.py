@@ -36,7 +36,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--dimensions", type=int, nargs="*", default=[500, 2000])
     parser.add_argument("--seeds", type=int, default=6)
-    parser.add_argument("--population", type=int, default=2000)
+    parser.add_argument("--population", type=int, default=4000)
+    parser.add_argument("--repeats", type=int, default=8)
     parser.add_argument("--only", choices=list(STUDENTS), default=None)
     given = parser.parse_args()
     done = _done(given.out)
@@ -51,7 +52,7 @@ def main() -> None:
                         continue
                     task, descent = Task(n, rho), Descent(rate, int(STEPS[-1]), fraction, sampler)
                     start = time.perf_counter()
-                    path = predict(task, student, descent, population=given.population, repeats=4)
+                    path = predict(task, student, descent, population=given.population, repeats=given.repeats)
                     took = time.perf_counter() - start
                     for d in left:
                         row = dict(zip(KEYS, (name, batch, rho, n, d), strict=True))

@@ -62,6 +62,9 @@ def committee(
     teachers: Annotated[int, typer.Option(min=1, help="Units of the teacher.")] = 2,
     learning_rate: Annotated[float, typer.Option(help="eta of Saad & Solla.")] = 0.5,
     output_noise: Annotated[float, typer.Option(help="Variance of the noise on labels.")] = 0.0,
+    noise_fraction: Annotated[
+        float, typer.Option(help="Share of wrong labels, which have nothing to do with their inputs, 0 to 1.")
+    ] = 0.0,
     time: Time = 200.0,
     simulate: Annotated[int, typer.Option(min=0, help="Add a simulation in this many dimensions; 0: none.")] = 0,
     seed: Seed = 0,
@@ -73,7 +76,7 @@ def committee(
     _show(
         "committee",
         out,
-        lambda: committee_figure(students, teachers, learning_rate, output_noise, time, simulate, seed),
+        lambda: committee_figure(students, teachers, learning_rate, output_noise, noise_fraction, time, simulate, seed),
     )
 
 

@@ -84,6 +84,7 @@ FEW = ["--steps", 12, "--learning-rate", 0.5, "--population", 60, "--repeats", 2
         (["linear", "--samples", 60, "--dimension", 30, "--time", 20, "--simulate"], "lowest test loss"),
         (["linear", "--exponent", 1, "--noise-fraction", 0], "test loss at the end"),
         (["committee", "--time", 20, "--simulate", 100], "generalisation error"),
+        (["committee", "--time", 20, "--noise-fraction", 0.4], "R_cw"),
         (["clean-priority", "--classes", 3], "reaches one at confidence 0.5"),
         (
             ["dmft", *FEW, "--noise-fraction", 0, "--units", 2, "--activation", "tanh", "--train-output"],
