@@ -13,7 +13,7 @@ from sgdphases.estimators.errors import UsageError
 from sgdphases.faces.run.figures import ALL, CLEAN, OTHER, STYLE, TEST, WRONG
 from sgdphases.sim.data.datasets.covariance import covariance_spectrum
 from sgdphases.sim.solvable.online_committee import random_committee, simulate_committee
-from sgdphases.theory.clean_priority import balance, end_of_priority
+from sgdphases.theory.clean_priority import balance, end_of_priority, finite_balance
 from sgdphases.theory.committee.flow import committee_flow
 from sgdphases.theory.committee.order_parameters import committee_order_parameters
 from sgdphases.theory.committee.state import CommitteePath, CommitteeState
@@ -177,7 +177,9 @@ def _gradients(
     return {name: np.array([each[name] for each in found]) for name in found[0]}
 
 
-def clean_priority_figure(classes: int, noise_fractions: tuple[float, ...]) -> Prediction:
+def clean_priority_figure(
+    classes: int, noise_fractions: tuple[float, ...], samples: int, noise_scale: float
+) -> Prediction:
     """How hard wrong samples pull beside clean ones, against the network's confidence in the true class.
 
     Raises
@@ -200,6 +202,11 @@ def clean_priority_figure(classes: int, noise_fractions: tuple[float, ...]) -> P
                 if end > 1 / classes:
                     axes.plot([end], [1.0], "o", color=colour, markersize=5)
                 findings.append(f"ρ = {rho:g}, {kind}: starts at {ratios[0]:.3g}, reaches one at confidence {end:.3g}")
+                if samples:
+                    start = finite_balance(rho, classes, samples, noise_scale, chance_right=tau)
+                    findings[-1] += (
+                        f"; {samples:,} samples start at {start.ratio:.3g} with R_cw {start.alignment_cw:.3g}"
+                    )
             axes.plot([], [], color=colour, label=f"$\\rho$ = {rho:g}")
         for kind, (_, line) in kinds.items():
             axes.plot([], [], line, color="0.4", label=f"wrong labels {kind}")

@@ -86,6 +86,7 @@ FEW = ["--steps", 12, "--learning-rate", 0.5, "--population", 60, "--repeats", 2
         (["committee", "--time", 20, "--simulate", 100], "generalisation error"),
         (["committee", "--time", 20, "--noise-fraction", 0.4], "R_cw"),
         (["clean-priority", "--classes", 3], "reaches one at confidence 0.5"),
+        (["clean-priority", "--samples", 1000], "1,000 samples start at"),
         (
             ["dmft", *FEW, "--noise-fraction", 0, "--units", 2, "--activation", "tanh", "--train-output"],
             "theory: phases",
