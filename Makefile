@@ -10,7 +10,8 @@ BIN    := $(VENV)/bin
 .PHONY: demo test test-slow test-all docs check clean
 
 demo: $(VENV)/installed
-	$(BIN)/sgdphases run --preset mixture-turning
+	@folder=runs/demo-$$(date +%Y%m%d-%H%M%S) && $(BIN)/sgdphases run --preset mixture-turning --out $$folder && \
+	  echo "drawing the page to play with:" && $(BIN)/sgdphases report $$folder
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n auto --dist worksteal

@@ -108,10 +108,14 @@ def sentences(trajectory: xr.Dataset, phases: Phases) -> list[str]:
         text = "No phase can be told from the errors here."
         if phase is not None:
             advice = f" Stop before epoch {memorising:.3g}." if phase.name in ("II", "III") and memorising > 0 else ""
-            name = f"Phase {phase.name}" if phase.name in ("I", "II", "III", "IV") else phase.name.capitalize()
-            text = f"<b>{html.escape(name)}</b>: {html.escape(LEARNT[phase.name])}.{advice}"
+            text = f"<b>{html.escape(named(phase.name))}</b>: {html.escape(LEARNT[phase.name])}.{advice}"
         lines.append(f"Epoch {now:.4g}, step {int(at)}. {text}<br><small>{_numbers(trajectory, k)}</small>")
     return lines
+
+
+def named(phase: str) -> str:
+    """The name of a phase as a sentence begins with it."""
+    return f"Phase {phase}" if phase in ("I", "II", "III", "IV") else phase.capitalize()
 
 
 def _phase_at(phases: Phases, epoch: float) -> Phase | None:

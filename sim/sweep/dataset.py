@@ -78,8 +78,9 @@ def sweep_dataset(folder: SweepFolder, plan: SweepPlan) -> xr.Dataset:
     return xr.Dataset(variables, coordinates, {"plan": plan_toml(plan)})
 
 
-def read_sweep(path: Path) -> xr.Dataset:
-    """Read a sweep's data set into memory; raises InputError where there is none or it is damaged."""
+def read_sweep(path: str | Path) -> xr.Dataset:
+    """Read a sweep's data set, ``sweep.nc``, into memory; raises InputError where there is none or it is damaged."""
+    path = Path(path)
     found = read_netcdf(path, "data set of a sweep", "the file sweep.nc of a sweep")
     lacks = [name for name in ("finished", "failure") if name not in found] + ["plan"] * ("plan" not in found.attrs)
     if lacks:
