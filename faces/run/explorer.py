@@ -81,12 +81,15 @@ def explorer(trajectory: xr.Dataset, phases: Phases) -> str:
     str
         With the library's scripts inside, 1.7 MB; empty for fewer checkpoints.
     """
-    if trajectory.sizes["step"] < 2:
-        return ""
+    return "" if trajectory.sizes["step"] < 2 else embedded(_layout(trajectory, phases))
+
+
+def embedded(layout: Any) -> str:
+    """A layout as HTML for the body of a page, with the library inside."""
     from bokeh.embed import components
     from bokeh.resources import Resources
 
-    script, body = components(_layout(trajectory, phases))
+    script, body = components(layout)
     library = Resources(mode="inline", components=["bokeh", "bokeh-widgets"]).render_js()
     return f"<div class='explorer'>{body}</div>{library}{script}"
 
