@@ -250,7 +250,8 @@ def _losses(trajectory: xr.Dataset) -> dict[str, Any]:
 
     values = SCALES["log-odds"](trajectory["sample_loss"].to_numpy().astype(float))
     wrong = trajectory["wrong"].to_numpy().astype(bool) if "wrong" in trajectory else np.zeros(values.shape[1], bool)
-    edges = np.linspace(*np.quantile(values, [0.001, 0.999]), BINS + 1)
+    low, high = (float(each) for each in np.quantile(values, [0.001, 0.999]))
+    edges = np.linspace(low, high, BINS + 1)
     scale = 1 / (values.shape[1] * (edges[1] - edges[0]))
     heights = [[(np.histogram(row[mask], edges)[0] * scale).tolist() for row in values] for mask in (~wrong, wrong)]
     line = np.linspace(edges[0], edges[-1], 100)
@@ -258,7 +259,7 @@ def _losses(trajectory: xr.Dataset) -> dict[str, Any]:
     for k in np.unique(np.linspace(0, len(values) - 1, FITS).astype(int)):
         mixture = fit_mixture(trajectory["sample_loss"].to_numpy()[k].astype(float), "log-odds")
         if mixture.is_two:
-            fits[k] = sum(mixture.densities(line)).tolist()
+            fits[k] = np.sum(mixture.densities(line), axis=0).tolist()
     zero = [0.0] * BINS
     bars = ColumnDataSource({"left": edges[:-1], "end": edges[1:], "right": zero, "wrong": zero})
     fitted = ColumnDataSource({"x": line, "y": [math.nan] * len(line)})

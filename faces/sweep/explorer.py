@@ -69,8 +69,9 @@ def _layout(sweep: xr.Dataset, across: str, up: str | None) -> Any:
     plot, cells, mapper = _map(sweep, across, up, values, known)
     ended = [k for k, curve in enumerate(curves) if curve is not None]
     begin = max(ended, key=lambda k: float(np.nan_to_num(values["n_phases"][k])) if "n_phases" in values else 0.0)
-    both = Range1d(min(curves[begin]["x"]), max(curves[begin]["x"]))
-    panels, curve = _panels(sweep, curves[begin], both)
+    first = curves[begin] or {}
+    both = Range1d(min(first["x"]), max(first["x"]))
+    panels, curve = _panels(sweep, first, both)
     said = Div(text=sentences[begin], width=WIDTH)
     choice = Select(title="colour", value=known[0], options=[(name, COLOURED[name]) for name in known], width=300)
     choice.js_on_change("value", CustomJS(args={"cells": cells, "choice": choice, "mapper": mapper}, code=COLOUR))
@@ -156,11 +157,11 @@ def _names(sweep: xr.Dataset, axis: str) -> list[str]:
     return [f"{value:.4g}" if np.issubdtype(found.dtype, np.floating) else str(value) for value in found]
 
 
-def _panels(sweep: xr.Dataset, curve: dict[str, list[float]] | None, both: Any) -> tuple[list[Any], Any]:
+def _panels(sweep: xr.Dataset, curve: dict[str, list[float]], both: Any) -> tuple[list[Any], Any]:
     from bokeh.models import ColumnDataSource
     from bokeh.plotting import figure
 
-    source, made = ColumnDataSource(curve or {}), []
+    source, made = ColumnDataSource(curve), list[Any]()
     for panel in PANELS:
         lines = [each for each in panel.curves if each[0] in source.data and worth_showing(sweep, each[0])]
         if not lines:
