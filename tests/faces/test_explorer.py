@@ -46,6 +46,18 @@ def test_the_start_stands_at_the_left_edge_of_a_logarithmic_axis():
     assert (np.diff(x) > 0).all() and x[0] == pytest.approx(0.025)
 
 
+@pytest.mark.parametrize("losses", [np.nan, np.inf, 0.7])
+def test_losses_that_are_not_finite_or_all_the_same_are_drawn_as_far_as_they_can_be(losses):
+    found = trajectory(points=5)
+    steps = found.sizes["step"]
+    odd = found.assign(sample_loss=(("step", "sample"), np.full((steps, 30), losses)))
+    with np.errstate(all="raise"):
+        assert ("log((1-p)/p)" in explorer(odd, find_phases(odd))) == (not np.isnan(losses))
+    one = odd.copy(deep=True)
+    one["sample_loss"][2] = np.linspace(0.1, 3, 30)
+    assert "log((1-p)/p)" in explorer(one, find_phases(one))
+
+
 def test_nothing_is_known_and_nothing_is_drawn_of_it():
     found = trajectory(noise=0)
     drawn = explorer(found, find_phases(found))
