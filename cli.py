@@ -47,7 +47,6 @@ from sgdphases.sim.run.settings import make_settings, read_settings
 app = typer.Typer(
     help="Measure, predict and use the phases of learning of stochastic gradient descent.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -261,6 +260,17 @@ def backends() -> None:
     from sgdphases.estimators.backends.registry import backend_names
 
     console.print("\n".join(backend_names()))
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, threads, devices, and where data is looked for: what a bug report needs."""
+    from sgdphases.faces.doctor import sections
+
+    for title, rows in sections().items():
+        console.print(f"[bold]{title}[/bold]", highlight=False)
+        for name, found in rows:
+            console.print(f"    {name}: {found}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _version(wanted: bool) -> None:

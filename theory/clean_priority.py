@@ -116,6 +116,52 @@ def transition_balance(transition: np.ndarray, noise_fraction: float, similarity
     return GradientBalance(float(ratio), float(product / np.sqrt(squared_c * squared_w)))
 
 
+def finite_balance(
+    noise_fraction: float, n_classes: int, n_samples: int, noise_scale: float, *, chance_right: float = 0.0
+) -> GradientBalance:
+    """The balance that N samples show at a uniform output, from one number of the clean ones.
+
+    With ``a = -1 / (K - 1)`` for wrong labels among the other classes and ``a = 0`` for labels drawn from all,
+
+        R_cw = a / sqrt((1 + nu_c) (a^2 + nu_w)),    nu_p = Tr Sigma_p / (N_p |g_c|^2),
+
+    in expectations of squares and products. At a uniform output single gradients are equally long in both populations,
+    so ``Tr Sigma_w = Tr Sigma_c + (1 - a^2) |g_c|^2``.
+
+    Parameters
+    ----------
+    noise_fraction : float
+        rho, above 0 and below 1.
+    n_classes : int
+        K, at least 2.
+    n_samples : int
+        N, with ``rho N`` wrong ones.
+    noise_scale : float
+        ``Tr Sigma_c / |g_c|^2`` of clean samples: the batch at which their gradient is half noise.
+    chance_right : float
+        tau: 0 for wrong labels from the other classes, ``1 / K`` for labels drawn from all.
+
+    Returns
+    -------
+    GradientBalance
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range.
+    """
+    expected = balance(noise_fraction, n_classes, chance_right=chance_right)
+    if not noise_fraction * n_samples >= 1 or not 0 <= noise_scale < np.inf:
+        raise ValueError(
+            f"{n_samples} samples, a share {noise_fraction} wrong, a noise scale of {noise_scale}: give one wrong "
+            f"sample or more, and a finite noise scale of at least 0."
+        )
+    size = expected.ratio * (1 - noise_fraction) / noise_fraction
+    noise_c = noise_scale / ((1 - noise_fraction) * n_samples)
+    noise_w = (noise_scale + 1 - size**2) / (noise_fraction * n_samples)
+    return with_sampling_noise(expected, noise_fraction, 1.0, noise_c, noise_w)
+
+
 def with_sampling_noise(
     expected: GradientBalance, noise_fraction: float, squared_norm_c: float, noise_c: float, noise_w: float
 ) -> GradientBalance:

@@ -16,6 +16,22 @@ NoiseFraction = Annotated[float, typer.Option(help="Share of wrong targets, 0 to
 Time = Annotated[float, typer.Option(help="Until when.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of what is drawn at random.")]
 
+Units = Annotated[int, typer.Option(min=1, help="Hidden units K; one linear unit is a linear classifier.")]
+Activation = Annotated[str, typer.Option(help="Of the units: linear, erf or tanh.")]
+OutputWeight = Annotated[float, typer.Option(help="Weight of each unit in the output, at the start.")]
+TrainOutput = Annotated[bool, typer.Option("--train-output", help="Train the output weights, too.")]
+Loss = Annotated[str, typer.Option(help="logistic or squared.")]
+Inputs = Annotated[str, typer.Option(help="Two clusters, or a teacher's labels: clusters or teacher.")]
+Separation = Annotated[float, typer.Option(help="Distance of the clusters, in standard deviations.")]
+NoiseKind = Annotated[str, typer.Option(help="Wrong labels: uniform-other (flipped) or uniform-all (drawn anew).")]
+LearningRate = Annotated[float, typer.Option(help="alpha, on inputs of unit variance.")]
+Steps = Annotated[int, typer.Option(min=1, help="Of SGD.")]
+BatchFraction = Annotated[float, typer.Option(help="B/N; 1: full batches.")]
+Sampler = Annotated[str, typer.Option(help="Of minibatches: reshuffled each epoch, or independent.")]
+Ridge = Annotated[float, typer.Option(help="Weight decay of the hidden weights.")]
+Population = Annotated[int, typer.Option(help="Effective samples of the theory.")]
+Repeats = Annotated[int, typer.Option(min=1, help="Populations it averages; their spread is its error.")]
+
 
 def _out(name: str) -> Any:
     return typer.Option(help=rf"New picture (.png, .pdf, .svg). \[default: theory-{name}.png]", show_default=False)
@@ -46,6 +62,9 @@ def committee(
     teachers: Annotated[int, typer.Option(min=1, help="Units of the teacher.")] = 2,
     learning_rate: Annotated[float, typer.Option(help="eta of Saad & Solla.")] = 0.5,
     output_noise: Annotated[float, typer.Option(help="Variance of the noise on labels.")] = 0.0,
+    noise_fraction: Annotated[
+        float, typer.Option(help="Share of wrong labels, which have nothing to do with their inputs, 0 to 1.")
+    ] = 0.0,
     time: Time = 200.0,
     simulate: Annotated[int, typer.Option(min=0, help="Add a simulation in this many dimensions; 0: none.")] = 0,
     seed: Seed = 0,
@@ -57,7 +76,7 @@ def committee(
     _show(
         "committee",
         out,
-        lambda: committee_figure(students, teachers, learning_rate, output_noise, time, simulate, seed),
+        lambda: committee_figure(students, teachers, learning_rate, output_noise, noise_fraction, time, simulate, seed),
     )
 
 
@@ -65,16 +84,110 @@ def committee(
 def clean_priority(
     classes: Annotated[int, typer.Option(min=2, help="Classes K.")] = 10,
     noise_fraction: Annotated[str, typer.Option(help="Shares of wrong labels, with commas between.")] = "0.2,0.5,0.8",
+    samples: Annotated[int, typer.Option(min=0, help="Say what N samples show at the start; 0: nothing.")] = 0,
+    noise_scale: Annotated[
+        float, typer.Option(help="With --samples: Tr Sigma_c / |g_c|^2 of the clean samples.")
+    ] = 150.0,
     out: Annotated[Path | None, _out("clean-priority")] = None,
 ) -> None:
     """How hard wrong labels pull beside clean ones before anything is memorised."""
     from sgdphases.faces.theory.figures import clean_priority_figure
 
+    fractions = _numbers("--noise-fraction", noise_fraction)
+    _show("clean-priority", out, lambda: clean_priority_figure(classes, fractions, samples, noise_scale))
+
+
+@app.command()
+def dmft(
+    units: Units = 1,
+    activation: Activation = "linear",
+    output_weight: OutputWeight = 1.0,
+    train_output: TrainOutput = False,
+    loss: Loss = "logistic",
+    inputs: Inputs = "clusters",
+    separation: Separation = 4.0,
+    samples_per_dimension: Annotated[float, typer.Option(help="N/d.")] = 1.0,
+    noise_fraction: NoiseFraction = 0.2,
+    noise_kind: NoiseKind = "uniform-other",
+    learning_rate: LearningRate = 0.1,
+    steps: Steps = 300,
+    batch_fraction: BatchFraction = 1.0,
+    sampler: Sampler = "reshuffled",
+    ridge: Ridge = 0.0,
+    population: Population = 1000,
+    repeats: Repeats = 4,
+    simulate: Annotated[int, typer.Option(min=0, help="Add SGD in this many dimensions; 0: none.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Data sets that the simulation averages.")] = 6,
+    seed: Seed = 0,
+    out: Annotated[Path | None, _out("dmft")] = None,
+) -> None:
+    """Learning and memorising a finite data set, all four phases, by dynamical mean-field theory."""
+    from sgdphases.faces.theory.memorising import memorising_figure
+    from sgdphases.theory.dmft.settings import Descent, Student, Task
+
+    task = Task(samples_per_dimension, noise_fraction, noise_kind, inputs, separation)
+    student = Student(units, activation, loss, (output_weight,) * units, train_output=train_output)
+    descent = Descent(learning_rate, steps, batch_fraction, sampler if batch_fraction < 1 else "independent", ridge)
+    _show(
+        "dmft",
+        out,
+        lambda: memorising_figure(
+            task, student, descent, population=population, repeats=repeats, seed=seed, simulate=simulate, seeds=seeds
+        ),
+    )
+
+
+@app.command("phase-diagram")
+def phase_diagram(
+    noise_fractions: Annotated[
+        str, typer.Option(help="Shares of wrong labels, with commas between.")
+    ] = "0.1,0.2,0.3,0.4",
+    ratios: Annotated[str, typer.Option(help="N/d, with commas between.")] = "0.5,1,1.5,2,3",
+    units: Units = 1,
+    activation: Activation = "linear",
+    output_weight: OutputWeight = 1.0,
+    train_output: TrainOutput = False,
+    loss: Loss = "logistic",
+    inputs: Inputs = "clusters",
+    separation: Separation = 4.0,
+    noise_kind: NoiseKind = "uniform-other",
+    learning_rate: LearningRate = 0.3,
+    steps: Steps = 300,
+    batch_fraction: BatchFraction = 1.0,
+    sampler: Sampler = "reshuffled",
+    ridge: Ridge = 0.0,
+    population: Population = 500,
+    repeats: Repeats = 2,
+    simulate: Annotated[int, typer.Option(min=0, help="Add SGD in this many dimensions below; 0: none.")] = 0,
+    seed: Seed = 0,
+    out: Annotated[Path | None, _out("phase-diagram")] = None,
+) -> None:
+    """When and how well a finite data set is learnt and memorised, over the share of wrong labels and N/d."""
+    import numpy as np
+
+    from sgdphases.faces.theory.memorising import phase_diagram_figure
+    from sgdphases.theory.dmft.settings import Descent, Student, Task
+
+    task = Task(noise_kind=noise_kind, inputs=inputs, separation=separation)
+    student = Student(units, activation, loss, (output_weight,) * units, train_output=train_output)
+    descent = Descent(learning_rate, steps, batch_fraction, sampler if batch_fraction < 1 else "independent", ridge)
+    shares, sizes = (
+        np.array(_numbers(name, text)) for name, text in (("--noise-fractions", noise_fractions), ("--ratios", ratios))
+    )
+    _show(
+        "phase-diagram",
+        out,
+        lambda: phase_diagram_figure(
+            task, student, descent, shares, sizes, population=population, repeats=repeats, seed=seed, simulate=simulate
+        ),
+    )
+
+
+def _numbers(name: str, text: str) -> tuple[float, ...]:
     try:
-        fractions = tuple(float(part) for part in noise_fraction.split(","))
+        return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"--noise-fraction {noise_fraction!r}: give numbers with commas between.") from None
-    _show("clean-priority", out, lambda: clean_priority_figure(classes, fractions))
+        raise UsageError(f"{name} {text!r}: give numbers with commas between.") from None
 
 
 def _show(name: str, out: Path | None, make: Callable[[], Any]) -> None:

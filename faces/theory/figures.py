@@ -13,13 +13,25 @@ from sgdphases.estimators.errors import UsageError
 from sgdphases.faces.run.figures import ALL, CLEAN, OTHER, STYLE, TEST, WRONG
 from sgdphases.sim.data.datasets.covariance import covariance_spectrum
 from sgdphases.sim.solvable.online_committee import random_committee, simulate_committee
-from sgdphases.theory.clean_priority import balance, end_of_priority
+from sgdphases.theory.clean_priority import balance, end_of_priority, finite_balance
 from sgdphases.theory.committee.flow import committee_flow
-from sgdphases.theory.committee.state import CommitteeState
+from sgdphases.theory.committee.order_parameters import committee_order_parameters
+from sgdphases.theory.committee.state import CommitteePath, CommitteeState
 from sgdphases.theory.linear.flow import flow
 from sgdphases.theory.linear.limit import flow_limit
 from sgdphases.theory.linear.predictions import predictions
 
+ACTIVITY_NAMES = {
+    "total_variance": ("$D$, variance", OTHER),
+    "directed_activity": ("$A_0$, all", ALL),
+    "directed_activity_c": ("$A_{0c}$, clean", CLEAN),
+    "directed_activity_w": ("$A_{0w}$, wrong", WRONG),
+}
+COSINE_NAMES = {
+    "alignment_cw": ("$R_{cw}$, clean and wrong", ALL),
+    "alignment_ac": ("$R_{ac}$, all and clean", CLEAN),
+    "alignment_aw": ("$R_{aw}$, all and wrong", WRONG),
+}
 COLOURS = (ALL, CLEAN, WRONG, TEST, OTHER, "#E69F00", "#56B4E9")
 
 
@@ -79,9 +91,16 @@ def linear_figure(
 
 
 def committee_figure(
-    students: int, teachers: int, learning_rate: float, output_noise: float, time: float, simulate: int, seed: int
+    students: int,
+    teachers: int,
+    learning_rate: float,
+    output_noise: float,
+    noise_fraction: float,
+    time: float,
+    simulate: int,
+    seed: int,
 ) -> Prediction:
-    """Generalisation error and overlaps of a soft committee machine under online SGD (Saad & Solla 1995).
+    """Generalisation error, overlaps and gradient order parameters of a soft committee machine under online SGD.
 
     Raises
     ------
@@ -94,32 +113,73 @@ def committee_figure(
     start, aim = random_committee(students, teachers, dimension, rng)
     state = CommitteeState(start @ start.T, start @ aim.T, aim @ aim.T)
     times = np.linspace(0, time, 200)
-    path = committee_flow(state, learning_rate, output_noise, times)
-    drawn = simulate_committee(start, aim, learning_rate, output_noise, times[::10], rng) if simulate else None
+    path = committee_flow(state, learning_rate, output_noise, times, noise_fraction=noise_fraction)
+    drawn = None
+    if simulate:
+        drawn = simulate_committee(
+            start, aim, learning_rate, output_noise, times[::10], rng, noise_fraction=noise_fraction
+        )
+    predicted, measured = (
+        None if each is None else _gradients(each, dimension, noise_fraction, output_noise) for each in (path, drawn)
+    )
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 5.4), layout="constrained")
-        top, bottom = figure.subplots(2, 1, sharex=True)
+        panels = 4 if 0 < noise_fraction < 1 else 3  # one population has no cosines
+        figure = Figure(figsize=(7.0, 2.4 * panels), layout="constrained")
+        top, middle, activities, *cosines = figure.subplots(panels, 1, sharex=True)
         top.plot(times, path.generalisation_errors, color=ALL, label="theory")
         for i in range(students):
             for n in range(teachers):
                 colour = COLOURS[(i * teachers + n) % len(COLOURS)]
-                bottom.plot(times, path.overlap[:, i, n], color=colour, label=f"$R_{{{i + 1}{n + 1}}}$")
+                middle.plot(times, path.overlap[:, i, n], color=colour, label=f"$R_{{{i + 1}{n + 1}}}$")
                 if drawn is not None:
-                    bottom.plot(drawn.times, drawn.overlap[:, i, n], "o", color=colour, markersize=3.5)
+                    middle.plot(drawn.times, drawn.overlap[:, i, n], "o", color=colour, markersize=3.5)
         if drawn is not None:
             top.plot(drawn.times, drawn.generalisation_errors, "o", color=ALL, markersize=3.5, label=f"d = {simulate}")
+        for axes, names in ((activities, ACTIVITY_NAMES), *((each, COSINE_NAMES) for each in cosines)):
+            for name, (label, colour) in names.items():
+                if predicted is not None and name in predicted:
+                    axes.plot(times, predicted[name], color=colour, label=label)
+                if drawn is not None and measured is not None and name in measured:
+                    axes.plot(drawn.times, measured[name], "o", color=colour, markersize=3.5)
         top.set(yscale="log", ylabel="generalisation error", title=f"{students} students, {teachers} teachers")
-        bottom.set(xlabel="time (steps / input dimension)", ylabel="overlap with the teachers")
-        for axes in (top, bottom):
+        middle.set_ylabel("overlap with the teachers")
+        activities.set(yscale="log", ylabel="squared gradient norm")
+        for axes in cosines:
+            axes.axhline(0, color="0.6", linewidth=0.8, linestyle=":")
+            axes.set(ylim=(-1.05, 1.05), ylabel="cosine")
+        (cosines or [activities])[-1].set_xlabel("time (steps / input dimension)")
+        for axes in (top, middle, activities, *cosines):
             axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1 + students * teachers // 10)
     errors = path.generalisation_errors
     findings = (f"generalisation error {errors[0]:.3g} at the start, {errors[-1]:.3g} at time {time:g}",)
+    assert predicted is not None
+    if "alignment_cw" in predicted:
+        first, last = predicted["alignment_cw"][[0, -1]]
+        findings += (f"R_cw {first:.3g} at the start, {last:.3g} at time {time:g}",)
     return Prediction(
-        figure, findings, "every example new, input dimension to infinity: no finite training set, so no memorising."
+        figure,
+        findings,
+        "every example new, input dimension to infinity: no finite training set, so no memorising; gradients at "
+        f"d = {dimension} and B = 1; circles are gradients at the simulated weights' overlaps.",
     )
 
 
-def clean_priority_figure(classes: int, noise_fractions: tuple[float, ...]) -> Prediction:
+def _gradients(
+    path: CommitteePath, dimension: int, noise_fraction: float, output_noise: float
+) -> dict[str, np.ndarray]:
+    """Order parameters along a path, for minibatches of one example."""
+    found = [
+        committee_order_parameters(
+            path.state(k), dimension=dimension, batch_size=1, noise_fraction=noise_fraction, noise_variance=output_noise
+        )
+        for k in range(len(path.times))
+    ]
+    return {name: np.array([each[name] for each in found]) for name in found[0]}
+
+
+def clean_priority_figure(
+    classes: int, noise_fractions: tuple[float, ...], samples: int, noise_scale: float
+) -> Prediction:
     """How hard wrong samples pull beside clean ones, against the network's confidence in the true class.
 
     Raises
@@ -142,6 +202,11 @@ def clean_priority_figure(classes: int, noise_fractions: tuple[float, ...]) -> P
                 if end > 1 / classes:
                     axes.plot([end], [1.0], "o", color=colour, markersize=5)
                 findings.append(f"ρ = {rho:g}, {kind}: starts at {ratios[0]:.3g}, reaches one at confidence {end:.3g}")
+                if samples:
+                    start = finite_balance(rho, classes, samples, noise_scale, chance_right=tau)
+                    findings[-1] += (
+                        f"; {samples:,} samples start at {start.ratio:.3g} with R_cw {start.alignment_cw:.3g}"
+                    )
             axes.plot([], [], color=colour, label=f"$\\rho$ = {rho:g}")
         for kind, (_, line) in kinds.items():
             axes.plot([], [], line, color="0.4", label=f"wrong labels {kind}")

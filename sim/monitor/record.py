@@ -58,9 +58,7 @@ class Record:
         """The rows as arrays, shape (measurements, ...)."""
         return {name: np.array(values) for name, values in self.rows.items()}
 
-    def dataset(
-        self, steps_per_epoch: int, settings: str, labels: np.ndarray, wrong: np.ndarray | None
-    ) -> xr.Dataset:
+    def dataset(self, steps_per_epoch: int, settings: str, labels: np.ndarray, wrong: np.ndarray | None) -> xr.Dataset:
         """The rows as ``trajectory.nc`` holds them: see `trajectory_dataset`.
 
         Losses and answers of the samples are there as well, where they have classes: ``labels`` are not below 0.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.random.bit_generator import ISeedSequence
 
-_PURPOSES = ("data", "labels", "weights", "order", "alignment", "augment")
+_PURPOSES = ("data", "labels", "weights", "order", "alignment", "augment", "planted")
 
 
 def stream(seed: int, purpose: str, *position: int) -> np.random.Generator:
@@ -21,7 +21,7 @@ def stream(seed: int, purpose: str, *position: int) -> np.random.Generator:
     ----------
     seed : int
         The run's seed.
-    purpose : {"data", "labels", "weights", "order", "alignment", "augment"}
+    purpose : {"data", "labels", "weights", "order", "alignment", "augment", "planted"}
     *position : int
         The epoch for "order" and "augment", the step for "alignment".
     """

@@ -20,6 +20,8 @@ def simulate_committee(
     noise_variance: float,
     times: np.ndarray,
     rng: np.random.Generator,
+    *,
+    noise_fraction: float = 0.0,
 ) -> CommitteePath:
     """Train on examples that are drawn anew at each step, and record the order parameters.
 
@@ -28,7 +30,7 @@ def simulate_committee(
     students : ndarray, shape (K, d)
         Weights at the start, of norm of order one; left as they are.
     teachers : ndarray, shape (M, d)
-    learning_rate, noise_variance : float
+    learning_rate, noise_variance, noise_fraction : float
         As for `sgdphases.theory.committee.flow.committee_flow`; the label noise is Gaussian.
     times : ndarray, shape (t,)
         tau, in steps per input dimension, increasing from 0 or later.
@@ -45,7 +47,7 @@ def simulate_committee(
     ValueError
         If the weights do not fit each other or are not finite, a number is out of range, or the times do not increase.
     """
-    check_online_settings(learning_rate, noise_variance, times)
+    check_online_settings(learning_rate, noise_variance, times, noise_fraction=noise_fraction)
     shapes = np.shape(students), np.shape(teachers)
     if any(len(shape) != 2 or 0 in shape for shape in shapes) or shapes[0][1] != shapes[1][1]:
         raise ValueError(f"students {shapes[0]} and teachers {shapes[1]}: give the shapes (K, d) and (M, d).")
@@ -56,7 +58,7 @@ def simulate_committee(
     steps = np.rint(np.asarray(times, dtype=np.float64) * d).astype(np.int64)
     student, overlap = [], []
     for n_steps in np.diff(steps, prepend=0):
-        _train(weights, aim, n_steps, learning_rate / d, math.sqrt(noise_variance), rng)
+        _train(weights, aim, n_steps, learning_rate / d, math.sqrt(noise_variance), noise_fraction, rng)
         student.append(weights @ weights.T)
         overlap.append(weights @ aim.T)
     return CommitteePath(steps / d, np.array(student), np.array(overlap), aim @ aim.T)
@@ -99,16 +101,23 @@ def random_committee(
 
 
 @njit(cache=True, fastmath=FAST)
-def _train(students, teachers, n_steps, rate, noise, rng):
-    """Take steps in place; each draws the d inputs of its example, then the noise of the label."""
+def _train(students, teachers, n_steps, rate, noise, wrong, rng):
+    """Take steps in place; each draws the d inputs of its example, then the noise of the label.
+
+    A wrong label comes without noise from d inputs more, which are drawn first.
+    """
     k, d = students.shape
     x, slopes = np.empty(d), np.empty(k)
     for _ in range(n_steps):
+        is_wrong, error = wrong > 0.0 and rng.random() < wrong, 0.0
+        if is_wrong:
+            for a in range(d):
+                x[a] = rng.standard_normal()
+            error += _answer(teachers, x)
         for a in range(d):
             x[a] = rng.standard_normal()
-        error = noise * rng.standard_normal()
-        for n in range(len(teachers)):
-            error += math.erf(_dot(teachers[n], x) / math.sqrt(2.0))
+        if not is_wrong:
+            error += noise * rng.standard_normal() + _answer(teachers, x)
         for i in range(k):
             field = _dot(students[i], x)
             error -= math.erf(field / math.sqrt(2.0))
@@ -117,6 +126,14 @@ def _train(students, teachers, n_steps, rate, noise, rng):
             move = rate * slopes[i] * error
             for a in range(d):
                 students[i, a] += move * x[a]
+
+
+@njit(cache=True, fastmath=FAST)
+def _answer(teachers, x):
+    total = 0.0
+    for n in range(len(teachers)):
+        total += math.erf(_dot(teachers[n], x) / math.sqrt(2.0))
+    return total
 
 
 @njit(cache=True, fastmath=FAST)

@@ -99,8 +99,9 @@ def _described(runs: Iterable[Ended]) -> dict[str, dict[str, str]]:
     return {str(k): run[k].attrs for run in each for k in run.variables if run[k].dims == ("step",)}
 
 
-def read_sweep(path: Path) -> xr.Dataset:
-    """Read a sweep's data set into memory; raises InputError where there is none or it is damaged."""
+def read_sweep(path: str | Path) -> xr.Dataset:
+    """Read a sweep's data set, ``sweep.nc``, into memory; raises InputError where there is none or it is damaged."""
+    path = Path(path)
     found = read_netcdf(path, "data set of a sweep", "the file sweep.nc of a sweep")
     lacks = [name for name in ("finished", "failure") if name not in found] + ["plan"] * ("plan" not in found.attrs)
     if lacks:

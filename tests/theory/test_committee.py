@@ -88,6 +88,39 @@ def test_averages_and_drift_are_those_of_quadrature(machine, eta, s2):
     assert generalisation_error(state) == pytest.approx(weight @ gap**2 / 2, abs=1e-6)
 
 
+@settings(max_examples=10)
+@given(machines(), st.floats(0.1, 5), st.floats(0, 1))
+def test_wrong_labels_pull_without_a_direction(machine, eta, rho):
+    """The drift is the average over both populations; that of the wrong one by quadrature over the students alone."""
+    students, teachers = machine
+    k, d = students.shape
+    points, line = np.polynomial.hermite_e.hermegauss(NODES[d])
+    x = np.stack([axis.ravel() for axis in np.meshgrid(*[points] * d)])
+    weight = np.prod([axis.ravel() for axis in np.meshgrid(*[line / line.sum()] * d)], axis=0)
+    u = np.concatenate([students, teachers]) @ x
+    slopes, output, label = slope(u[:k]), g(u[:k]).sum(axis=0), g(u[k:]).sum(axis=0)
+    pull = (weight * slopes * -output) @ u.T
+    second = (weight * slopes * (output**2 + weight @ label**2)) @ slopes.T
+    wrong = eta * (pull[:, :k] + pull[:, :k].T) + eta**2 * second, eta * pull[:, k:]
+    clean = committee_drift(state_of(students, teachers), eta, 0.3)
+    expected = [(1 - rho) * one + rho * other for one, other in zip(clean, wrong, strict=True)]
+    found = committee_drift(state_of(students, teachers), eta, 0.3, noise_fraction=rho)
+    close(found, expected, atol=1e-5 * (1 + eta**2))
+
+
+def test_simulated_students_follow_the_flow_among_wrong_labels():
+    """The bound of `test_simulated_students_follow_the_flow`; the flow without wrong labels lies far beyond it."""
+    d, rng = 1000, np.random.default_rng(8)
+    students, teachers = committee(2, 2, d, rng)
+    path = simulate_committee(students, teachers, 1.0, 0.1, TIMES, rng, noise_fraction=0.4)
+    for rho, follows in ((0.4, True), (0.0, False)):
+        flow = committee_flow(state_of(students, teachers), 1.0, 0.1, path.times, noise_fraction=rho)
+        apart = max(np.abs(path.student - flow.student).max(), np.abs(path.overlap - flow.overlap).max())
+        assert (apart < 5 / math.sqrt(d)) == follows
+    with pytest.raises(ValueError, match=r"noise_fraction = 1\.5"):
+        committee_drift(state_of(students, teachers), 1.0, 0.0, noise_fraction=1.5)
+
+
 @given(st.floats(0.01, 4), st.floats(-1, 1), st.floats(0.05, 6))
 def test_one_unit_learning_one_unit(q, cosine, eta):
     """The same averages worked out for K = M = 1 and T = 1, where they are short."""

@@ -2,7 +2,8 @@
 
 A student of K units ``J_i`` learns a teacher of M units ``B_n``. Both add up ``g(u) = erf(u / sqrt(2))`` over their
 fields ``u = J_i.x`` and ``u = B_n.x``, for inputs ``x ~ N(0, I_d)``. The label of an example is the teacher's output
-plus independent noise of mean 0 and variance ``s2``. One example moves each unit by ``(eta / d) delta_i x``, where
+plus independent noise of mean 0 and variance ``s2``; for a share rho of wrong ones, the teacher's output for another
+input, which has nothing to do with this one. One example moves each unit by ``(eta / d) delta_i x``, where
 ``delta_i = g'(J_i.x) (label - output of the student)`` and all ``|J_i|`` and ``|B_n|`` are of order one.
 Time is ``tau = steps / d``. The state is the covariance of the fields: ``Q = J J^T``, ``R = J B^T``, ``T = B B^T``.
 
@@ -57,7 +58,7 @@ class CommitteeFixedPoint:
 
 
 def committee_drift(
-    state: CommitteeState, learning_rate: float, noise_variance: float
+    state: CommitteeState, learning_rate: float, noise_variance: float, *, noise_fraction: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """How fast the order parameters change (Saad & Solla 1995; label noise adds its variance to the squared error).
 
@@ -68,6 +69,8 @@ def committee_drift(
         eta, above 0.
     noise_variance : float
         s2 of the labels, at least 0.
+    noise_fraction : float
+        rho, share of examples whose label is the teacher's answer to another input instead.
 
     Returns
     -------
@@ -79,19 +82,24 @@ def committee_drift(
     ValueError
         If a number is out of range, or the state is none.
     """
-    check_online_settings(learning_rate, noise_variance)
-    return _drift(checked_covariance(state), len(state.teacher), learning_rate, noise_variance)
+    check_online_settings(learning_rate, noise_variance, noise_fraction=noise_fraction)
+    return _drift(checked_covariance(state), len(state.teacher), learning_rate, noise_variance, noise_fraction)
 
 
 def committee_flow(
-    state: CommitteeState, learning_rate: float, noise_variance: float, times: np.ndarray
+    state: CommitteeState,
+    learning_rate: float,
+    noise_variance: float,
+    times: np.ndarray,
+    *,
+    noise_fraction: float = 0.0,
 ) -> CommitteePath:
     """Follow the order parameters from a state at ``tau = 0``.
 
     Parameters
     ----------
     state : CommitteeState
-    learning_rate, noise_variance : float
+    learning_rate, noise_variance, noise_fraction : float
         As for `committee_drift`.
     times : ndarray, shape (t,)
         tau, increasing from 0 or later.
@@ -108,7 +116,7 @@ def committee_flow(
     RuntimeError
         If a student's squared norm grows past 1e4, or the integration breaks down.
     """
-    check_online_settings(learning_rate, noise_variance, times)
+    check_online_settings(learning_rate, noise_variance, times, noise_fraction=noise_fraction)
     checked_covariance(state)
     k, m = np.shape(state.overlap)
 
@@ -117,7 +125,7 @@ def committee_flow(
 
     room.terminal = True  # type: ignore[attr-defined]
     found = solve_ivp(
-        _rate(state, learning_rate, noise_variance),
+        _rate(state, learning_rate, noise_variance, noise_fraction),
         (0.0, float(times[-1]) or 1.0),
         _packed(state.student, state.overlap),
         method="LSODA",
@@ -135,14 +143,16 @@ def committee_flow(
     return CommitteePath(np.array(times, dtype=np.float64), student, overlap, np.array(state.teacher, dtype=np.float64))
 
 
-def fixed_point(state: CommitteeState, learning_rate: float, noise_variance: float) -> CommitteeFixedPoint:
+def fixed_point(
+    state: CommitteeState, learning_rate: float, noise_variance: float, *, noise_fraction: float = 0.0
+) -> CommitteeFixedPoint:
     """The fixed point of the flow that a root search reaches from a state, be it stable or not.
 
     Parameters
     ----------
     state : CommitteeState
         Where the search starts: near the fixed point meant, such as the end of a path for a stable one.
-    learning_rate, noise_variance : float
+    learning_rate, noise_variance, noise_fraction : float
         As for `committee_drift`.
 
     Raises
@@ -152,9 +162,9 @@ def fixed_point(state: CommitteeState, learning_rate: float, noise_variance: flo
     RuntimeError
         If the search does not converge, or ends where no students can be: Q, R and T are no covariance.
     """
-    check_online_settings(learning_rate, noise_variance)
+    check_online_settings(learning_rate, noise_variance, noise_fraction=noise_fraction)
     checked_covariance(state)
-    rate = _rate(state, learning_rate, noise_variance)
+    rate = _rate(state, learning_rate, noise_variance, noise_fraction)
     with np.errstate(all="ignore"):  # a trial step may leave the covariances; what it ends at is checked below
         found = root(lambda entries: rate(0.0, entries), _packed(state.student, state.overlap), tol=1e-10)
     left = np.abs(found.fun).max()
@@ -173,12 +183,15 @@ def fixed_point(state: CommitteeState, learning_rate: float, noise_variance: flo
 
 
 def _drift(
-    joint: np.ndarray, n_teachers: int, learning_rate: float, noise_variance: float
+    joint: np.ndarray, n_teachers: int, learning_rate: float, noise_variance: float, noise_fraction: float
 ) -> tuple[np.ndarray, np.ndarray]:
     k, signs = len(joint) - n_teachers, error_signs(len(joint), n_teachers)
     averages = field_averages(joint, k)
-    pull = averages.slope_field_product @ signs
-    squared = averages.slopes_product @ signs @ signs + noise_variance * averages.slopes
+    own, answers = np.where(signs < 0, signs, 0.0), np.where(signs > 0, signs, 0.0)
+    clean = averages.slopes_product @ signs @ signs + noise_variance * averages.slopes
+    wrong = averages.slopes_product @ own @ own + float(answers @ averages.product @ answers) * averages.slopes
+    pull = averages.slope_field_product @ (own + (1 - noise_fraction) * answers)
+    squared = (1 - noise_fraction) * clean + noise_fraction * wrong
     return learning_rate * (pull[:, :k] + pull[:, :k].T) + learning_rate**2 * squared, learning_rate * pull[:, k:]
 
 
@@ -197,7 +210,7 @@ def _unpacked(entries: np.ndarray, k: int, m: int) -> tuple[np.ndarray, np.ndarr
 
 
 def _rate(
-    state: CommitteeState, learning_rate: float, noise_variance: float
+    state: CommitteeState, learning_rate: float, noise_variance: float, noise_fraction: float
 ) -> Callable[[float, np.ndarray], np.ndarray]:
     """The drift of the free entries, as a function of time and these entries."""
     teacher = np.asarray(state.teacher, dtype=np.float64)
@@ -205,6 +218,6 @@ def _rate(
 
     def rate(_: float, entries: np.ndarray) -> np.ndarray:
         joint = joint_covariance(*_unpacked(entries, k, m), teacher)
-        return _packed(*_drift(joint, m, learning_rate, noise_variance))
+        return _packed(*_drift(joint, m, learning_rate, noise_variance, noise_fraction))
 
     return rate

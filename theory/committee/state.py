@@ -67,18 +67,26 @@ def generalisation_error(state: CommitteeState) -> float:
     return float(_covariance_error(checked_covariance(state), len(state.teacher)))
 
 
-def check_online_settings(learning_rate: float, noise_variance: float, times: np.ndarray | None = None) -> None:
+def check_online_settings(
+    learning_rate: float,
+    noise_variance: float,
+    times: np.ndarray | None = None,
+    *,
+    noise_fraction: float = 0.0,
+) -> None:
     """Refuse settings with which no online run is possible.
 
     Raises
     ------
     ValueError
-        If the learning rate or the noise variance is out of range, or the times do not increase from 0 or later.
+        If the learning rate or the label noise is out of range, or the times do not increase from 0 or later.
     """
     if not 0 < learning_rate <= 1e6:
         raise ValueError(f"learning_rate = {learning_rate}: choose one above 0, of order one (at most 1e6).")
     if not 0 <= noise_variance <= 1e6:
         raise ValueError(f"noise_variance = {noise_variance}: choose 0, for no noise, or one above it (at most 1e6).")
+    if not 0 <= noise_fraction <= 1:
+        raise ValueError(f"noise_fraction = {noise_fraction}: choose a share between 0 and 1.")
     if times is None:
         return
     asked = np.asarray(times, dtype=np.float64)

@@ -13,7 +13,13 @@ from sgdphases.estimators.ensemble.exact import exact
 from sgdphases.estimators.errors import InputError
 from sgdphases.sim.run.settings import make_settings
 from sgdphases.sim.run.training import prepare
-from sgdphases.theory.clean_priority import balance, end_of_priority, transition_balance, with_sampling_noise
+from sgdphases.theory.clean_priority import (
+    balance,
+    end_of_priority,
+    finite_balance,
+    transition_balance,
+    with_sampling_noise,
+)
 
 OTHER = (1 - np.eye(10)) / 9
 ALL = np.full((10, 10), 0.1)
@@ -51,6 +57,47 @@ def test_any_similarity_of_classes_gives_the_symmetric_result_for_symmetric_nois
     assert found.alignment_cw == pytest.approx(-1, abs=1e-6)
     everywhere = transition_balance(np.full((n_classes, n_classes), 1 / n_classes), rho, np.eye(n_classes))
     assert everywhere.ratio == 0 and np.isnan(everywhere.alignment_cw)
+
+
+def uniform_start(n, rho, tau, seed, n_classes=10, d=50, width=100):
+    """R_cw, the ratio and the clean noise scale of an output layer that is zero, on features of random ReLU units."""
+    rng = np.random.default_rng([seed, n])
+    centres = rng.normal(size=(n_classes, d))
+    centres *= 3.5 / np.linalg.norm(centres, axis=1, keepdims=True)
+    truth = rng.permutation(np.arange(n) % n_classes)
+    features = np.maximum((centres[truth] + rng.normal(size=(n, d))) @ rng.normal(size=(d, width)) / d**0.5, 0)
+    features -= features.mean(axis=0)
+    wrong, labels = rng.permutation(np.arange(n) < round(rho * n)), truth.copy()
+    away = rng.integers(0 if tau else 1, n_classes, wrong.sum())
+    labels[wrong] = (truth[wrong] + away) % n_classes
+    pull = 1 / n_classes - np.eye(n_classes)[labels]
+    mean = {p: pull[part].T @ features[part] / part.sum() for p, part in (("c", ~wrong), ("w", wrong))}
+    squared_c, squared_w = (np.sum(mean[p] ** 2) for p in "cw")
+    n_clean = (~wrong).sum()
+    trace = np.mean(np.sum(pull[~wrong] ** 2, axis=1) * np.sum(features[~wrong] ** 2, axis=1)) - squared_c
+    cosine = np.sum(mean["c"] * mean["w"]) / np.sqrt(squared_c * squared_w)
+    return cosine, rho * np.sqrt(squared_w / squared_c) / (1 - rho), trace / (squared_c - trace / n_clean)
+
+
+@pytest.mark.parametrize("n", [1000, 20_000])
+@pytest.mark.parametrize(("rho", "tau"), [(0.2, 0.0), (0.5, 0.0), (0.5, 0.1)])
+def test_the_law_of_finite_samples_holds_at_a_uniform_output(n, rho, tau):
+    """Six seeds scatter by 0.03 (0.08 for labels from all classes) and 5 %: bounds of four standard errors or more."""
+    found = np.array([uniform_start(n, rho, tau, seed) for seed in range(6)])
+    law = [finite_balance(rho, 10, n, scale, chance_right=tau) for scale in found[:, 2]]
+    assert found[:, 0].mean() == pytest.approx(np.mean([each.alignment_cw for each in law]), abs=0.14 if tau else 0.05)
+    assert found[:, 1].mean() == pytest.approx(np.mean([each.ratio for each in law]), rel=0.08)
+
+
+def test_the_law_of_finite_samples_has_the_right_ends():
+    assert finite_balance(0.3, 10, 10**12, 100.0) == pytest.approx(balance(0.3, 10), abs=1e-4)
+    assert finite_balance(0.3, 10, 10**5, 100.0, chance_right=0.1).alignment_cw == 0
+    a = 1 / 9
+    nu_c, nu_w = 100 / 500, (100 + 1 - a**2) / 500
+    assert finite_balance(0.5, 10, 1000, 100.0).alignment_cw == pytest.approx(-a / np.sqrt((1 + nu_c) * (a**2 + nu_w)))
+    for arguments in ((0.5, 10, 1, 100.0), (0.5, 10, 100, -1.0), (0.5, 1, 100, 1.0)):
+        with pytest.raises(ValueError, match=r"give|least 2"):
+            finite_balance(*arguments)
 
 
 def linear_softmax(n_classes=4, per_class=30, seed=0):

@@ -75,13 +75,27 @@ def test_where_no_theory_applies_it_says_so_before_anything_is_written(changes):
         prepare(make_settings(settings))
 
 
+FEW = ["--steps", 12, "--learning-rate", 0.5, "--population", 60, "--repeats", 2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "printed"),
     [
         (["linear", "--samples", 60, "--dimension", 30, "--time", 20, "--simulate"], "lowest test loss"),
         (["linear", "--exponent", 1, "--noise-fraction", 0], "test loss at the end"),
         (["committee", "--time", 20, "--simulate", 100], "generalisation error"),
+        (["committee", "--time", 20, "--noise-fraction", 0.4], "R_cw"),
         (["clean-priority", "--classes", 3], "reaches one at confidence 0.5"),
+        (["clean-priority", "--samples", 1000], "1,000 samples start at"),
+        (
+            ["dmft", *FEW, "--noise-fraction", 0, "--units", 2, "--activation", "tanh", "--train-output"],
+            "theory: phases",
+        ),
+        (["dmft", *FEW, "--batch-fraction", 0.5, "--simulate", 60, "--seeds", 2], "largest deviation of the loss"),
+        (
+            ["phase-diagram", *FEW, "--noise-fractions", "0.1,0.3", "--ratios", "1,2", "--simulate", 60],
+            "d = 60: rho 0.3",
+        ),
     ],
 )
 def test_predictions_are_drawn(tmp_path, arguments, printed):
@@ -102,6 +116,10 @@ def test_predictions_are_drawn(tmp_path, arguments, printed):
         (["committee", "--learning-rate", 0], "learning_rate = 0"),
         (["clean-priority", "--noise-fraction", "much"], "'much'"),
         (["clean-priority", "--out", "picture.doc"], "end it in .png"),
+        (["dmft", "--activation", "relu"], "choose among linear, erf, tanh"),
+        (["dmft", "--batch-fraction", "0.3"], "1 / an integer"),
+        (["phase-diagram", "--ratios", "1"], "two or more rising values"),
+        (["phase-diagram", "--noise-fractions", "0,0.5"], "--noise-fractions 0"),
         (["weather"], "No such command"),
     ],
 )

@@ -1,0 +1,1 @@
+"""Learning and memorising a finite data set, predicted without a simulation: dynamical mean-field theory."""

@@ -1,0 +1,150 @@
+"""What is learnt, by which network, and how: three records, shared by the theory and by the simulation beside it."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from sgdphases.theory.dmft.units import LOSSES, UNITS
+
+INPUTS = ("clusters", "teacher")
+NOISES = ("uniform-other", "uniform-all")
+SAMPLERS = ("independent", "reshuffled")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A finite data set of two classes, labels -1 and 1, in d dimensions with N = n d samples, d to infinity.
+
+    Attributes
+    ----------
+    samples_per_dimension : float
+        n = N/d, above 0.
+    noise_fraction : float
+        rho, 0 to 1 (excluded): share of samples in the wrong population.
+    noise_kind : {"uniform-other", "uniform-all"}
+        Wrong labels are flipped, or drawn anew from both.
+    inputs : {"clusters", "teacher"}
+        Two Gaussian clusters, one a class; or one cloud around the origin whose labels are the signs of a committee's
+        answers, ``sum_j erf(x_j / sqrt(2))`` over ``directions`` axes. Inputs have unit variance around their centre.
+    separation : float
+        Distance of the two centres in standard deviations; without effect for a teacher.
+    directions : int
+        Units of the teacher; without effect for clusters.
+    """
+
+    samples_per_dimension: float = 1.0
+    noise_fraction: float = 0.0
+    noise_kind: str = "uniform-other"
+    inputs: str = "clusters"
+    separation: float = 3.0
+    directions: int = 2
+
+    @property
+    def informative(self) -> int:
+        """J, directions of the inputs on which labels depend."""
+        return 1 if self.inputs == "clusters" else self.directions
+
+
+@dataclass(frozen=True)
+class Student:
+    """``f(x) = sum_k v_k g(w_k . x)`` without biases; it answers with the sign of f.
+
+    Attributes
+    ----------
+    units : int
+        K. One linear unit is the linear classifier.
+    activation : {"linear", "erf", "tanh"}
+        g; ``erf(u / sqrt(2))``.
+    loss : {"logistic", "squared"}
+        ``log(1 + exp(-y f))`` or ``(f - y)^2 / 2``.
+    output_weights : tuple of float
+        v at the start; empty for ``1 / sqrt(K)`` each.
+    initial_scale : float
+        Root mean square of ``|w_k|`` at the start, in random directions.
+    train_output : bool
+        Whether v is trained with the rest, or stays.
+    """
+
+    units: int = 1
+    activation: str = "linear"
+    loss: str = "logistic"
+    output_weights: tuple[float, ...] = ()
+    initial_scale: float = 0.5
+    train_output: bool = False
+
+    @property
+    def outputs(self) -> np.ndarray:
+        """v at the start, shape (K,)."""
+        if self.output_weights:
+            return np.array(self.output_weights, dtype=np.float64)
+        return np.full(self.units, self.units**-0.5)
+
+
+@dataclass(frozen=True)
+class Descent:
+    """SGD on the mean loss of the minibatch plus ``ridge |w|^2 / 2`` for the hidden weights.
+
+    Attributes
+    ----------
+    learning_rate : float
+        alpha, of plain SGD on inputs of unit variance.
+    steps : int
+    batch_fraction : float
+        b = B/N, above 0, at most 1 (the full batch).
+    sampler : {"independent", "reshuffled"}
+        Whether minibatches are drawn anew at each step, or 1/b of them part the data set in each epoch.
+    ridge : float
+    """
+
+    learning_rate: float = 1.0
+    steps: int = 100
+    batch_fraction: float = 1.0
+    sampler: str = "independent"
+    ridge: float = 0.0
+
+    @property
+    def batches(self) -> int:
+        """Steps an epoch."""
+        return round(1 / self.batch_fraction)
+
+
+def check_settings(task: Task, student: Student, descent: Descent) -> None:
+    """Raise ValueError where a setting is out of range, naming it and what to choose."""
+    for record in (task, student, descent):
+        for field in fields(record):
+            value = getattr(record, field.name)
+            if isinstance(value, float) and not np.isfinite(value):
+                raise ValueError(f"{field.name} = {value}: give a finite number.")
+    for name, value, choices in (
+        ("noise_kind", task.noise_kind, NOISES),
+        ("inputs", task.inputs, INPUTS),
+        ("activation", student.activation, tuple(UNITS)),
+        ("loss", student.loss, tuple(LOSSES)),
+        ("sampler", descent.sampler, SAMPLERS),
+    ):
+        if value not in choices:
+            raise ValueError(f"{name} = {value!r}: choose among {', '.join(choices)}.")
+    for name, number, fine, range_ in _ranges(task, student, descent):
+        if not fine:
+            raise ValueError(f"{name} = {number}: choose {range_}.")
+    if student.output_weights and len(student.output_weights) != student.units:
+        raise ValueError(f"output_weights = {student.output_weights}: give {student.units}, one a unit.")
+    if descent.sampler == "reshuffled" and abs(descent.batches * descent.batch_fraction - 1) > 1e-9:
+        raise ValueError(f"batch_fraction = {descent.batch_fraction}: reshuffled minibatches take 1 / an integer.")
+
+
+def _ranges(task: Task, student: Student, descent: Descent) -> list[tuple[str, Any, bool, str]]:
+    n, rho, b = task.samples_per_dimension, task.noise_fraction, descent.batch_fraction
+    return [
+        ("samples_per_dimension", n, 0 < n <= 1e4, "a number above 0, at most 1e4"),
+        ("noise_fraction", rho, 0 <= rho < 1, "a share of at least 0, below 1"),
+        ("separation", task.separation, 0 <= task.separation <= 1e3, "a distance from 0 to 1000"),
+        ("directions", task.directions, 1 <= task.directions <= 16, "1 to 16"),
+        ("units", student.units, 1 <= student.units <= 16, "1 to 16"),
+        ("initial_scale", student.initial_scale, 0 <= student.initial_scale <= 100, "a scale from 0 to 100"),
+        ("learning_rate", descent.learning_rate, 0 < descent.learning_rate <= 1e3, "a number above 0, at most 1000"),
+        ("steps", descent.steps, 1 <= descent.steps <= 10**6, "1 or more"),
+        ("batch_fraction", b, 0 < b <= 1, "a share above 0, at most 1"),
+        ("ridge", descent.ridge, 0 <= descent.ridge * descent.learning_rate < 1, "0 or more, below 1 / learning_rate"),
+    ]
