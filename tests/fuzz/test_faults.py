@@ -17,7 +17,7 @@ import sgdphases
 from sgdphases.estimators.backends.torch import capture, factors
 from sgdphases.estimators.backends.torch.backend import TorchBackend
 from sgdphases.estimators.backends.torch.reference import AutogradReference
-from sgdphases.estimators.backends.torch.rules import attention, layers, recurrent
+from sgdphases.estimators.backends.torch.rules import attention, convolved, layers, recurrent
 
 N, T, W, K = 24, 5, 4, 3
 
@@ -134,7 +134,10 @@ FAULTS = [
         "repeat_interleave(self.positions, dim=0)",
         "repeat(self.positions, 1)",
     ),
-    ("wide convolution", factors.Outer, "projections", "sum(dim=(0, 2))", "mean(dim=2).sum(dim=0)"),
+    ("wide sequences", factors.Outer, "projections", "sum(dim=(0, 2))", "mean(dim=2).sum(dim=0)"),
+    ("convolution", convolved.Convolved, "projections", ".transpose(0, 1).flatten(0, 2)", ".flatten(0, 2)"),
+    ("convolution", convolved.Convolved, "projections", "sum(dim=1)", "mean(dim=1)"),
+    ("wide convolution", convolved.Convolved, "projections", "vecdot(pushed, deltas)", "vecdot(pushed, deltas.abs())"),
     ("vectors", factors.Outer, "inner", "(a @ b.T) * (d @ e.T)", "(a @ b.T)"),
     ("embedding", factors.Rows, "squared_norms", "* same", ""),
     ("embedding", factors.Rows, "dense", "scatter_add_(1,", "scatter_(1,"),

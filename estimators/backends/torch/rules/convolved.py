@@ -53,7 +53,7 @@ class Convolved(Outer):
         k = len(directions)
         laid_out = "_rows" in self.__dict__ or self._patches is not None
         if laid_out or k > FEW_DIRECTIONS or self._x.device.type != "cpu":  # others convolve in less than float32
-            return super().projections(directions)
+            return Outer.projections(self, directions)
         shape = (self.groups, self.n_outputs, self._x.shape[1] // self.groups, *self._kernel)
         weights = directions.view(k, *shape).transpose(0, 1).flatten(0, 2)
         pushed = F.conv2d(self._x, weights, groups=self.groups, **self._how)
