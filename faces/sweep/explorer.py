@@ -10,7 +10,7 @@ from sgdphases.estimators.phases.find import find_phases
 from sgdphases.faces.run.explorer import HEIGHT, PANELS, WIDTH, embedded, named, places
 from sgdphases.faces.run.figures import worth_showing
 from sgdphases.faces.sweep.figures import axes_of, axis_name
-from sgdphases.sim.sweep.dataset import finished_trajectories
+from sgdphases.sim.sweep.dataset import MEASURED, READ, SIZES, finished_trajectories
 
 COLOURED = {
     "error_min": "lowest test error", "t_min": "epoch of the lowest test error", "error_fit": "test error at the end",
@@ -89,6 +89,8 @@ def _members(
     values: dict[str, list[float]] = {name: [] for name in COLOURED if name in sweep}
     curves: list[dict[str, list[float]] | None] = []
     sentences = []
+    needed = {*names, *READ, *SIZES, "finished"}
+    read = [name for name in sweep.data_vars if str(name).removesuffix(MEASURED) in needed]
     for place in product(*(range(sweep.sizes[axis]) for axis in (across, up) if axis is not None)):
         where = dict(zip([axis for axis in (across, up) if axis is not None], place, strict=True))
         one = sweep.isel(where)
@@ -96,7 +98,7 @@ def _members(
             numbers = one[name].to_numpy().ravel()
             finite = numbers[np.isfinite(numbers)]
             list_.append(float(np.median(finite)) if len(finite) else np.nan)
-        runs = finished_trajectories(one.isel({name: 0 for name in one["finished"].dims if name != "seed"}))
+        runs = finished_trajectories(one[read].isel({name: 0 for name in one["finished"].dims if name != "seed"}), 1)
         title = ", ".join(f"{axis_name(axis)} = {sweep[axis].to_numpy()[k]}" for axis, k in where.items())
         if not runs:
             curves.append(None)

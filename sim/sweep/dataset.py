@@ -144,10 +144,10 @@ def member_trajectory(sweep: xr.Dataset, **coordinates: Any) -> xr.Dataset:
     return _as_trajectory(one).assign_attrs(settings=settings_toml(settings))
 
 
-def finished_trajectories(sweep: xr.Dataset) -> list[xr.Dataset]:
-    """Trajectories of all members that ended, without their settings, the last axis varying fastest."""
+def finished_trajectories(sweep: xr.Dataset, most: int | None = None) -> list[xr.Dataset]:
+    """Trajectories of members that ended, without their settings, the last axis varying fastest: all, or so many."""
     axes = [str(name) for name in sweep["finished"].dims]
-    places = np.argwhere(sweep["finished"].to_numpy())
+    places = np.argwhere(sweep["finished"].to_numpy())[:most]
     return [_as_trajectory(sweep.isel(dict(zip(axes, place, strict=True)))) for place in places]
 
 
