@@ -56,7 +56,8 @@ class Outer:
 
     def __init__(self, inputs: torch.Tensor, deltas: torch.Tensor):
         self.inputs, self.deltas = inputs, deltas
-        self._measure(*inputs.shape, deltas.shape[-1])
+        n, groups, positions, n_inputs = inputs.shape
+        self._measure(n, groups, positions, n_inputs, deltas.shape[-1])
 
     def _measure(self, n: int, groups: int, positions: int, n_inputs: int, n_outputs: int) -> None:
         self.n, self.groups, self.positions, self.n_inputs, self.n_outputs = n, groups, positions, n_inputs, n_outputs
