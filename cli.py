@@ -42,7 +42,6 @@ from sgdphases.faces.terminal import (
 )  # fmt: skip
 from sgdphases.faces.theory.command import app as theory_app
 from sgdphases.paper.command import reproduce
-from sgdphases.sim.run.settings import make_settings, read_settings
 
 app = typer.Typer(
     help="Measure, predict and use the phases of learning of stochastic gradient descent.",
@@ -71,6 +70,8 @@ def run(
     values: dict[str, Any],
 ) -> None:
     """Train a network, measure its order parameters, and draw its phases."""
+    from sgdphases.sim.run.settings import make_settings  # pydantic takes as long to load as the rest of the help
+
     given = {name: one_value(name, text) for name, text in values.items()}
     given_options = data_options(option, label_column, drop_columns)
     options = {name: several[-1] for name, several in given_options.items()}
@@ -356,6 +357,8 @@ def _with_base(
     """Settings from flags, over those of a file or of a preset."""
     if config is not None and preset is not None:
         raise UsageError("--config and --preset: give one of them.")
+    from sgdphases.sim.run.settings import read_settings
+
     values = {} if config is None else read_settings(config)
     if preset is not None:
         from sgdphases.sim.run.presets import preset as known

@@ -12,7 +12,6 @@ import typer
 
 from sgdphases.estimators.errors import UsageError
 from sgdphases.sim.data.datasets.forms import is_path
-from sgdphases.sim.run.settings import RunSettings
 
 DATA_HELP = (
     "A name from `sgdphases datasets`, or your own data: a .npz, .csv, .tsv or .parquet file, a folder of images by "
@@ -43,7 +42,7 @@ class Flag:
 
     text: str
     metavar: str = "TEXT"
-    default: str | None = None  # as the help shows it; None takes that of the setting
+    default: str | None = None  # as the help shows it; the tests hold it against that of the setting
     hidden: bool = False  # from the help of a command that has no use for it
 
 
@@ -51,28 +50,32 @@ FLAGS = {
     "data_dir": Flag("Where the files of mnist or cifar10 are."),
     "train_size": Flag("Training samples.", "INTEGER"),
     "test_size": Flag("Test samples.", "INTEGER"),
-    "standardize": Flag("Mean 0 and variance 1 for every feature: always, never, or auto, where it is needed."),
-    "noise_fraction": Flag("Share of samples given noisy labels, 0 to 1.", "NUMBER"),
-    "noise_kind": Flag("uniform, uniform-other, pair-flip, input-dependent, transition, given, redraw or sign-flip."),
+    "standardize": Flag(
+        "Mean 0 and variance 1 for every feature: always, never, or auto, where it is needed.", default="auto"
+    ),
+    "noise_fraction": Flag("Share of samples given noisy labels, 0 to 1.", "NUMBER", default="0.0"),
+    "noise_kind": Flag(
+        "uniform, uniform-other, pair-flip, input-dependent, transition, given, redraw or sign-flip.", default="uniform"
+    ),
     "transition_matrix": Flag("K x K matrix, for noise kind transition."),
     "noisy_labels": Flag("Training labels, for noise kind given."),
-    "wrong_labels": Flag("Wrong population: labels assigned at random, or actual wrong ones."),
-    "network": Flag("mlp, cnn or resnet; the last two are for images, and need PyTorch."),
-    "augment": Flag("How the network image moves images: shifts, shifts+mirror, or none.", hidden=True),
-    "hidden": Flag("Units of each hidden layer, or none."),
-    "activation": Flag("relu, tanh or erf."),
-    "loss": Flag("auto, cross-entropy or squared."),
-    "learning_rate": Flag("Step size of SGD.", "NUMBER"),
-    "batch_size": Flag("Samples in a minibatch.", "INTEGER"),
-    "epochs": Flag("Passes over the training set.", "INTEGER"),
-    "seed": Flag("Of every random draw.", "INTEGER"),
-    "backend": Flag("numpy, numba, torch, or another that is registered."),
+    "wrong_labels": Flag("Wrong population: labels assigned at random, or actual wrong ones.", default="assigned"),
+    "network": Flag("mlp, cnn or resnet; the last two are for images, and need PyTorch.", default="mlp"),
+    "augment": Flag("How the network image moves images: shifts, shifts+mirror, or none.", hidden=True, default="auto"),
+    "hidden": Flag("Units of each hidden layer, or none.", default="100,100"),
+    "activation": Flag("relu, tanh or erf.", default="relu"),
+    "loss": Flag("auto, cross-entropy or squared.", default="auto"),
+    "learning_rate": Flag("Step size of SGD.", "NUMBER", default="0.1"),
+    "batch_size": Flag("Samples in a minibatch.", "INTEGER", default="50"),
+    "epochs": Flag("Passes over the training set.", "INTEGER", default="300"),
+    "seed": Flag("Of every random draw.", "INTEGER", default="0"),
+    "backend": Flag("numpy, numba, torch, or another that is registered.", default="numba"),
     "device": Flag("cpu, cuda, mps, … for the torch backend."),
     "dtype": Flag("float32 or float64."),
-    "checkpoints": Flag("Measurements, log-spaced along the run.", "INTEGER"),
-    "alignment_batches": Flag("Minibatches drawn for each sampled alignment, 0 for none.", "INTEGER"),
-    "sharp_directions": Flag("Hessian eigenvectors to split gradients by, 0 for none.", "INTEGER"),
-    "spectra": Flag("Checkpoints at which the noise spectrum is measured, 0 for none.", "INTEGER"),
+    "checkpoints": Flag("Measurements, log-spaced along the run.", "INTEGER", default="60"),
+    "alignment_batches": Flag("Minibatches drawn for each sampled alignment, 0 for none.", "INTEGER", default="32"),
+    "sharp_directions": Flag("Hessian eigenvectors to split gradients by, 0 for none.", "INTEGER", default="0"),
+    "spectra": Flag("Checkpoints at which the noise spectrum is measured, 0 for none.", "INTEGER", default="0"),
     "spectrum_parameters": Flag("Its parameters: names or patterns with commas, such as layers.1.weight."),
     "sample_losses": Flag("Record the loss of every training sample.", "BOOLEAN"),
     "with_theory": Flag("Record and draw what theory predicts, too.", "BOOLEAN"),
@@ -110,9 +113,7 @@ def takes_settings(
 
 def _parameter(name: str, flag: Flag, several: bool) -> inspect.Parameter:
     """A flag that is None unless given, so that a settings file can fill it; the help shows the default."""
-    default = RunSettings.model_fields[name].default if flag.default is None else flag.default
-    if isinstance(default, tuple):
-        default = ",".join(map(str, default)) or None
+    default = FLAGS[name].default if flag.default is None else flag.default
     shown = "" if default is None or flag.metavar == "BOOLEAN" else rf" \[default: {default}]"
     dashed = "--" + name.replace("_", "-")
     kind: Any

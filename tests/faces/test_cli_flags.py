@@ -37,3 +37,11 @@ def test_values_may_be_ranges_lists_and_repeated_flags_together():
 def test_a_range_that_makes_no_sense_is_refused(text):
     with pytest.raises(UsageError, match=text.split(":")[0]):
         several_values("learning_rate", [text])
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_the_help_says_the_default_of_the_setting(name):
+    default = RunSettings.model_fields[name].default
+    text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    hidden = default is None or default is False or text == ""
+    assert FLAGS[name].default == (None if hidden else text)
