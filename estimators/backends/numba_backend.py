@@ -6,7 +6,7 @@ import numpy as np
 
 from sgdphases.estimators.backend import BothPasses, SampleGradients, Scores, chunks
 from sgdphases.estimators.backends import numba_kernels as kernels
-from sgdphases.estimators.backends import numba_measuring as measuring
+from sgdphases.estimators.backends import numba_passes as passes
 from sgdphases.estimators.backends.mlp import MLP, layer_views
 from sgdphases.estimators.backends.perceptron import PerceptronBackend
 from sgdphases.estimators.backends.samples import is_correct
@@ -43,7 +43,7 @@ class NumbaBackend(PerceptronBackend):
 
     def scores(self, indices: np.ndarray) -> Scores:
         loss, correct = np.empty((2, len(indices)))
-        measuring.score(self._flat, *self._data(), np.asarray(indices), self._kept(len(indices)), loss, correct)
+        passes.score(self._flat, *self._data(), np.asarray(indices), self._kept(len(indices)), loss, correct)
         return Scores(loss, correct)
 
     def both_passes(self, populations: Sequence[np.ndarray]) -> BothPasses | None:
@@ -53,9 +53,9 @@ class NumbaBackend(PerceptronBackend):
         if n > self.chunk_size:
             return None
         gradient = np.empty((len(counts), self.mlp.n_parameters), self.dtype)
-        found = measuring.Passes(np.empty((3, n)), gradient, np.empty((2, n)))
+        found = passes.Passes(np.empty((3, n)), gradient, np.empty((2, n)))
         chosen = self._share, self._is_measured
-        measuring.both_passes(self._flat, *self._data(), order, counts, *chosen, self._kept(n), found)
+        passes.both_passes(self._flat, *self._data(), order, counts, *chosen, self._kept(n), found)
         sums = gradient if self.n_parameters == gradient.shape[1] else gradient[:, self._measured]
         return BothPasses(found.samples, sums.astype(np.float64), found.along)
 
@@ -64,7 +64,7 @@ class NumbaBackend(PerceptronBackend):
         sums = np.zeros((*parts.shape[:2], self.mlp.n_parameters), self.dtype)
         kept, losses = self._kept(batches.shape[1]), np.empty(batches.shape[1])
         layers, inputs, targets, _ = self._data()
-        measuring.batch_gradients(self._flat, layers, inputs, targets, batches, parts, kept, losses, sums)
+        passes.batch_gradients(self._flat, layers, inputs, targets, batches, parts, kept, losses, sums)
         return (sums if self.n_parameters == sums.shape[2] else sums[:, :, self._measured]).astype(np.float64)
 
     def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
@@ -150,8 +150,8 @@ class NumbaBackend(PerceptronBackend):
     def _data(self) -> tuple[kernels.Layers, np.ndarray, np.ndarray, np.ndarray]:
         return self._layers(), self.samples.inputs, self.samples.targets, self.samples.labels
 
-    def _kept(self, n: int) -> measuring.Kept:
-        return measuring.Kept(*self._buffers(n)[:2], self._scratch())
+    def _kept(self, n: int) -> passes.Kept:
+        return passes.Kept(*self._buffers(n)[:2], self._scratch())
 
     def _kinds(self) -> tuple[int, int]:
         return _ACTIVATION[self.mlp.activation], _LOSS[self.samples.loss]

@@ -5,7 +5,7 @@ import pytest
 
 from sgdphases.estimators.backends.mlp import initial_mlp
 from sgdphases.estimators.backends.numba_backend import NumbaBackend
-from sgdphases.estimators.backends.numba_measuring import answer
+from sgdphases.estimators.backends.numba_passes import answer
 from sgdphases.estimators.backends.samples import is_correct
 from sgdphases.estimators.ensemble.alignment import sampled_alignment
 from sgdphases.estimators.ensemble.moments import gradient_moments
