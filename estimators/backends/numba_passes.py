@@ -1,8 +1,8 @@
 """Compiled measurements of a multilayer perceptron: what a checkpoint asks for, in one call each.
 
 The sums are those of `numba_kernels`, in the same order, so that nothing depends on which way they were asked for.
-Numba's cache on disk knows the tuples below by their names in this module: where one is renamed or removed, older caches
-cannot be read, unless the module is renamed, too.
+Numba's cache on disk knows the tuples below by their names in this module: where one is renamed or removed, older
+caches cannot be read, unless the module is renamed, too.
 """
 
 from typing import NamedTuple
