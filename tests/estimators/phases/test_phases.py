@@ -1,6 +1,7 @@
 """Phases of synthetic trajectories with known boundaries, and the pictures and page made of them."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -179,8 +180,9 @@ def test_the_report_holds_everything_in_one_file(tmp_path):
     write_netcdf(folder.trajectory, trajectory())
     write_report(folder)
     page = folder.report.read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == len(PICTURES) - 1  # no sharp directions in this run
-    assert "http" not in page and "<b>mine" not in page and "noise_fraction = 0.5" in page
+    assert page.count('src="data:image/png;base64,') == len(PICTURES) - 1  # no sharp directions in this run
+    assert not re.search(r"<(script|link|img)[^>]*https?:", page)  # the explorer's code names addresses, and loads none
+    assert "<b>mine" not in page and "noise_fraction = 0.5" in page
     assert all(f"<td>{name}</td>" in page for name in ("I", "II", "III", "IV"))
     stored = json.loads(folder.phases.read_text(encoding="utf-8"))
     assert [phase["name"] for phase in stored["found"]] == ["I", "II", "III", "IV"]
