@@ -185,7 +185,7 @@ def phase_diagram(
 
 @app.command("finite-rate")
 def finite_rate(
-    statement: Annotated[str, typer.Argument(help="alignment, losses or reshuffling.")],
+    statement: Annotated[str, typer.Argument(help="alignment, losses, reshuffling or flatness.")],
     checkpoints: Annotated[int, typer.Option(min=3, max=200, help="Along the run.")] = 12,
     seed: Seed = 0,
     out: Annotated[Path | None, _out("finite-rate")] = None,

@@ -16,9 +16,11 @@ from sgdphases.sim.solvable.finite_rate import (
     losses_experiment,
     reshuffling_experiment,
 )
+from sgdphases.sim.solvable.sampler_flatness import flatness_experiment
 
-EXPERIMENTS = ("alignment", "losses", "reshuffling")
+EXPERIMENTS = ("alignment", "losses", "reshuffling", "flatness")
 NETWORK = "a tanh network of one hidden layer on a mixture of five classes, 40 % of 300 labels wrong; float64."
+VALLEY = "least squares at its minimum: 400 samples in 20 dimensions, targets without a rule, minibatches of 40."
 
 
 def finite_rate_figure(name: str, checkpoints: int, seed: int) -> Prediction:
@@ -40,12 +42,15 @@ def finite_rate_figure(name: str, checkpoints: int, seed: int) -> Prediction:
         elif name == "losses":
             found = losses_experiment(checkpoints, seed)
             _losses(axes, found)
-        else:
+        elif name == "reshuffling":
             found = reshuffling_experiment(seed)
             _reshuffling(axes, found)
+        else:
+            found = flatness_experiment(seed)
+            _flatness(axes, found)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     verdict = "the statement holds" if found.holds else "the statement FAILS"
-    return Prediction(figure, (found.finding, f"verdict: {verdict}"), NETWORK)
+    return Prediction(figure, (found.finding, f"verdict: {verdict}"), VALLEY if name == "flatness" else NETWORK)
 
 
 def _alignment(axes: Axes, found: Experiment) -> None:
@@ -83,3 +88,21 @@ def _reshuffling(axes: Axes, found: Experiment) -> None:
         axes.plot(rates, line, ":", color=colour, label=f"$\\propto \\alpha^{power}$")
     axes.set(xscale="log", yscale="log", xlabel="learning rate $\\alpha$", ylabel="distance of the weights",
              title="The mean epoch of reshuffled SGD")  # fmt: skip
+    axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    axes.minorticks_off()
+
+
+def _flatness(axes: Axes, found: Experiment) -> None:
+    rows, h = found.rows, found.rows["curvature"]
+    for name, colour, marker, text in (
+        ("independent", CLEAN, "o", "independent"),
+        ("step", WRONG, "o", "reshuffled, every step"),
+        ("epoch", ALL, "o", "reshuffled, once an epoch"),
+        ("epoch_own", OTHER, "^", "the same, each minibatch\nwith its own Hessian"),
+    ):
+        axes.plot(h, rows[name], marker, color=colour, markersize=4, label=text)
+    for name, colour in (("independent_theory", CLEAN), ("step_theory", WRONG)):
+        axes.plot(h, rows[name], ":", color=colour)
+    axes.plot([], [], ":", color="0.4", label="dotted: theory")
+    axes.set(xscale="log", yscale="log", xlabel="curvature $h$ (flatness $F \\propto h^{-1/2}$)",
+             ylabel="variance of the weights", title="Spread around a minimum, by sampler")  # fmt: skip

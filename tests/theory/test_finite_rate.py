@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgdphases.sim.solvable import finite_rate
+from sgdphases.sim.solvable import finite_rate, sampler_flatness
 from sgdphases.sim.solvable.finite_rate import alignment_experiment, losses_experiment, reshuffling_experiment
+from sgdphases.sim.solvable.sampler_flatness import flatness_experiment
 from sgdphases.theory.finite_rate import alignment_to_second_order, falling_losses
 
 
@@ -57,3 +58,12 @@ def test_alignment_along_a_run_follows_the_expansion_while_noise_is_normal():
     found = alignment_experiment(4, 0)
     assert found.holds
     assert (np.abs(found.rows["moments"] - found.rows["measured"]) < 0.01).all()
+
+
+def test_the_sampler_decides_how_the_spread_goes_with_flatness(monkeypatch):
+    found = flatness_experiment(0)
+    assert found.holds
+    path = sampler_flatness._path
+    monkeypatch.setattr(sampler_flatness, "EPOCHS", 300)
+    monkeypatch.setattr(sampler_flatness, "_path", lambda x, y, h, _, own, rng: path(x, y, h, False, own, rng))
+    assert not flatness_experiment(0).holds  # with independent minibatches throughout

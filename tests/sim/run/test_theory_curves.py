@@ -117,7 +117,7 @@ def test_predictions_are_drawn(tmp_path, arguments, printed):
         (["committee", "--learning-rate", 0], "learning_rate = 0"),
         (["clean-priority", "--noise-fraction", "much"], "'much'"),
         (["clean-priority", "--out", "picture.doc"], "end it in .png"),
-        (["finite-rate", "weather"], "choose among alignment, losses, reshuffling"),
+        (["finite-rate", "weather"], "choose among alignment, losses, reshuffling, flatness"),
         (["dmft", "--activation", "relu"], "choose among linear, erf, tanh"),
         (["dmft", "--batch-fraction", "0.3"], "1 / an integer"),
         (["phase-diagram", "--ratios", "1"], "two or more rising values"),
