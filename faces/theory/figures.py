@@ -151,7 +151,9 @@ def committee_figure(
         for axes in (top, middle, activities, *cosines):
             axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1 + students * teachers // 10)
     errors = path.generalisation_errors
-    findings = (f"generalisation error {errors[0]:.3g} at the start, {errors[-1]:.3g} at time {time:g}",)
+    findings: tuple[str, ...] = (
+        f"generalisation error {errors[0]:.3g} at the start, {errors[-1]:.3g} at time {time:g}",
+    )
     assert predicted is not None
     if "alignment_cw" in predicted:
         first, last = predicted["alignment_cw"][[0, -1]]
