@@ -1,15 +1,17 @@
-# make demo   install, and run the main job on an embedded data set
+# make demo   install, and show all four phases of a toy run
 # make test   install what the tests need, and run them, but for those that take long
 # make test-all   all tests: also long ones, with a browser, several processes, training frameworks
+# make docs   the site, in build/site; runs the tutorials, and fails on a broken link or a missing docstring
 # make check  style and types
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test test-slow test-all check clean
+.PHONY: demo test test-slow test-all docs check clean
 
 demo: $(VENV)/installed
-	$(BIN)/sgdphases run gaussian-mixture --noise-fraction 0.5 --hidden 50,50 --learning-rate 0.2
+	@folder=runs/demo-$$(date +%Y%m%d-%H%M%S) && $(BIN)/sgdphases run --preset mixture-turning --out $$folder && \
+	  echo "drawing the page to play with:" && $(BIN)/sgdphases report $$folder
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n auto --dist worksteal
@@ -19,6 +21,11 @@ test-slow: $(VENV)/installed-test
 
 test-all: test
 	$(MAKE) test-slow
+
+docs: $(VENV)/installed-docs
+	rm -rf build
+	$(BIN)/python -m pip install --quiet --no-deps --target build/installed .
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -43,6 +50,10 @@ $(VENV)/installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/installed-test
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VENV)/installed-docs: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	@touch $@
 
 clean:

@@ -5,7 +5,6 @@ first used, so that importing the package costs nothing.
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import Any
 
 _HOMES = {
@@ -57,12 +56,15 @@ _HOMES = {
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)  # type: ignore[reportUnsupportedDunderAll]
-__version__ = version("sgdphases")
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(f"sgdphases.{_HOME[name]}"), name)
+    if name == "__version__":
+        from importlib.metadata import version  # takes a tenth of what the command line's help does
+
+        return version("sgdphases")
     raise AttributeError(f"module 'sgdphases' has no attribute {name!r}")
 
 

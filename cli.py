@@ -47,7 +47,6 @@ from sgdphases.sim.run.settings import make_settings, read_settings
 app = typer.Typer(
     help="Measure, predict and use the phases of learning of stochastic gradient descent.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -107,6 +106,9 @@ def sweep(
     dask: Annotated[
         str | None, typer.Option(help="Scheduler of a Dask cluster to run on instead.", metavar="ADDRESS")
     ] = None,
+    keep_members: Annotated[
+        bool, typer.Option("--keep-members", help="A run folder for every member, however short.")
+    ] = False,
     label_column: LabelColumn = None,
     drop_columns: DropColumns = None,
     option: DataOptions = None,
@@ -140,7 +142,7 @@ def sweep(
     with claim_sweep(out, base["dataset"], plan) as claimed:
         folder = SweepFolder(claimed.path)
         start_sweep(folder, plan)
-        _finish_sweep(folder, plan, workers, dask)
+        _finish_sweep(folder, plan, workers, dask, keep_members)
 
 
 @app.command()
@@ -152,23 +154,26 @@ def resume(
     dask: Annotated[
         str | None, typer.Option(help="Scheduler of a Dask cluster, for a sweep.", metavar="ADDRESS")
     ] = None,
+    keep_members: Annotated[
+        bool, typer.Option("--keep-members", help="A run folder for every member of a sweep.")
+    ] = False,
 ) -> None:
     """Go on with an interrupted run from its last checkpoint, or with a sweep."""
     from sgdphases.sim.cleansing.folder import refuse_study
-    from sgdphases.sim.run.folder import RunFolder
     from sgdphases.sim.run.run import continued
     from sgdphases.sim.storage.claims import claim
     from sgdphases.sim.sweep.folder import SweepFolder
+    from sgdphases.sim.sweep.member import run_at
 
     refuse_study(run_folder)
     sweep_folder = SweepFolder(run_folder)
     if sweep_folder.plan.is_file():
         with claim(run_folder):
-            _finish_sweep(sweep_folder, sweep_folder.read_plan(), workers, dask)
+            _finish_sweep(sweep_folder, sweep_folder.read_plan(), workers, dask, keep_members)
         return
-    if workers is not None or dask is not None:
-        raise UsageError(f"{run_folder} is no sweep: --workers and --dask are for one.")
-    folder = RunFolder(run_folder)
+    if workers is not None or dask is not None or keep_members:
+        raise UsageError(f"{run_folder} is no sweep: --workers, --dask and --keep-members are for one.")
+    folder = run_at(run_folder)
     with ExitStack() as stack:
         with console.status("loading data"):
             experiment, start = stack.enter_context(continued(folder))
@@ -180,14 +185,14 @@ def report(
     run_folder: Annotated[Path, typer.Argument(help="Folder of a run, a sweep or a monitor.", show_default=False)],
 ) -> None:
     """Draw the figures and the page of a run, a sweep or a monitored training."""
-    from sgdphases.sim.run.folder import RunFolder
     from sgdphases.sim.sweep.folder import SweepFolder
+    from sgdphases.sim.sweep.member import run_at
 
     sweep_folder = SweepFolder(run_folder)
     if sweep_folder.plan.is_file():
         show_sweep(sweep_folder, sweep_folder.read_plan())
     else:
-        show_report(RunFolder(run_folder))
+        show_report(run_at(run_folder))
 
 
 app.command()(compare)
@@ -213,7 +218,10 @@ def verify(
 ) -> None:
     """Check every identity, and that the backends agree; exit code 1 if one does not hold."""
     from sgdphases.sim.run.verification import verify_backends
+    from sgdphases.sim.sweep.member import run_at
 
+    if run_folder is not None:
+        run_at(run_folder)
     with console.status("checking"):
         results = verify_backends(run_folder, backend, dataset, data_dir, samples, seed)
     broken = sum(not check.holds for checks in results.values() for check in checks)
@@ -252,6 +260,17 @@ def backends() -> None:
     from sgdphases.estimators.backends.registry import backend_names
 
     console.print("\n".join(backend_names()))
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, threads, devices, and where data is looked for: what a bug report needs."""
+    from sgdphases.faces.doctor import sections
+
+    for title, rows in sections().items():
+        console.print(f"[bold]{title}[/bold]", highlight=False)
+        for name, found in rows:
+            console.print(f"    {name}: {found}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _version(wanted: bool) -> None:
@@ -304,16 +323,16 @@ def _finish(experiment: Any, folder: Any, start: Any) -> None:
                 show(state)
                 if pressed:
                     raise KeyboardInterrupt
-        show_report(folder)
+        show_report(folder, first=True)
 
 
-def _finish_sweep(folder: Any, plan: Any, workers: int | None, dask: str | None) -> None:
+def _finish_sweep(folder: Any, plan: Any, workers: int | None, dask: str | None, keep_members: bool) -> None:
     """Run what is left of a sweep with a progress bar, then draw; Ctrl-C ends in how to go on."""
     from sgdphases.sim.sweep.run import run_sweep
 
     with stoppable(f"Go on with: sgdphases resume {folder.path}"):
         with interrupts() as pressed, sweep_progress(folder, plan) as show:
-            for outcome in run_sweep(folder, plan, workers=workers, dask=dask):
+            for outcome in run_sweep(folder, plan, workers=workers, dask=dask, keep_members=keep_members):
                 show(outcome)
                 if pressed:
                     raise KeyboardInterrupt

@@ -20,12 +20,15 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
-from sgdphases.estimators.backend import Backend
-from sgdphases.estimators.ensemble.scores import all_scores, mean_scores
+from sgdphases import add_label_noise
 from sgdphases.sim.storage.atomic import write_whole
 from sgdphases.sim.cleansing.cleanse import cleanse, train_cleansed
+from sgdphases.sim.cleansing.cleanse_images import train_on
+from sgdphases.sim.cleansing.network_mistakes import network_mistakes
+from sgdphases.sim.recipe.choose import recipe_settings, takes_recipe
+from sgdphases.sim.recipe.learner import ImageLearner
 from sgdphases.sim.run.schedule import steps_per_epoch
-from sgdphases.sim.run.settings import RunSettings, make_settings
+from sgdphases.sim.run.settings import IMAGE, RunSettings, make_settings
 from sgdphases.sim.run.training import noisy_data
 from sgdphases.sim.cleansing.sample_losses import class_probabilities, enough_epochs, train_to, trainer
 
@@ -39,21 +42,30 @@ DATASETS = {
     "gaussian-mixture": dict(train_size=2000),
     "digits": {},
     "mnist": dict(train_size=5000),
-    "cifar10": dict(train_size=2000),
+    "cifar10": dict(train_size=5000, test_size=5000),
 }
 ON_DISK = ("mnist", "cifar10")
+NETWORK = "network"  # the kind of noise drawn from a network's own confusions: for images
 NOISE = {
     "none": ("uniform", 0.0),
+    "uniform 0.2": ("uniform", 0.2),
     "uniform 0.4": ("uniform", 0.4),
+    "uniform 0.8": ("uniform", 0.8),
     "uniform-other 0.4": ("uniform-other", 0.4),
     "pair-flip 0.2": ("pair-flip", 0.2),
+    "pair-flip 0.4": ("pair-flip", 0.4),
+    "input-dependent 0.1": ("input-dependent", 0.1),
     "input-dependent 0.2": ("input-dependent", 0.2),
+    "input-dependent 0.4": ("input-dependent", 0.4),
+    "network 0.2": (NETWORK, 0.2),
+    "network 0.4": (NETWORK, 0.4),
 }
-SHORT = 10  # epochs after which a network has learnt the right labels and not yet the wrong ones
+SHORT = 10  # epochs after which a perceptron has learnt the right labels and not yet the wrong ones
 FOLDS = 5
 VALIDATION = 0.1  # clean samples for early stopping, as a share of the training samples
+FALSE_SHARE = 0.99  # of the samples of the additional class that the area under the margin flags (Pleiss et al. 2020)
 KEYS = ("dataset", "noise", "seed", "method")
-NUMBERS = ("wrong", "flagged", "precision", "recall", "auc", "accuracy", "seconds")
+NUMBERS = ("wrong", "flagged", "precision", "recall", "f1", "auc", "share", "low", "high", "accuracy", "seconds")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,53 +82,101 @@ class Problem:
     test: tuple[np.ndarray, np.ndarray]
 
 
+Probabilities = Callable[[np.ndarray], np.ndarray]  # of the classes of samples, by a network as it stands
+
+
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a method flags, its score of every sample (high for wrong), and the ways to train with it."""
+    """What a method flags, its score of every sample (high for wrong), the ways to train with it, which give a test
+    accuracy each, and the share of wrong labels with its bounds, for methods that say one."""
 
     flagged: np.ndarray | None
     score: np.ndarray | None
-    ways: dict[str, Callable[[], Backend]]
+    ways: dict[str, Callable[[], float]]
+    share: tuple[float, float, float] | None = None
 
 
 def make_problem(dataset: str, noise: str, seed: int, data_dir: Path | None) -> Problem:
     kind, fraction = NOISE[noise]
     folder = {"data_dir": str(data_dir / dataset)} if dataset in ON_DISK and data_dir else {}
-    values = dict(dataset=dataset, noise_kind=kind, noise_fraction=fraction, seed=seed, checkpoints=40, **folder)
-    settings = make_settings({**values, **DATASETS[dataset]})
+    by_settings = {} if kind == NETWORK else dict(noise_kind=kind, noise_fraction=fraction)
+    settings = make_settings({**by_settings, "dataset": dataset, "seed": seed, **folder, **DATASETS[dataset]})
     data = noisy_data(settings)
-    settings = settings.model_copy(update={"epochs": enough_epochs(data.n_samples, settings.batch_size)})
+    if kind == NETWORK:
+        labels = network_mistakes(data.x_train, data.y_train, data.n_outputs, fraction, seed=seed)
+        data = add_label_noise(data, kind="given", fraction=None, labels=labels, rng=np.random.default_rng(seed))
+    shape = data.x_train.shape[1:]
+    if takes_recipe(settings, shape):
+        settings = recipe_settings(settings, shape, data.n_samples)
+    else:
+        epochs = enough_epochs(data.n_samples, settings.batch_size)
+        settings = settings.model_copy(update={"epochs": epochs, "checkpoints": 40})
     order = np.random.default_rng(seed).permutation(len(data.x_test))
     held, rest = np.split(order, [round(VALIDATION * data.n_samples)])
+    clean = data.y_train if data.y_clean is None else data.y_clean
     return Problem(
-        settings, data.x_train, data.y_train, data.n_outputs, data.y_train != data.y_clean,
+        settings, data.x_train, data.y_train, data.n_outputs, data.y_train != clean,
         (data.x_test[held], data.y_test[held]), (data.x_test[rest], data.y_test[rest]),
     )  # fmt: skip
 
 
-def train(problem: Problem, chosen: np.ndarray, epochs: int | None = None) -> Backend:
-    """The network trained from its start on the chosen samples."""
-    settings = problem.settings
-    backend = trainer(settings, problem.x[chosen], problem.y[chosen], problem.n_classes)
-    steps = (epochs or settings.epochs) * steps_per_epoch(backend.n_samples, settings.batch_size)
-    for _ in train_to(backend, settings, 0, steps):
-        pass
-    return backend
+def train(
+    problem: Problem,
+    chosen: np.ndarray,
+    epochs: int | None = None,
+    *,
+    y: np.ndarray | None = None,
+    watch: Callable[[Probabilities], None] | None = None,
+) -> Probabilities:
+    """The network trained from its start on the chosen samples, with other labels if given; watched once an epoch."""
+    x, labels = problem.x[chosen], (problem.y if y is None else y)[chosen]
+    n_classes = max(problem.n_classes, int(labels.max()) + 1)
+    size = min(problem.settings.batch_size, len(labels))
+    settings = problem.settings.model_copy(update={"batch_size": size})
+    if epochs is not None:
+        settings = settings.model_copy(update={"epochs": epochs})
+    per_epoch = steps_per_epoch(len(labels), size)
+    stops = [per_epoch * (epoch + 1) for epoch in range(settings.epochs)]
+    if settings.network == IMAGE:
+        learner = ImageLearner(settings, x, labels, n_classes)
+        for stop in stops:
+            train_on(learner, stop, "", None)
+            if watch is not None:
+                watch(lambda asked: np.exp(learner.log_probabilities(asked)))
+        return lambda asked: np.exp(learner.log_probabilities(asked))
+    backend = trainer(settings, x, labels, n_classes)
+    for stop in stops:
+        for _ in train_to(backend, settings, stop - per_epoch, stop):
+            pass
+        if watch is not None:
+            watch(lambda asked: class_probabilities(backend, asked, n_classes))
+    return lambda asked: class_probabilities(backend, asked, n_classes)
+
+
+def accuracy(problem: Problem, probabilities: Probabilities) -> float:
+    x, y = problem.test
+    return float((probabilities(x).argmax(axis=1) == y).mean())
+
+
+def trained_on(problem: Problem, chosen: np.ndarray) -> Callable[[], float]:
+    """Test accuracy after training on the chosen samples."""
+    return lambda: accuracy(problem, train(problem, chosen))
 
 
 def early_stopping(problem: Problem) -> Found:
     """The weights at the end of the epoch with the fewest errors on clean samples, the first of equals."""
 
-    def best() -> Backend:
-        settings = problem.settings
-        backend = trainer(settings, problem.x, problem.y, problem.n_classes)
-        least, weights = np.inf, backend.weights
-        for _ in train_to(backend, settings, 0, settings.epochs * steps_per_epoch(len(problem.y), settings.batch_size)):
-            error = mean_scores(backend.on(*problem.validation))[1]
-            if error < least:
-                least, weights = error, backend.weights
-        backend.load_weights(weights)
-        return backend
+    def best() -> float:
+        x, y = problem.validation
+        reached: list[tuple[float, float]] = []
+
+        def watch(probabilities: Probabilities) -> None:
+            held = float((probabilities(x).argmax(axis=1) == y).mean())
+            is_best = not reached or held > max(each[0] for each in reached)
+            reached.append((held, accuracy(problem, probabilities) if is_best else 0.0))
+
+        train(problem, np.arange(len(problem.y)), watch=watch)
+        return max(reached, key=lambda each: each[0])[1]
 
     return Found(None, None, {"best epoch": best})
 
@@ -127,8 +187,16 @@ def ours(problem: Problem, *, given: bool = False) -> Found | None:
     if given and share == 0:
         return None
     found = cleanse(*samples, known_fraction=share if given else None)
-    ways = {how: lambda how=how: train_cleansed(*samples, found, how) for how in ("restart", "continue")}
-    return Found(~found.keep, found.consensus.loss, ways)
+
+    def then(how: str) -> float:
+        left = train_cleansed(*samples, found, how)
+        if problem.settings.network == IMAGE:
+            return accuracy(problem, lambda asked: np.exp(left.log_probabilities(asked)))
+        return accuracy(problem, lambda asked: class_probabilities(left, asked, problem.n_classes))
+
+    ways = ("restart",) if problem.settings.network == IMAGE else ("restart", "continue")
+    said = (found.share.fraction, found.share.low, found.share.high)
+    return Found(~found.keep, found.consensus.loss, {how: lambda how=how: then(how) for how in ways}, said)
 
 
 def confident_learning(problem: Problem, epochs: int | None = None) -> Found:
@@ -136,28 +204,77 @@ def confident_learning(problem: Problem, epochs: int | None = None) -> Found:
     predicted = np.empty((len(problem.y), problem.n_classes))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=problem.settings.seed)
     for known, asked in folds.split(problem.x, problem.y):
-        backend = train(problem, known, epochs)
-        predicted[asked] = class_probabilities(backend, problem.x[asked], problem.n_classes)
+        predicted[asked] = train(problem, known, epochs)(problem.x[asked])[:, : problem.n_classes]
+    predicted /= predicted.sum(axis=1, keepdims=True)
     flagged = find_label_issues(problem.y, predicted, n_jobs=1)
     score = 1 - get_label_quality_scores(problem.y, predicted, method="self_confidence")
-    return Found(flagged, score, {"restart": lambda: train(problem, ~flagged)})
+    return Found(flagged, score, {"restart": trained_on(problem, ~flagged)})
+
+
+def area_under_margin(problem: Problem, epochs: int | None = None) -> Found:
+    """AUM: the margin of the given label, averaged over epochs (Pleiss, Zhang, Elenberg & Weinberger 2020).
+
+    Twice, a share 1/(K+1) of the samples gets a class of its own; a label is flagged if its margin is below that which
+    99 % of those have.
+    """
+    n, classes = len(problem.y), problem.n_classes
+    order = np.random.default_rng(problem.settings.seed).permutation(n)
+    size = round(n / (classes + 1))
+    margin, flagged = np.zeros(n), np.zeros(n, dtype=bool)
+    for k in (0, 1):
+        false = order[k * size : (k + 1) * size]
+        rest = np.setdiff1d(order, false)
+        if k == 1:
+            rest = np.intersect1d(rest, order[:size])  # those that the first run has not judged
+        y = problem.y.copy()
+        y[false] = classes
+        total = np.zeros(n)
+
+        def watch(probabilities: Probabilities, y: np.ndarray = y, total: np.ndarray = total) -> None:
+            logits = np.log(np.maximum(probabilities(problem.x), 1e-30))
+            own = logits[np.arange(n), y].copy()
+            logits[np.arange(n), y] = -np.inf
+            total += own - logits.max(axis=1)
+
+        train(problem, np.arange(n), epochs, y=y, watch=watch)
+        margin[rest] = total[rest]
+        flagged[rest] = total[rest] < np.quantile(total[false], FALSE_SHARE)
+    return Found(flagged, -margin, {"restart": trained_on(problem, ~flagged)})
 
 
 def small_loss(problem: Problem) -> Found:
-    """As many of the largest losses after a short training as there are wrong labels, a number that is given."""
-    score = all_scores(train(problem, np.ones_like(problem.wrong), SHORT)).loss
+    """As many of the largest losses as there are wrong labels, a number that is given: of a perceptron after a short
+    training, of the recipe at its end."""
+    everybody = np.arange(len(problem.y))
+    probabilities = train(problem, everybody, None if problem.settings.network == IMAGE else SHORT)(problem.x)
+    score = -np.log(np.maximum(probabilities[everybody, problem.y], 1e-300))
     flagged = np.zeros_like(problem.wrong)
     flagged[np.argsort(-score, kind="stable")[: problem.wrong.sum()]] = True
-    return Found(flagged, score, {"restart": lambda: train(problem, ~flagged)})
+    return Found(flagged, score, {"restart": trained_on(problem, ~flagged)})
+
+
+def short(method: Callable[[Problem, int], Found]) -> Callable[[Problem], Found | None]:
+    """A method after a short training; none for the recipe, whose rates go through one cycle."""
+    return lambda problem: None if problem.settings.network == IMAGE else method(problem, SHORT)
+
+
+def all_labels(problem: Problem) -> Found:
+    return Found(None, None, {"end": trained_on(problem, np.arange(len(problem.y)))})
+
+
+def right_labels(problem: Problem) -> Found:
+    return Found(None, None, {"end": trained_on(problem, np.flatnonzero(~problem.wrong))})
 
 
 METHODS: dict[str, Callable[[Problem], Found | None]] = {
-    "all labels": lambda problem: Found(None, None, {"end": lambda: train(problem, np.ones_like(problem.wrong))}),
-    "right labels only": lambda problem: Found(None, None, {"end": lambda: train(problem, ~problem.wrong)}),
+    "all labels": all_labels,
+    "right labels only": right_labels,
     "sgdphases": ours,
     "sgdphases, share given": lambda problem: ours(problem, given=True),
     "cleanlab, all epochs": confident_learning,
-    f"cleanlab, {SHORT} epochs": lambda problem: confident_learning(problem, SHORT),
+    f"cleanlab, {SHORT} epochs": short(confident_learning),
+    "area under the margin, all epochs": area_under_margin,
+    f"area under the margin, {SHORT} epochs": short(area_under_margin),
     "small loss, share given": small_loss,
     "early stopping, clean samples given": early_stopping,
 }
@@ -172,25 +289,26 @@ def measure(problem: Problem, method: Callable[[Problem], Found | None]) -> dict
     if found is None:
         return {}
     finding = time.process_time() - begin
-    for way, build in found.ways.items():
+    for way, reached in found.ways.items():
         begin = time.process_time()
-        backend = build()
-        seconds = finding + time.process_time() - begin
-        accuracy = 1 - mean_scores(backend.on(*problem.test))[1]
-        rows[way] = {"accuracy": accuracy, "seconds": seconds, **judge(problem.wrong, found)}
+        numbers = {"accuracy": reached()}
+        rows[way] = {**numbers, "seconds": finding + time.process_time() - begin, **judge(problem.wrong, found)}
     return rows
 
 
 def judge(wrong: np.ndarray, found: Found) -> dict[str, float]:
+    said = {} if found.share is None else dict(zip(("share", "low", "high"), found.share, strict=True))
     if found.flagged is None or found.score is None:
-        return {"wrong": wrong.mean()}
+        return {"wrong": wrong.mean(), **said}
     caught = (found.flagged & wrong).sum()
     return {
         "wrong": wrong.mean(),
         "flagged": found.flagged.mean(),
         "precision": caught / found.flagged.sum() if found.flagged.any() else np.nan,
         "recall": caught / wrong.sum() if wrong.any() else np.nan,
+        "f1": 2 * caught / (found.flagged.sum() + wrong.sum()) if wrong.any() else np.nan,
         "auc": roc_auc_score(wrong, found.score) if wrong.any() else np.nan,
+        **said,
     }
 
 
@@ -205,9 +323,13 @@ def print_tables(rows: list[dict[str, str]]) -> None:
         finders = {row["method"]: row["way"] for row in own if row["flagged"]}
         cells = {(*way, noise): select(own, *way, noise) for way in ways for noise in noises}
         print(f"\n{dataset}, medians of {len({row['seed'] for row in own})} seed(s)")
-        print(f"\n| precision / recall / area | {' | '.join(noises)} |\n|{' --- |' * (len(noises) + 1)}")
+        print(f"\n| precision / recall / F1 / area | {' | '.join(noises)} |\n|{' --- |' * (len(noises) + 1)}")
         for name, way in finders.items():
             print(f"| {name} | {' | '.join(finding(cells[name, way, noise]) for noise in noises)} |")
+        for name in finders:
+            if any(row["high"] for row in own if row["method"] == name) and "given" not in name:
+                shares = [said(cells[name, finders[name], noise]) for noise in noises]
+                print(f"| {name}: share said | {' | '.join(shares)} |")
         print(f"\n| test accuracy | {' | '.join(noises)} | seconds |\n| --- |{' ---: |' * (len(noises) + 1)}")
         for name, way in ways:
             reached = " | ".join(median(cells[name, way, noise], "accuracy", ".3f") for noise in noises)
@@ -222,8 +344,18 @@ def select(rows: list[dict[str, str]], *key: str) -> list[dict[str, str]]:
 def finding(rows: list[dict[str, str]]) -> str:
     """Precision, recall and area; where no label is wrong, the share flagged."""
     if not rows or any(float(row["wrong"]) for row in rows):
-        return " / ".join(median(rows, name, ".2f") for name in ("precision", "recall", "auc"))
+        return " / ".join(median(rows, name, ".2f") for name in ("precision", "recall", "f1", "auc"))
     return f"{median(rows, 'flagged', '.1%')} flagged"
+
+
+def said(rows: list[dict[str, str]]) -> str:
+    """What each seed says of the share, and how many of the bounds hold it."""
+    if not rows:
+        return "–"
+    numbers = [tuple(float(row[name]) for name in ("wrong", "share", "low", "high")) for row in rows]
+    words = [f"{share:.2f} ({low:.2f}–{high:.2f})".replace("nan", "?") for _, share, low, high in numbers]
+    held = sum(low <= wrong <= high for wrong, _, low, high in numbers)
+    return f"{', '.join(words)}; {held} of {len(rows)} hold {numbers[0][0]:.2f}"
 
 
 def median(rows: list[dict[str, str]], name: str, style: str) -> str:
@@ -243,6 +375,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, help="folder that holds mnist/ and cifar10/")
     parser.add_argument("--datasets", nargs="+", choices=DATASETS)
     parser.add_argument("--noise", nargs="+", choices=NOISE, default=list(NOISE))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("cleansing-benchmark.csv"))
     arguments = parser.parse_args()
@@ -257,7 +390,9 @@ def main() -> None:
     datasets = arguments.datasets or [name for name in DATASETS if arguments.data_dir or name not in ON_DISK]
     for dataset in datasets:
         for seed, noise in ((seed, noise) for seed in arguments.seeds for noise in arguments.noise):
-            missing = [name for name in METHODS if (dataset, noise, str(seed), name) not in done]
+            if NOISE[noise][0] == NETWORK and dataset != "cifar10":
+                continue
+            missing = [name for name in arguments.methods if (dataset, noise, str(seed), name) not in done]
             problem = make_problem(dataset, noise, seed, arguments.data_dir) if missing else None
             for name in missing:
                 key = dict(zip(KEYS, (dataset, noise, str(seed), name), strict=True))

@@ -38,6 +38,20 @@ class SampleGradients(NamedTuple):
     gradient_sum: Any
 
 
+class BothPasses(NamedTuple):
+    """What both passes over K populations find, the samples of one after those of the other.
+
+    ``loss``, ``correct``, ``squared_norm`` as in `SampleGradients`, shape (N,); ``gradient``: sum over each population,
+    shape (K, P), float64; ``projection``, shape (2, N): on the mean gradient of all samples, on the population's own.
+    """
+
+    loss: np.ndarray
+    correct: np.ndarray
+    squared_norm: np.ndarray
+    gradient: np.ndarray
+    projection: np.ndarray
+
+
 class GradientSource(Protocol):
     """Per-sample gradients, as far as the closed forms need them: a backend, or one part of its gradients."""
 
@@ -61,6 +75,11 @@ class Backend(GradientSource, Protocol):
     than ``chunk_size`` of them at once, so it needs no chunks of its own, except in ``train``. Everything it returns is
     a float64 numpy array, whatever the dtype and device of the model; only a ``gradient_sum`` may stay a tensor, in its
     own dtype and on its device, where chunks are added up in float64 before the sum is fetched.
+
+    Two more methods may be there, and then save time: ``both_passes(populations)`` answers both passes of the closed
+    forms at once by `BothPasses`, or None where the samples do not fit into memory; ``batch_sums(batches, parts)``
+    gives the sums of gradients over parts of M minibatches, shape (k, M, P), for sample numbers of shape (M, B) and 1
+    or 0 in ``parts``, shape (k, M, B). Both must give what the methods below give, to the last bit.
     """
 
     @property

@@ -20,6 +20,7 @@ th, td { padding: 0.25rem 0.7rem; text-align: right; white-space: nowrap; }
 th { border-bottom: 1px solid #888; font-weight: 600; } th:first-child, td:first-child { text-align: left; }
 table.prose th, table.prose td { white-space: normal; vertical-align: top; text-align: left; }
 pre { background: #f4f6f8; padding: 1rem; overflow-x: auto; font-size: 0.85rem; }
+@media print { div.explorer { display: none; } }
 p.note { color: #555; font-size: 0.9rem; }
 """
 

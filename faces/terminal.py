@@ -100,12 +100,13 @@ def _status(state: Any, room: int = 200) -> str:
     return "  ".join(parts)
 
 
-def show_report(folder: Any) -> None:
-    """Write the report and print the table of phases and where the report is."""
-    from sgdphases.faces.run.page import phase_rows, reading_lines, signature_lines, write_report
+def show_report(folder: Any, *, first: bool = False) -> None:
+    """Write the report and print the table of phases and where the report is; see `write_report` for ``first``."""
+    from sgdphases.faces.run.page import phase_rows, reading_lines, signature_lines, summary_line, write_report
 
     with console.status("drawing"):
-        trajectory, phases, shown = write_report(folder)
+        trajectory, phases, shown = write_report(folder, first=first)
+    console.print(summary_line(trajectory, phases), markup=False, highlight=False, soft_wrap=True)
     heading, rows = phase_rows(trajectory, phases)
     print_table(heading, rows)
     for line in [*reading_lines(phases), *signature_lines(shown)]:

@@ -1,9 +1,12 @@
 """Toy networks at full speed: compiled multilayer perceptrons, float32 or float64."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from sgdphases.estimators.backend import SampleGradients, Scores, chunks
+from sgdphases.estimators.backend import BothPasses, SampleGradients, Scores, chunks
 from sgdphases.estimators.backends import numba_kernels as kernels
+from sgdphases.estimators.backends import numba_measuring as measuring
 from sgdphases.estimators.backends.mlp import MLP, layer_views
 from sgdphases.estimators.backends.perceptron import PerceptronBackend
 from sgdphases.estimators.backends.samples import is_correct
@@ -29,16 +32,42 @@ class NumbaBackend(PerceptronBackend):
     ):
         super().__init__(model, x, y, loss=loss, dtype=dtype, device=device, parameters=parameters)
         self._sizes = np.array(self.mlp.layer_sizes)
+        self._width, self._largest = int(self._sizes.sum()), int((self._sizes[1:] * self._sizes[:-1]).max())
         chosen = np.zeros(self.mlp.n_parameters)
         chosen[self._measured] = 1
         self._share = np.array([[m.flat[0], b[0]] for m, b in layer_views(self.mlp.layer_sizes, chosen)])
+        self._is_measured = chosen > 0
 
     def numbers_per_sample(self) -> int:
         return sum(self.mlp.layer_sizes)
 
     def scores(self, indices: np.ndarray) -> Scores:
-        values, _, losses = self._forward(indices)
-        return Scores(losses, self._correct(indices, values))
+        loss, correct = np.empty((2, len(indices)))
+        measuring.score(self._flat, *self._data(), np.asarray(indices), self._kept(len(indices)), loss, correct)
+        return Scores(loss, correct)
+
+    def both_passes(self, populations: Sequence[np.ndarray]) -> BothPasses | None:
+        """Both passes over K populations in one call, the layers' factors kept from the first to the second."""
+        order = np.concatenate(populations)
+        n, counts = len(order), np.array([len(population) for population in populations])
+        if n > self.chunk_size:
+            return None
+        gradient = np.empty((len(counts), self.mlp.n_parameters), self.dtype)
+        answers = measuring.Answers(np.empty(n), np.empty(n), np.empty(n), np.empty((2, n)))
+        kept, chosen = self._kept(n), (self._share, self._is_measured)
+        measuring.both_passes(self._flat, *self._data(), order, counts, *chosen, kept, gradient, answers)
+        sums = gradient if self.n_parameters == gradient.shape[1] else gradient[:, self._measured]
+        return BothPasses(
+            answers.loss, answers.correct, answers.squared_norm, sums.astype(np.float64), answers.projection
+        )
+
+    def batch_sums(self, batches: np.ndarray, parts: np.ndarray) -> np.ndarray:
+        """Sums of gradients over parts of minibatches in one call, shape (k, M, P): see `Backend`."""
+        sums = np.zeros((*parts.shape[:2], self.mlp.n_parameters), self.dtype)
+        kept, losses = self._kept(batches.shape[1]), np.empty(batches.shape[1])
+        layers, inputs, targets, _ = self._data()
+        measuring.batch_gradients(self._flat, layers, inputs, targets, batches, parts, kept, losses, sums)
+        return (sums if self.n_parameters == sums.shape[2] else sums[:, :, self._measured]).astype(np.float64)
 
     def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
         values, deltas, losses = self._factors(indices)
@@ -87,7 +116,7 @@ class NumbaBackend(PerceptronBackend):
 
     def train(self, order: np.ndarray, batch_size: int, learning_rate: float) -> None:
         buffers = kernels.Buffers(*self._buffers(min(batch_size, len(order))), self._scratch())
-        layers = kernels.Layers(self._sizes, *self._kinds())
+        layers = self._layers()
         order = np.asarray(order, dtype=np.int64)
         inputs, targets = self.samples.inputs, self.samples.targets
         kernels.train(self._flat, layers, inputs, targets, order, batch_size, learning_rate, buffers)
@@ -117,15 +146,23 @@ class NumbaBackend(PerceptronBackend):
         cut = [(values[ends[k] : ends[k + 1]], deltas[ends[k + 1] : ends[k + 2]]) for k in range(len(self._sizes) - 1)]
         return [(a.reshape(n, -1).astype(np.float64), d.reshape(n, -1).astype(np.float64)) for a, d in cut]
 
+    def _layers(self) -> kernels.Layers:
+        return kernels.Layers(self._sizes, *self._kinds())
+
+    def _data(self) -> tuple[kernels.Layers, np.ndarray, np.ndarray, np.ndarray]:
+        return self._layers(), self.samples.inputs, self.samples.targets, self.samples.labels
+
+    def _kept(self, n: int) -> measuring.Kept:
+        return measuring.Kept(*self._buffers(n)[:2], self._scratch())
+
     def _kinds(self) -> tuple[int, int]:
         return _ACTIVATION[self.mlp.activation], _LOSS[self.samples.loss]
 
     def _buffers(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        width = int(self._sizes.sum())
-        return np.empty(n * width, self.dtype), np.empty(n * width, self.dtype), np.empty(n)
+        return np.empty(n * self._width, self.dtype), np.empty(n * self._width, self.dtype), np.empty(n)
 
     def _scratch(self) -> np.ndarray:
-        return np.empty(int((self._sizes[1:] * self._sizes[:-1]).max()), self.dtype)
+        return np.empty(self._largest, self.dtype)
 
     def _forward(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         values, deltas, losses = self._buffers(len(indices))

@@ -129,7 +129,7 @@ def _add_weight_gradient(delta, a, factor, w, b, scratch):
 
 
 @njit(cache=True)
-def _block(buffer, sizes, layer, n):
+def block(buffer, sizes, layer, n):
     start = n * sizes[:layer].sum()
     return buffer[start : start + n * sizes[layer]].reshape(n, sizes[layer])
 
@@ -147,16 +147,16 @@ def _layer(weights, sizes, layer):
 def forward(weights, sizes, activation, inputs, indices, values, slopes):
     """Fill ``values`` with inputs, activations and outputs of the samples, and ``slopes`` of the hidden layers."""
     n = len(indices)
-    first = _block(values, sizes, 0, n)
+    first = block(values, sizes, 0, n)
     for r in range(n):
         first[r, :] = inputs[indices[r]]
     last = len(sizes) - 1
     for layer in range(last):
         w, b = _layer(weights, sizes, layer)
-        out = _block(values, sizes, layer + 1, n)
-        _affine(_block(values, sizes, layer, n), w, b, out)
+        out = block(values, sizes, layer + 1, n)
+        _affine(block(values, sizes, layer, n), w, b, out)
         if layer + 1 < last:
-            _activate(out, _block(slopes, sizes, layer + 1, n), activation)
+            _activate(out, block(slopes, sizes, layer + 1, n), activation)
 
 
 @njit(cache=True)
@@ -165,7 +165,7 @@ def output_losses(sizes, loss_kind, targets, indices, values, deltas, losses):
     n = len(indices)
     last = len(sizes) - 1
     rows = targets[indices]
-    _losses_and_delta(_block(values, sizes, last, n), rows, loss_kind, losses, _block(deltas, sizes, last, n))
+    _losses_and_delta(block(values, sizes, last, n), rows, loss_kind, losses, block(deltas, sizes, last, n))
 
 
 @njit(cache=True)
@@ -173,7 +173,7 @@ def backward(weights, sizes, n, deltas):
     """From the last layer's deltas and the hidden layers' slopes to the deltas of every layer but the inputs."""
     for layer in range(len(sizes) - 2, 0, -1):
         w, _ = _layer(weights, sizes, layer)
-        _pull_back(_block(deltas, sizes, layer + 1, n), w, _block(deltas, sizes, layer, n))
+        _pull_back(block(deltas, sizes, layer + 1, n), w, block(deltas, sizes, layer, n))
 
 
 @njit(cache=True)
@@ -181,8 +181,8 @@ def add_gradient_sum(target, sizes, n, factor, values, deltas, scratch):
     """target += factor * sum over the samples of the gradient; ``target`` may be the weights themselves."""
     for layer in range(len(sizes) - 1):
         w, b = _layer(target, sizes, layer)
-        a = _block(values, sizes, layer, n)
-        _add_weight_gradient(_block(deltas, sizes, layer + 1, n), a, factor, w, b, scratch)
+        a = block(values, sizes, layer, n)
+        _add_weight_gradient(block(deltas, sizes, layer + 1, n), a, factor, w, b, scratch)
 
 
 @njit(cache=True)
@@ -193,7 +193,7 @@ def squared_norms(sizes, n, values, deltas, share, out):
     """
     out[:] = 0.0
     for layer in range(len(sizes) - 1):
-        a, d = _block(values, sizes, layer, n), _block(deltas, sizes, layer + 1, n)
+        a, d = block(values, sizes, layer, n), block(deltas, sizes, layer + 1, n)
         for r in range(n):
             size_a, size_d = 0.0, 0.0
             for i in range(a.shape[1]):
@@ -209,9 +209,9 @@ def projections(direction, sizes, n, values, deltas, out):
     out[:] = 0.0
     for layer in range(len(sizes) - 1):
         v, v_bias = _layer(direction, sizes, layer)
-        d = _block(deltas, sizes, layer + 1, n)
+        d = block(deltas, sizes, layer + 1, n)
         pushed = np.empty_like(d)
-        _affine(_block(values, sizes, layer, n), v, v_bias, pushed)
+        _affine(block(values, sizes, layer, n), v, v_bias, pushed)
         for r in range(n):
             for o in range(d.shape[1]):
                 out[r] += np.float64(pushed[r, o]) * d[r, o]

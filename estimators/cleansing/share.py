@@ -10,12 +10,15 @@ the two. What can be said without knowing which case it is:
 - Where two populations are seen, and the wrong one accounts for much of the disagreement, labels for which this network
   and the one trained on them name the same other class are wrong, or the two share a mistake. Their share, or the lower
   end of the fitted one, bounds it from below.
+- Where no two populations are seen, mistakes planted on purpose show how those that follow the input score: see
+  `sgdphases.estimators.cleansing.planted`. They bound the share from above, and may say that it is not 0.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from sgdphases.estimators.cleansing.planted import PlantedShare
 from sgdphases.estimators.cleansing.wrong_labels import WrongLabels
 from sgdphases.estimators.errors import InputError
 from sgdphases.theory.proportions import share_at_least, share_at_most
@@ -58,7 +61,13 @@ class Share:
         return f"{self.fraction:.1%}, between {self.low:.1%} and {self.high:.1%}"
 
 
-def share_of_wrong(found: WrongLabels, labels: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> Share:
+def share_of_wrong(
+    found: WrongLabels,
+    labels: np.ndarray,
+    inside: np.ndarray,
+    outside: np.ndarray,
+    planted: PlantedShare | None = None,
+) -> Share:
     """The share of wrong labels, from losses and from what networks answer that have not seen a label.
 
     Parameters
@@ -71,6 +80,8 @@ def share_of_wrong(found: WrongLabels, labels: np.ndarray, inside: np.ndarray, o
         The class that the network trained on all labels gives each sample around t_c.
     outside : ndarray of int, shape (N,)
         That of a network trained on other samples.
+    planted : PlantedShare or None
+        Where mistakes were planted.
 
     Returns
     -------
@@ -89,11 +100,17 @@ def share_of_wrong(found: WrongLabels, labels: np.ndarray, inside: np.ndarray, o
     high = share_at_most(int(disagree.sum()), n, TAIL)
     if not found.is_clear:
         high = min(1.0, high / (1 - LEARNT))
+    if planted is not None:
+        high = min(high, planted.high)
+    agreed = share_at_least(int((disagree & (inside == outside)).sum()), n, TAIL)
+    if found.is_planted:
+        high = max(high, found.noise_fraction)
+        return Share(found.noise_fraction, min((1 - LEARNT) * agreed, found.noise_fraction), high)
     if not found.has_noise:
         return Share(0.0 if high <= FEW else float("nan"), 0.0, high)
     if found.noise_fraction < EXPLAINED * disagree.mean():  # a few of many: hard samples, as likely as wrong labels
         return Share(float("nan"), 0.0, high)
-    low = min(found.noise_interval[0], share_at_least(int((disagree & (inside == outside)).sum()), n, TAIL))
+    low = min(found.noise_interval[0], agreed)
     return Share(float(np.clip(found.noise_fraction, low, high)), low, high)
 
 

@@ -9,6 +9,7 @@ from sgdphases.estimators.errors import InputError
 
 NEIGHBOURS = 1.6  # factor in the epoch up to which probes vote on the one between
 MOST_ROUNDS = 10  # of voting and choosing
+MEMORISED = 1 / 3  # of the labels that the vote is against, least share that is given at the end if any are memorised
 LEVEL_WITH_BEST = 0.003  # less agreement than the best probe's, at most, for a later one to be as good
 
 
@@ -27,6 +28,10 @@ class BestProbe:
         First and last epoch of the window around t_c: see `consensus`.
     is_last : bool
         Whether there is nothing to go back to: the last probe agrees as well as any.
+    memorised : float
+        Of the samples whose label the vote is against, the share that the last probe gives it: near 1 where training
+        has memorised labels, below `MEMORISED` where answers merely change as it goes on. 0 where the vote is against
+        none, NaN without labels.
     """
 
     place: int
@@ -34,9 +39,12 @@ class BestProbe:
     agreement: np.ndarray
     window: tuple[float, float]
     is_last: bool
+    memorised: float = float("nan")
 
 
-def best_probe(epochs: np.ndarray, sample_loss: np.ndarray, answers: np.ndarray) -> BestProbe:
+def best_probe(
+    epochs: np.ndarray, sample_loss: np.ndarray, answers: np.ndarray, labels: np.ndarray | None = None
+) -> BestProbe:
     """The probe whose answers its neighbours share: where answers have come to rest, and no label is memorised yet.
 
     Each probe of the window around t_c (`consensus`) votes for a class of every sample. In phase I answers still
@@ -52,6 +60,8 @@ def best_probe(epochs: np.ndarray, sample_loss: np.ndarray, answers: np.ndarray)
         Each sample's loss under its given label, in nats.
     answers : ndarray of int, shape (T, N)
         The class that the network gives each sample.
+    labels : ndarray of int, shape (N,), optional
+        Those it is trained on, for ``memorised``.
 
     Returns
     -------
@@ -76,7 +86,11 @@ def best_probe(epochs: np.ndarray, sample_loss: np.ndarray, answers: np.ndarray)
             break
         place = chosen
         inside = (when >= when[place] / NEIGHBOURS) & (when <= when[place] * NEIGHBOURS)
-    return BestProbe(place, float(when[place]), agreement, agreed.window, place == len(given) - 1)
+    memorised = float("nan")
+    if labels is not None:
+        against = _voted(given[inside]) != labels
+        memorised = float((given[-1] == labels)[against].mean()) if against.any() else 0.0
+    return BestProbe(place, float(when[place]), agreement, agreed.window, place == len(given) - 1, memorised)
 
 
 def latest_of_best(agreement: np.ndarray, places: np.ndarray) -> int:

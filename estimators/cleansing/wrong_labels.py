@@ -38,6 +38,8 @@ class WrongLabels:
         Whether the share of wrong labels was given, not estimated.
     is_confirmed : bool
         Whether networks that have not seen the labels took part: see `confirmed`.
+    is_planted : bool
+        Whether the share was read off planted mistakes: see `from_planted`.
     """
 
     probability: np.ndarray
@@ -48,11 +50,18 @@ class WrongLabels:
     label_share: float
     is_given: bool = False
     is_confirmed: bool = False
+    is_planted: bool = False
 
     @property
     def has_noise(self) -> bool:
-        """Whether label noise is found, or its share was given."""
-        return self.is_given or self.is_confirmed or _is_noise(self.mixture, self.label_share, bool(self.per_class))
+        """Whether label noise is found, by whatever way, or its share was given."""
+        known = self.is_given or self.is_confirmed or self.is_planted
+        return known or _is_noise(self.mixture, self.label_share, bool(self.per_class))
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the components are those that fit the losses, not cut where a share demands."""
+        return not (self.is_given or self.is_planted)
 
     @property
     def is_clear(self) -> bool:
@@ -167,6 +176,32 @@ def confirmed(found: WrongLabels, losses: np.ndarray, labels: np.ndarray, outsid
         noise_interval=fraction_interval(losses, found.mixture),
         is_confirmed=True,
     )
+
+
+def from_planted(losses: np.ndarray, labels: np.ndarray, fraction: float, outside: np.ndarray) -> WrongLabels:
+    """Flag as many labels as planted mistakes say there are, those with the highest scores.
+
+    But no more than are disagreed with: where wrong labels have nothing to do with the input they score higher than
+    planted ones, and the share read off these is too high.
+
+    Parameters
+    ----------
+    losses : ndarray, shape (N,)
+    labels, outside : ndarray of int, shape (N,)
+        As given, and what a network answers that was trained on other samples.
+    fraction : float
+        Of `sgdphases.estimators.cleansing.planted.PlantedShare`.
+
+    Returns
+    -------
+    WrongLabels
+        Its ``noise_interval`` is (0, ``fraction``).
+    """
+    n = len(labels)
+    most = min(fraction, float((outside != labels).mean()))
+    share = float(np.clip(most, 1 / n, 1 - 1 / n))
+    found = wrong_labels(losses, labels, known_fraction=share)
+    return replace(found, noise_interval=(0.0, fraction), is_given=False, is_planted=True)
 
 
 def reliability(wrong: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator, eigsh
 
 from sgdphases.estimators.backend import Backend, CurvedBackend, chunks
 from sgdphases.estimators.errors import UsageError
@@ -56,6 +55,8 @@ def leading_curvature(backend: Backend, k: int, *, tolerance: float = 1e-4, seed
 
     def times_hessian(vector: np.ndarray) -> np.ndarray:
         return mean_hessian_products(curved, everyone, vector.reshape(1, -1))[0]
+
+    from scipy.sparse.linalg import LinearOperator, eigsh  # few runs need it, and all would wait for it
 
     start = np.random.default_rng(seed).normal(size=p)
     operator = LinearOperator((p, p), matvec=times_hessian, dtype=np.float64)

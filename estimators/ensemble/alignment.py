@@ -106,20 +106,16 @@ def sampled_alignment(
         n_batches = min(n_batches, everyone.total // batch_size)
         if n_batches < MIN_DISJOINT:
             return SampledAlignment(UNDEFINED, UNDEFINED, UNDEFINED)
-    sides = 1 if mask is None else 2
-    gradients = np.zeros((sides, n_batches, backend.n_parameters))
-    sizes = np.zeros((sides, n_batches))
-    for number in range(n_batches):
-        if order is None:
-            drawn = rng.choice(everyone.total, size=batch_size, replace=replacement)
-        else:
-            drawn = order[number * batch_size : (number + 1) * batch_size]
-        batch = drawn - everyone.first
-        batch = batch[(batch >= 0) & (batch < backend.n_samples)]
-        members = np.ones((len(batch), 1)) if mask is None else np.stack([~mask[batch], mask[batch]], 1).astype(float)
-        for piece in chunks(np.arange(len(batch)), backend.chunk_size):
-            gradients[:, number] += backend.weighted_sums(batch[piece], members[piece])
-        sizes[:, number] = members.sum(axis=0)
+    if order is None:
+        drawn = np.array([rng.choice(everyone.total, size=batch_size, replace=replacement) for _ in range(n_batches)])
+    else:
+        drawn = order[: n_batches * batch_size].reshape(n_batches, batch_size)
+    if workers is None and hasattr(backend, "batch_sums") and batch_size <= backend.chunk_size:
+        parts = np.ones((1, *drawn.shape)) if mask is None else np.stack([~mask[drawn], mask[drawn]]).astype(float)
+        gradients, sizes = backend.batch_sums(drawn, parts), parts.sum(axis=2)
+    else:
+        gradients, sizes = _one_by_one(backend, drawn - everyone.first, mask)
+    sides = len(gradients)
     gradients, present = everyone.add(gradients), everyone.add(sizes) > 0
     flat = gradients.reshape(sides * n_batches, -1)
     gram = (flat @ flat.T).reshape(sides, n_batches, sides, n_batches)
@@ -128,3 +124,19 @@ def sampled_alignment(
         return SampledAlignment(whole, UNDEFINED, UNDEFINED)
     clean, faulty = (mean_cosine(gram[side, :, side][np.ix_(present[side], present[side])]) for side in range(sides))
     return SampledAlignment(whole, clean, faulty)
+
+
+def _one_by_one(backend: Backend, batches: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Gradients of the clean and wrong parts of minibatches, as far as their samples are here, and numbers of samples.
+
+    Shapes (k, M, P) and (k, M), with k = 1 where the parts are unknown.
+    """
+    sides = 1 if mask is None else 2
+    gradients, sizes = np.zeros((sides, len(batches), backend.n_parameters)), np.zeros((sides, len(batches)))
+    for number, drawn in enumerate(batches):
+        batch = drawn[(drawn >= 0) & (drawn < backend.n_samples)]
+        members = np.ones((len(batch), 1)) if mask is None else np.stack([~mask[batch], mask[batch]], 1).astype(float)
+        for piece in chunks(np.arange(len(batch)), backend.chunk_size):
+            gradients[:, number] += backend.weighted_sums(batch[piece], members[piece])
+        sizes[:, number] = members.sum(axis=0)
+    return gradients, sizes

@@ -8,11 +8,12 @@ so chunks, workers and devices can be added up in any order.
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
 
-from sgdphases.estimators.backend import GradientSource, chunks, frozen_weights, own_copy, to_numpy
+from sgdphases.estimators.backend import BothPasses, GradientSource, chunks, frozen_weights, own_copy, to_numpy
 from sgdphases.estimators.ensemble.workers import Workers
 from sgdphases.theory.ensemble import mixture_variance
 from sgdphases.theory.order_parameters import GradientMoments, PopulationMoments
@@ -85,9 +86,14 @@ def gradient_moments(
     """
     # One population after the other: a chunk of both would need its samples weighted twice, at twice the cost.
     groups = [np.arange(backend.n_samples)] if wrong is None else [np.flatnonzero(~wrong), np.flatnonzero(wrong)]
-    with frozen_weights(backend):
-        sums = _merged_over(workers, sum_gradients(backend, groups))
-        projected = _merged_over(workers, sum_projections(backend, groups, sums))
+    at_once = backend.both_passes(groups) if workers is None and hasattr(backend, "both_passes") else None
+    if at_once is not None:
+        sums = _added(at_once, groups)
+        projected = _added_projections(at_once, groups, sums)
+    else:
+        with frozen_weights(backend):
+            sums = _merged_over(workers, sum_gradients(backend, groups))
+            projected = _merged_over(workers, sum_projections(backend, groups, sums))
     populations = _populations(sums, projected)
     if wrong is None:
         whole = populations[0]
@@ -133,6 +139,30 @@ def sum_projections(backend: GradientSource, populations: Sequence[np.ndarray], 
             first[k] += deviations.sum(axis=0)[columns]
             second[k] += (deviations**2).sum(axis=0)[columns]
     return ProjectionSums(first, second)
+
+
+def _added(found: BothPasses, populations: Sequence[np.ndarray]) -> GradientSums:
+    """The sums of `sum_gradients` from what a backend answers for both passes at once."""
+    sums = np.zeros((3, len(populations)))
+    for k, part in enumerate(_parts(populations)):
+        sums[:, k] = found.loss[part].sum(), (1.0 - found.correct[part]).sum(), found.squared_norm[part].sum()
+    count = np.array([float(len(indices)) for indices in populations])
+    return GradientSums(count, sums[0], sums[1], sums[2], found.gradient)
+
+
+def _added_projections(found: BothPasses, populations: Sequence[np.ndarray], sums: GradientSums) -> ProjectionSums:
+    """Those of `sum_projections` likewise."""
+    first, second = np.zeros((2, len(populations), 2))
+    for k, part in enumerate(_parts(populations)):
+        centres = np.array([inner(sums.means[k], direction) for direction in (sums.mean, sums.means[k])])
+        deviations = found.projection[:, part] - centres[:, None]
+        first[k], second[k] = deviations.sum(axis=1), (deviations**2).sum(axis=1)
+    return ProjectionSums(first, second)
+
+
+def _parts(populations: Sequence[np.ndarray]) -> list[slice]:
+    ends = np.cumsum([0, *map(len, populations)]).tolist()
+    return [slice(start, stop) for start, stop in pairwise(ends)]
 
 
 def inner(one: np.ndarray, other: np.ndarray) -> float:

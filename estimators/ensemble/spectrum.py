@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import eigh, eigvalsh
-from scipy.sparse.linalg import LinearOperator, eigsh
 
 from sgdphases.estimators.backend import Backend, chunks, frozen_weights
 from sgdphases.estimators.ensemble.gram import LARGEST, gram_matrix
@@ -171,6 +169,8 @@ def _leading(matrix: np.ndarray, n_values: int, n_vectors: int) -> tuple[np.ndar
 
     LAPACK finds all eigenvalues in less time than a large subset of them.
     """
+    from scipy.linalg import eigh, eigvalsh  # few runs need it, and all would wait for it
+
     if n_vectors:
         values, vectors = eigh(matrix)
     else:
@@ -201,6 +201,8 @@ def _by_covariance(wanted: _Wanted) -> NoiseSpectrum:
 
 
 def _by_lanczos(wanted: _Wanted, rng: np.random.Generator) -> NoiseSpectrum:
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
     backend, indices, factor, n_values, n_directions = wanted
     n, p = len(indices), backend.n_parameters
     sums = sum_gradients(backend, [indices])

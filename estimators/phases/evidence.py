@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from scipy.stats import binom, hypergeom
+from scipy.special import betainc, gammaln  # scipy.stats takes as long to load as all else that draws a run
 
 from sgdphases.estimators.phases.boundaries import smoothed
 from sgdphases.theory.proportions import share_at_most
@@ -104,7 +104,7 @@ def below_chance(error: float, n: float, chance: float, comparisons: int) -> flo
     if np.isnan([error, n, chance]).any():
         return float("nan")
     right = round(n * (1 - error))
-    return min(1.0, comparisons * float(binom.sf(right - 1, n, 1 - chance)))
+    return min(1.0, comparisons * _at_least(right, n, 1 - chance))
 
 
 def unseen(right: float, n: float, seen: float, known: float, comparisons: int) -> float:
@@ -131,7 +131,7 @@ def unseen(right: float, n: float, seen: float, known: float, comparisons: int) 
     """
     if np.isnan([right, n, seen, known]).any():
         return float("nan")
-    return min(1.0, comparisons * float(binom.sf(round(n * right) - 1, n, min(1.0, seen + (1 - seen) * known))))
+    return min(1.0, comparisons * _at_least(round(n * right), n, min(1.0, seen + (1 - seen) * known)))
 
 
 def lower(after: float, n_after: float, before: float, n_before: float, comparisons: int) -> float:
@@ -156,7 +156,7 @@ def lower(after: float, n_after: float, before: float, n_before: float, comparis
     if np.isnan([after, n_after, before, n_before]).any() or not n_after * n_before:
         return float("nan")
     few, many = round(n_after * after), round(n_before * before)
-    return min(1.0, comparisons * float(hypergeom.cdf(few, n_after + n_before, few + many, n_after)))
+    return min(1.0, comparisons * _at_most_drawn(few, n_after + n_before, few + many, n_after))
 
 
 def rises(lost: float, rise: float, n: float, comparisons: int) -> float:
@@ -181,7 +181,7 @@ def rises(lost: float, rise: float, n: float, comparisons: int) -> float:
     if np.isnan([lost, rise, n]).any():
         return float("nan")
     out, back = round(n * lost), round(n * (lost - rise))
-    return min(1.0, comparisons * float(binom.sf(out - 1, out + back, 0.5)))
+    return min(1.0, comparisons * _at_least(out, out + back, 0.5))
 
 
 def least_apart(error_c: np.ndarray, error_w: np.ndarray, counts: Counts) -> float:
@@ -209,3 +209,32 @@ def too_few(n: float, chance: float, comparisons: int) -> bool:
 def said(p_value: float) -> str:
     """A p-value as a message says it."""
     return "p unknown" if p_value != p_value else "p < 1e-12" if p_value < 1e-12 else f"p = {p_value:.2g}"
+
+
+def _at_least(count: float, n: float, chance: float) -> float:
+    """Probability that ``count`` or more of n independent trials succeed, each with probability ``chance``."""
+    if count <= 0:
+        return 1.0
+    return 0.0 if count > n else float(betainc(count, n - count + 1, chance))
+
+
+def _at_most_drawn(count: float, n: float, marked: float, drawn: float) -> float:
+    """Probability that at most ``count`` of ``drawn`` samples, taken from n without replacement, are marked ones.
+
+    The probability of ``count`` itself, times the sum of its ratios to those below it, all in logarithms.
+    """
+    least = max(0.0, drawn + marked - n)
+    if count < least:
+        return 0.0
+    if count >= min(drawn, marked):
+        return 1.0
+    own = _log_choices(marked, count) + _log_choices(n - marked, drawn - count) - _log_choices(n, drawn)
+    k = np.arange(count, least, -1.0)
+    ratios = np.log(k * (n - marked - drawn + k)) - np.log((marked - k + 1) * (drawn - k + 1))
+    below = np.concatenate([[0.0], np.cumsum(ratios)])
+    top = below.max()
+    return min(1.0, float(np.exp(own + top + np.log(np.exp(below - top).sum()))))
+
+
+def _log_choices(n: float, k: float) -> float:
+    return float(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))

@@ -24,7 +24,6 @@ from sgdphases.estimators.phases.evidence import (
     too_few,
 )
 from sgdphases.estimators.phases.four_phases import DONE, four_phases
-from sgdphases.estimators.phases.from_losses import find_phases_from_losses
 from sgdphases.estimators.phases.records import MEMORISING, NO_RULE, NULLS, READINGS, UNKNOWN, Phases
 from sgdphases.estimators.phases.two_phases import learnt, two_phases
 
@@ -76,6 +75,8 @@ def find_phases(trajectory: xr.Dataset, *, use_wrong: bool = True) -> Phases:
 
 def _from_losses(trajectory: xr.Dataset, use_wrong: bool) -> Phases:
     """Phases of a record without a test error that holds the losses of samples."""
+    from sgdphases.estimators.phases.from_losses import find_phases_from_losses  # loads scipy.stats, which takes long
+
     losses, right, labels = (trajectory[name].to_numpy() for name in ("sample_loss", "sample_right", "label"))
     mask = trajectory["wrong"].to_numpy() if use_wrong and "wrong" in trajectory else None
     return find_phases_from_losses(trajectory["epoch"].to_numpy(), losses, labels, right=right, wrong=mask)

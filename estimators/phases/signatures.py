@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 from sgdphases.estimators.phases.records import Phase, Phases
 
@@ -196,7 +196,7 @@ def interval(
         if not len(rest):
             return float("nan"), float("nan")
         freedom = max(1, len(rest) - 1)
-        wider = t.ppf((1 + COVERAGE) / 2, freedom) / norm.ppf((1 + COVERAGE) / 2)
+        wider = stdtrit(freedom, (1 + COVERAGE) / 2) / ndtri((1 + COVERAGE) / 2)
         scatter = wider * np.sqrt(2 / 3 * np.mean(rest**2))  # the distance from the middle has 3/2 of the variance
         again = curve + scatter * rng.standard_normal((len(inside) - 1, len(curve)))
         middle = np.nanmedian(np.where(inside[1:], again, np.nan), axis=1)

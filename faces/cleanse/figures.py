@@ -61,10 +61,10 @@ def loss_figure(agreed: Consensus, found: WrongLabels, wrong: np.ndarray | None)
                 axes.hist(values[mask], edges.tolist(), weights=weights, histtype="step", color=colour, label=name)
         line = np.linspace(edges[0], edges[-1], 600)
         lower, upper = mixture.densities(line)
-        if not found.is_given:  # broad and pale, so that the components are seen on it
+        if found.is_fitted:  # broad and pale, so that the components are seen on it
             name = f"fit (distance {mixture.distance:.3f})"
             axes.plot(line, lower + upper, color=ALL, linewidth=5, alpha=0.3, solid_capstyle="butt", label=name)
-        if found.has_noise and not found.is_given:
+        if found.has_noise and found.is_fitted:
             axes.plot(line, lower, "--", color=TEST, label="fitted, right")
             axes.plot(line, upper, "--", color=OTHER, label="fitted, wrong")
         if found.has_noise and np.isfinite(mixture.loss_threshold):

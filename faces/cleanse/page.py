@@ -6,6 +6,8 @@ import numpy as np
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from sgdphases.estimators.cleansing.mixture import DISBELIEVED
+from sgdphases.estimators.cleansing.share import Share
+from sgdphases.estimators.cleansing.wrong_labels import WrongLabels
 from sgdphases.faces.cleanse.figures import (
     SUSPECTS,
     agreement_figure,
@@ -102,6 +104,22 @@ def suspect_rows(labelled: LabelledData, found: Cleansing) -> tuple[list[str], l
     return ["sample", "given", "suggested", "probability wrong", "loss (nats)"], rows
 
 
+def _flagged(labels: WrongLabels, share: Share, removed: int, n: int) -> str:
+    """How many labels are flagged, and why so many."""
+    if labels.is_given:
+        return (
+            f"{removed} of {n} labels are flagged, those with the highest losses: a share of "
+            f"{labels.noise_fraction:.1%} was given."
+        )
+    if labels.is_planted:
+        return (
+            f"{removed} of {n} labels are flagged, those with the highest losses: mistakes planted on purpose score as "
+            f"if so many were wrong. Share of wrong labels: {share}. They form no population of their own, so right "
+            "labels of hard samples are among them: look at the most suspect (review.html) before you remove them."
+        )
+    return f"{removed} of {n} labels are probably wrong. Share of wrong labels: {share}."
+
+
 def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
     """What was found, in sentences; where the right labels are known, how far that is so."""
     labels, agreed, wrong = found.found, found.consensus, labelled.data.wrong
@@ -110,13 +128,7 @@ def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
     first, last = agreed.window
     lines = [f"t_c: epoch {agreed.t_clean:.3g}, in a window from {first:.3g} to {last:.3g}."]
     if labels.has_noise:
-        found_share = (
-            f"{removed} of {n} labels are flagged, those with the highest losses: a share of "
-            f"{labels.noise_fraction:.1%} was given."
-            if labels.is_given
-            else f"{removed} of {n} labels are probably wrong. Share of wrong labels: {share}."
-        )
-        lines = [found_share, *lines]
+        lines = [_flagged(labels, share, removed, n), *lines]
         if np.isfinite(labels.mixture.loss_threshold):
             lines.append(f"l_c: {labels.mixture.loss_threshold:.2f} nats.")
     elif not labels.is_learnt:

@@ -28,11 +28,11 @@ def compare(
         write_comparison,
     )
     from sgdphases.faces.run.page import COLUMNS
-    from sgdphases.sim.run.folder import RunFolder
+    from sgdphases.sim.sweep.member import run_at
 
     names = run_names(runs)
     check_out(out)
-    trajectories = {name: RunFolder(path).read_trajectory() for name, path in names.items()}
+    trajectories = {name: run_at(path).read_trajectory() for name, path in names.items()}
     comparison = compare_runs(trajectories, tuple(COLUMNS))
     with console.status("drawing"):
         page = write_comparison(out, comparison, names)

@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter, NullLocator
@@ -21,6 +22,8 @@ from sgdphases.estimators.phases.records import MEMORISING, Phases
 # Okabe & Ito's palette, distinguished by any colour vision; one colour a role, throughout all figures.
 ALL, CLEAN, WRONG, TEST, OTHER = "#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 SHARP, FLOOR = "#E69F00", "#56B4E9"
+WIDTH, HEIGHT, BETWEEN = 7.0, 2.25, 0.45  # inches: of a figure, of a panel with the space below it, of that space
+ABOVE, BELOW, LEFT, BESIDE = 0.52, 0.5, 0.78, 0.12  # the margins, the last on both sides of the legends together
 MANY_DECADES = 3  # of an axis, beyond which only the decades have ticks
 SHADES = ("#FFFFFF", "#E8EEF4")
 BY_HEART = "#FBE9DC"  # the shade of memorising without anything general
@@ -58,12 +61,14 @@ class Picture:
     """A figure: its heading, a sentence to go with it, and panels under one another.
 
     Of each group of panels the first that has anything to show is drawn; none without the variable it ``needs``.
+    ``first``: whether it is drawn as soon as a run ends, or only when its report is asked for.
     """
 
     title: str
     note: str
     groups: tuple[tuple[Panel, ...], ...]
     needs: str = "loss"
+    first: bool = True
 
 
 def _zero(trajectory: xr.Dataset) -> float:
@@ -189,18 +194,22 @@ PICTURES: dict[str, Picture] = {
         "Losses and errors", "Losses and errors of all, clean, wrong and test samples.", ((LOSSES,), (ERRORS,))
     ),
     "activities": Picture(
-        "Activities", "Activities A, A_c, A_w, and A_0, the part that is directed.", ((ACTIVITIES,),)
+        "Activities", "Activities A, A_c, A_w, and A_0, the part that is directed.", ((ACTIVITIES,),), first=False
     ),
-    "directed_activities": Picture("Directed activities", "Directed activities A_0, A_0c, A_0w.", ((DIRECTED,),)),
+    "directed_activities": Picture(
+        "Directed activities", "Directed activities A_0, A_0c, A_0w.", ((DIRECTED,),), first=False
+    ),
     "alignments": Picture(
         "Alignments",
         "Alignments of the mean gradients (R_cw, R_ac, R_aw) and of minibatches (R, R_c, R_w).",
         ((ALIGNMENTS_CW,), (ALIGNMENTS,)),
+        first=False,
     ),
     "projection_variance": Picture(
         "Projection variance",
         "Variance of the projection on the mean gradient: of all, clean and wrong minibatches.",
         ((PROJECTION_VARIANCES,),),
+        first=False,
     ),
     "sharp_and_floor": Picture(
         "Sharp directions and valley floor",
@@ -233,11 +242,12 @@ def draw(picture: Picture, trajectory: xr.Dataset, phases: Phases) -> Figure:
     """
     panels = _panels(picture, trajectory)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 0.9 + 2.25 * len(panels)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, ABOVE + HEIGHT * len(panels) - BETWEEN + BELOW))
         axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for each, panel in zip(axes, panels, strict=True):
             _curves(each, panel, trajectory)
         _finish(list(axes), trajectory, phases)
+        _lay_out(figure, list(axes))
         return figure
 
 
@@ -252,17 +262,18 @@ def _known(panel: Panel, trajectory: xr.Dataset) -> list[tuple[str, str, str, st
 
 def _curves(axes: Axes, panel: Panel, trajectory: xr.Dataset) -> None:
     """Draw those curves of a panel that are known anywhere, and their legend."""
-    later = trajectory.isel(step=slice(1, None))  # step 0 has no place on a logarithmic axis
     known = _known(panel, trajectory)
+    epoch = trajectory["epoch"].to_numpy()[1:]  # step 0 has no place on a logarithmic axis
     for name, label, colour, line in known:
-        measured = later.isel(step=np.isfinite(later[name].to_numpy()))  # not at light measurements of a monitor
-        axes.plot(measured["epoch"], measured[name], line, color=colour, label=label)
+        values = trajectory[name].to_numpy()[1:]
+        measured = np.isfinite(values)  # not at light measurements of a monitor
+        axes.plot(epoch[measured], values[measured], line, color=colour, label=label)
         if worth_showing(trajectory, f"{name}_theory"):
-            axes.plot(later["epoch"], later[f"{name}_theory"], ":", color=colour, linewidth=2.2, zorder=3)
-        error = f"{name}_standard_error"
-        if error in later:
-            low, high = later[name] - later[error], later[name] + later[error]
-            axes.fill_between(later["epoch"], low, high, color=colour, alpha=0.2, linewidth=0)
+            theory = trajectory[f"{name}_theory"].to_numpy()[1:]
+            axes.plot(epoch, theory, ":", color=colour, linewidth=2.2, zorder=3)
+        if f"{name}_standard_error" in trajectory:
+            error = trajectory[f"{name}_standard_error"].to_numpy()[1:]
+            axes.fill_between(epoch, values - error, values + error, color=colour, alpha=0.2, linewidth=0)
     if any(worth_showing(trajectory, f"{name}_theory") for name, *_ in known):
         axes.plot([], [], ":", color="0.3", linewidth=2.2, label="dotted: theory")
     if panel.logarithmic and any((np.asarray(line.get_ydata()) > 0).any() for line in axes.lines):
@@ -279,8 +290,21 @@ def _curves(axes: Axes, panel: Panel, trajectory: xr.Dataset) -> None:
 
 def worth_showing(trajectory: xr.Dataset, name: str) -> bool:
     """Whether a curve is known anywhere, and, if it is the clean population's, not that of all samples again."""
-    one_population = name.endswith("_c") and not (trajectory["noise_fraction"] > 0).any()
-    return name in trajectory and not one_population and bool(np.isfinite(trajectory[name]).any())
+    one_population = name.endswith("_c") and not (trajectory["noise_fraction"].to_numpy() > 0).any()
+    return name in trajectory and not one_population and bool(np.isfinite(trajectory[name].to_numpy()).any())
+
+
+def _lay_out(figure: Figure, panels: list[Axes]) -> None:
+    """Panels under one another between fixed margins, and room on the right for the widest legend.
+
+    Matplotlib's own layouts would draw every figure twice, which takes as long as all else about it.
+    """
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    legends = [legend.get_window_extent(renderer).width for axes in panels if (legend := axes.get_legend())]
+    width, height = figure.get_size_inches()
+    right = 1 - (max(legends, default=0.0) / figure.dpi + BESIDE) / width
+    gap = BETWEEN / (HEIGHT - BETWEEN)
+    figure.subplots_adjust(LEFT / width, BELOW / height, right, 1 - ABOVE / height, hspace=gap)
 
 
 def _finish(panels: list[Axes], trajectory: xr.Dataset, phases: Phases) -> None:
@@ -336,5 +360,5 @@ def _thin_out_ticks(axes: Axes) -> None:
             decades = np.log10(limits[1] / limits[0])
             if decades > 2:
                 axis.set_minor_formatter(NullFormatter())
-            if decades > MANY_DECADES and axis is axes.yaxis:
+            if decades > MANY_DECADES:
                 axis.set_minor_locator(NullLocator())

@@ -4,12 +4,15 @@ import html
 import math
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 
 from sgdphases.estimators.phases.find import find_phases, phase_medians
+from sgdphases.estimators.phases.now import LEARNT
 from sgdphases.estimators.phases.records import Phases
 from sgdphases.estimators.phases.signatures import Signature, signatures
 from sgdphases.faces.page import note, page, saved_picture, table
+from sgdphases.faces.run.explorer import explorer, named
 from sgdphases.faces.run.figures import draw, pictures_of, worth_showing
 from sgdphases.sim.run.folder import RunFolder
 from sgdphases.sim.run.settings import RunSettings
@@ -36,13 +39,15 @@ WATCHED = "Phases of learning"  # heading of a page about somebody's own trainin
 NETWORKS = {"cnn": "Small convolutional network", "resnet": "Small residual network"}
 
 
-def write_report(folder: RunFolder) -> tuple[xr.Dataset, Phases, list[Signature]]:
+def write_report(folder: RunFolder, *, first: bool = False) -> tuple[xr.Dataset, Phases, list[Signature]]:
     """Find the phases of a run, draw its figures, and write its page.
 
     Parameters
     ----------
     folder : RunFolder
         Of a run that has reached a checkpoint, or of a `PhaseMonitor`.
+    first : bool
+        Only the pictures that are drawn as soon as a run ends; the page says how to have the others.
 
     Returns
     -------
@@ -66,7 +71,7 @@ def write_report(folder: RunFolder) -> tuple[xr.Dataset, Phases, list[Signature]
         f"<pre>{html.escape(config)}</pre>"
     )
     title = f"Phases of learning: {settings.dataset}"
-    return trajectory, *_written(folder, trajectory, title, _about_run(settings, trajectory), again)
+    return trajectory, *_written(folder, trajectory, title, _about_run(settings, trajectory), again, first)
 
 
 def report(trajectory: xr.Dataset, folder: str | Path) -> Path:
@@ -96,22 +101,47 @@ def report(trajectory: xr.Dataset, folder: str | Path) -> Path:
 
 
 def _written(
-    folder: RunFolder, trajectory: xr.Dataset, title: str, about: str, last: str
+    folder: RunFolder, trajectory: xr.Dataset, title: str, about: str, last: str, first: bool = False
 ) -> tuple[Phases, list[Signature]]:
     """Write ``phases.json``, the figures and the page."""
     phases = find_phases(trajectory)
     found = signatures(trajectory, phases)
     write_json(folder.phases, {**phases.to_dict(), "signatures": [each.to_dict() for each in found]})
     folder.figures.mkdir(exist_ok=True)
+    chosen = pictures_of(trajectory)
+    if first:
+        later = [picture.title.lower() for picture in chosen.values() if not picture.first]
+        chosen = {name: picture for name, picture in chosen.items() if picture.first}
+        more = ", ".join(["one to play with", *later])
+        last = note(f"More pictures ({more}): sgdphases report {folder.path}") + last
     pictures = [
         f"<h2>{html.escape(picture.title)}</h2>"
         + saved_picture(draw(picture, trajectory, phases), folder.figures / f"{name}.png", picture.title)
         + note(picture.note)
-        for name, picture in pictures_of(trajectory).items()
+        for name, picture in chosen.items()
     ]
-    text = _page(title, about, trajectory, phases, found, pictures, last)
+    text = _page(title, about, trajectory, phases, found, pictures, last, "" if first else explorer(trajectory, phases))
     write_whole(folder.report, lambda part: part.write_text(text, encoding="utf-8"))
     return phases, found
+
+
+def summary_line(trajectory: xr.Dataset, phases: Phases) -> str:
+    """What happened in the run, in a sentence or two, and what to do about it."""
+    by_name = {phase.name: phase for phase in phases.found}
+    if not by_name:
+        reason = phases.doubt or next(iter(phases.not_reached.values()), "too few checkpoints")
+        return f"No phase can be told from the errors: {reason}."
+    errors = trajectory["test_error"].to_numpy() if "test_error" in trajectory else np.full(1, np.nan)
+    ends = f" The test error ends at {errors[-1]:.2g}." if math.isfinite(errors[-1]) else ""
+    if "III" in by_name:
+        rest, begun = by_name["II"], by_name["III"].start
+        lowest = f" (test error {phases.error_min:.2g})" if math.isfinite(phases.error_min) else ""
+        return (
+            f"The network is at its best between epochs {rest.start:.3g} and {rest.end:.3g}{lowest}; from epoch "
+            f"{begun:.3g} on it memorises what the common rule does not explain.{ends} Stop before epoch {begun:.3g}."
+        )
+    last = phases.found[-1]
+    return f"{named(last.name)} since epoch {last.start:.3g}: {LEARNT[last.name]}.{ends}"
 
 
 def phase_rows(trajectory: xr.Dataset, phases: Phases) -> tuple[list[str], list[list[str]]]:
@@ -199,6 +229,7 @@ def _page(
     found: list[Signature],
     pictures: list[str],
     last: str,
+    played: str,
 ) -> str:
     heading, rows = phase_rows(trajectory, phases)
     medians = table(heading, rows) + note(MEDIANS) if rows else ""
@@ -206,5 +237,6 @@ def _page(
     explained = ["Signatures with the number they are about and its interval at 95 %."] if found else []
     remarks = read + "".join(map(note, [*evidence_lines(phases), *signature_lines(found), *explained]))
     first, *others = pictures
-    body = f"{first}<h2>Phase by phase</h2>{medians}{remarks}{''.join(others)}{last}"
-    return page(title, f"<p>{html.escape(about)}</p>{body}")
+    body = f"{played}{first}<h2>Phase by phase</h2>{medians}{remarks}{''.join(others)}{last}"
+    happened = html.escape(summary_line(trajectory, phases))
+    return page(title, f"<p>{html.escape(about)}</p><p><b>{happened}</b></p>{body}")

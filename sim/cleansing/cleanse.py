@@ -10,6 +10,7 @@ import numpy as np
 from sgdphases.estimators.backend import Backend
 from sgdphases.estimators.cleansing.consensus import Consensus, consensus
 from sgdphases.estimators.cleansing.mixture import DISBELIEVED
+from sgdphases.estimators.cleansing.planted import PlantedShare
 from sgdphases.estimators.cleansing.share import Share, share_of_wrong
 from sgdphases.estimators.cleansing.wrong_labels import WrongLabels, check_known_fraction, confirmed, wrong_labels
 from sgdphases.estimators.ensemble.scores import mean_scores
@@ -147,7 +148,7 @@ def cleanse(
     agreed = consensus(last.epochs, last.sample_loss)
     found = wrong_labels(agreed.loss, y, kind=kind, per_class=per_class, known_fraction=known_fraction)
     suggested, weights = _second_look(settings, x, y, n_classes, steps, agreed.medoid, agreed.in_window, show)
-    outside = cross_fitted_answers(settings, x, y, n_classes, agreed.t_clean, show)
+    outside = y if found.is_given else cross_fitted_answers(settings, x, y, n_classes, agreed.t_clean, show)
     return Cleansing(
         consensus=agreed,
         suggested=suggested,
@@ -165,6 +166,7 @@ def judged(
     suggested: np.ndarray,
     outside: np.ndarray,
     last_loss: np.ndarray,
+    planted: PlantedShare | None = None,
 ) -> dict[str, Any]:
     """What a `Cleansing` says of labels, once networks that have not seen them were asked: by its names.
 
@@ -177,13 +179,15 @@ def judged(
         Labels given, and the answers of the network that has seen them and of those that have not.
     last_loss : ndarray, shape (N,)
         At the end of the run on all labels.
+    planted : PlantedShare or None
+        Where mistakes were planted.
     """
     found = confirmed(found, score, y, outside)
     keep = ~found.flagged
     learnt = last_loss[~keep] < DISBELIEVED
     return {
         "found": found,
-        "share": share_of_wrong(found, y, suggested, outside),
+        "share": share_of_wrong(found, y, suggested, outside, planted),
         "keep": keep,
         "memorised": float(learnt.mean()) if len(learnt) else float("nan"),
     }

@@ -7,13 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from sgdphases.estimators.cleansing.consensus import LEAST_PROBES, consensus
-from sgdphases.estimators.cleansing.wrong_labels import wrong_labels
+from sgdphases.estimators.cleansing.planted import PlantedShare, planted_share
+from sgdphases.estimators.cleansing.wrong_labels import confirmed, from_planted, wrong_labels
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.sim.cleansing.cleanse import Cleansing, Show, judged
 from sgdphases.sim.cleansing.cross_fit import halves
+from sgdphases.sim.data.label_noise.input_dependent import LEAST_PROBABILITY, mistakes_from
 from sgdphases.sim.recipe.learner import ImageLearner
 from sgdphases.sim.recipe.watch import PIECE_STEPS, Learnt, first_counted, learn
 from sgdphases.sim.run.settings import RunSettings
+from sgdphases.sim.run.streams import stream
+
+PLANTED = 0.1  # share of the labels that are replaced by known mistakes
 
 
 def cleanse_images(
@@ -33,27 +38,37 @@ def cleanse_images(
     Trains once on all labels. A sample's score is -log of the probability of its given label, averaged over the epochs
     of the second half of the run; suggested is the class with the highest such probability. t_c and its window come
     from log-spaced epochs, as for other networks. Then trains once on each half of the samples, to ask about the other:
-    what these two disagree with bounds the share of wrong labels.
+    what these two disagree with bounds the share of wrong labels. Where the scores show no two populations, trains once
+    more, with a tenth of the labels replaced by mistakes that those two might make: see
+    `sgdphases.estimators.cleansing.planted`.
 
     Parameters, returns and errors are those of `sgdphases.sim.cleansing.cleanse.cleanse`; beside ``checkpoint`` each
-    half has a file of its own, ``watch-half-1.npz`` beside ``watch.npz``. Of the weights only those at the end are
+    of these has a file of its own, ``watch-half-1.npz`` beside ``watch.npz``. Of the weights only those at the end are
     kept, with BatchNorm's running means.
     """
     epochs = probe_epochs(settings)
     last = _to_the_end(settings, x, y, n_classes, "training on all labels", show, checkpoint=checkpoint)
     agreed = consensus(epochs, last.sample_loss[epochs - 1])
-    score = -np.log(np.maximum(last.probability[np.arange(len(y)), y], 1e-300))
+    score = _scores(last.probability, y)
     agreed = replace(agreed, loss=score)
     found = wrong_labels(score, y, kind=kind, per_class=per_class, known_fraction=known_fraction)
     suggested = last.probability.argmax(axis=1)
-    outside = answers_of_halves(settings, x, y, n_classes, checkpoint, show)
+    outside, planted = y, None
+    if not found.is_given:
+        probability = probabilities_of_halves(settings, x, y, n_classes, checkpoint, show)
+        outside = probability.argmax(axis=1)
+        found = confirmed(found, score, y, outside)
+        if not found.has_noise and found.is_learnt:
+            planted = ask_planted(settings, x, y, n_classes, probability, checkpoint, show)
+            if planted.is_seen:
+                found = from_planted(score, y, planted.fraction, outside)
     return Cleansing(
         consensus=agreed,
         suggested=suggested,
         weights=np.empty(0),
         clean_step=round(agreed.t_clean) * (last.n_steps // settings.epochs),
         end_weights=last.state,
-        **judged(found, score, y, suggested, outside, last.sample_loss[-1]),
+        **judged(found, score, y, suggested, outside, last.sample_loss[-1], planted),
         scored=(float(first_counted(settings.epochs)), float(settings.epochs)),
     )
 
@@ -76,7 +91,7 @@ def probe_epochs(settings: RunSettings) -> np.ndarray:
     return found
 
 
-def answers_of_halves(
+def probabilities_of_halves(
     settings: RunSettings,
     x: np.ndarray,
     y: np.ndarray,
@@ -84,11 +99,11 @@ def answers_of_halves(
     checkpoint: Path | None = None,
     show: Show | None = None,
 ) -> np.ndarray:
-    """The class that each sample is given by the recipe's network trained on the other half, shape (N,).
+    """How probable the recipe's network trained on one half finds each class of a sample of the other, shape (N, K).
 
-    The counterpart of `sgdphases.sim.cleansing.cross_fit.cross_fitted_answers`, with the same halves.
+    The halves are those of `sgdphases.sim.cleansing.cross_fit.cross_fitted_answers`.
     """
-    half, answers = halves(y, settings.seed), np.empty(len(y), dtype=int)
+    half, found = halves(y, settings.seed), np.empty((len(y), n_classes))
     for k in (0, 1):
         trained, asked = np.flatnonzero(half != k), np.flatnonzero(half == k)
         place = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-half-{k + 1}.npz")
@@ -97,11 +112,59 @@ def answers_of_halves(
             if show is not None:
                 show(what, k * last + step, 2 * last)
 
-        answers[asked] = answers_of_others(
+        found[asked] = probabilities_of_others(
             settings, x[trained], y[trained], n_classes, x[asked], checkpoint=place, show=shown,
             what="asking networks that have not seen a label",
         )  # fmt: skip
-    return answers
+    return found
+
+
+def plant(probability: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
+    """The labels, a tenth of them replaced by mistakes that networks which have not seen the samples might make.
+
+    Parameters
+    ----------
+    probability : ndarray, shape (N, K)
+        Of `probabilities_of_halves`.
+    y : ndarray of int, shape (N,)
+        As given.
+    seed : int
+        The run's.
+
+    Returns
+    -------
+    ndarray of int64, shape (N,)
+        See `sgdphases.sim.data.label_noise.input_dependent.mistakes_from`.
+    """
+    return mistakes_from(
+        np.maximum(probability, LEAST_PROBABILITY), y, round(PLANTED * len(y)), stream(seed, "planted")
+    )  # fmt: skip
+
+
+def ask_planted(
+    settings: RunSettings,
+    x: np.ndarray,
+    y: np.ndarray,
+    n_classes: int,
+    probability: np.ndarray,
+    checkpoint: Path | None = None,
+    show: Show | None = None,
+) -> PlantedShare:
+    """Train by the recipe on labels with planted mistakes, and read off them how many others there are.
+
+    Parameters
+    ----------
+    probability : ndarray, shape (N, K)
+        Of `probabilities_of_halves`.
+    checkpoint : Path, optional
+        Of the training on the labels as they are: this one's is ``watch-planted.npz`` beside ``watch.npz``.
+
+    Other parameters and errors are those of `cleanse_images`.
+    """
+    labels = plant(probability, y, settings.seed)
+    place = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-planted.npz")
+    learnt = _to_the_end(settings, x, labels, n_classes, "training with planted mistakes", show, checkpoint=place)
+    return planted_share(_scores(learnt.probability, labels), labels != y)
 
 
 def probabilities_of_others(
@@ -217,6 +280,11 @@ def train_on(learner: ImageLearner, stop: int, what: str, show: Show | None = No
 def image_accuracy(learner: ImageLearner, x: np.ndarray, y: np.ndarray) -> float:
     """Share of the samples that are given their label."""
     return float((learner.log_probabilities(x).argmax(axis=1) == y).mean())
+
+
+def _scores(probability: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """-log of each label's probability, shape (N,)."""
+    return np.asarray(-np.log(np.maximum(probability[np.arange(len(labels)), labels], 1e-300)))
 
 
 def _to_the_end(

@@ -190,6 +190,7 @@ def summary(found: Cleansing) -> dict[str, Any]:
     return {
         "has_noise": labels.has_noise,
         "is_given": labels.is_given,
+        "is_planted": labels.is_planted,
         "is_learnt": labels.is_learnt,
         "n_samples": len(found.keep),
         "n_flagged": int((~found.keep).sum()),

@@ -14,7 +14,7 @@ from torch import nn
 from sgdphases.estimators.backends.torch.models import refuse_unsupported, unwrapped
 from sgdphases.estimators.cleansing.consensus import FIRST_EPOCH, LEAST_PROBES
 from sgdphases.estimators.cleansing.from_losses import LabelsFromLosses, find_wrong_labels_from_losses
-from sgdphases.estimators.cleansing.stopping import best_probe, latest_of_best
+from sgdphases.estimators.cleansing.stopping import MEMORISED, best_probe, latest_of_best
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.phases.find import find_phases
 from sgdphases.estimators.phases.from_losses import is_memorising
@@ -24,8 +24,8 @@ from sgdphases.sim.monitor.loggers import Log, Progress, is_heard, logger_of
 from sgdphases.sim.monitor.measured import measured
 from sgdphases.sim.monitor.processes import processes_of
 from sgdphases.sim.monitor.record import Record
-from sgdphases.sim.monitor.schedule import FULL, LIGHT, Schedule
-from sgdphases.sim.monitor.snapshots import MOST, Snapshots
+from sgdphases.sim.monitor.schedule import AVERAGE, FULL, LIGHT, Schedule
+from sgdphases.sim.monitor.snapshots import MOST, MovingAverage, Snapshots
 from sgdphases.sim.monitor.undisturbed import undisturbed, wait_for_devices
 from sgdphases.sim.run.streams import stream
 from sgdphases.sim.run.trajectory import lost_samples
@@ -42,6 +42,7 @@ class Restored:
     Attributes
     ----------
     step : int
+        Of the measurement; averaged weights are of about an epoch before it, too.
     epoch : float
     agreement : float
         Share of the watched samples to which they give the answer of phase II.
@@ -127,6 +128,9 @@ class PhaseMonitor:
     snapshots : {"auto", "memory"}, str or Path of a folder, or False
         Where up to twelve copies of the weights are kept for `restore_best`. "auto" keeps them in memory where they
         take at most 1 GiB together, and none otherwise. Those in a folder outlast an interruption.
+    average : bool
+        Whether those copies are means of the weights over about the last epoch before, which usually do better, rather
+        than the weights of single steps.
     log : callable, logger, None or False
         Takes every measurement as it comes: a function of step, scalars by name and the phase as text; TensorBoard's
         SummaryWriter, a W&B run, mlflow, or a Lightning logger (`logger_of`). None logs a line of progress
@@ -169,6 +173,7 @@ class PhaseMonitor:
         split: Callable | None = None,
         loss_of: Callable | None = None,
         snapshots: Any = "auto",
+        average: bool = True,
         log: Any = None,
         distributed: bool | None = None,
         **options: Any,
@@ -210,6 +215,8 @@ class PhaseMonitor:
                 self._claim = None if out is None or not is_first else claim_new(Path(out))
                 has_classes = loss_of is None and len(self._measured.labels) > 0 and self._measured.labels.min() >= 0
                 self._snapshots = Snapshots(self._model, snapshots if has_classes else False, writes=is_first)
+                averages = average and self._snapshots.is_on
+                self._average = MovingAverage(self._steps_per_epoch) if averages else None
             self._record = Record(self._measured.numbers)
             self._measure()
             self._schedule.begin()
@@ -224,6 +231,8 @@ class PhaseMonitor:
         Call it once for every step of the optimizer, in every process.
         """
         self._record.steps += 1
+        if self._average is not None and self._record.steps % self._average.every == 0:
+            self._guarded(self._take_up)
         if self._schedule.is_due(self._record.steps):
             self._guarded(self._measure_if_affordable)
 
@@ -299,8 +308,10 @@ class PhaseMonitor:
     def restore_best(self, model: nn.Module | None = None) -> Restored:
         """Give back the weights of the measurement whose answers agree best with those of phase II: see `best_probe`.
 
-        No clean or test samples are used. Call it when training is over, or `past_phase_two`. Where nothing was
-        memorised, those are the weights of the last measurement: call `measure_now` first.
+        With ``average`` (the default) they are the mean over about the last epoch before that measurement. No clean or
+        test samples are used. Call it when training is over, or `past_phase_two`. Where nothing was memorised
+        (less than a third of the labels that phase II is against are given at the end, and `past_phase_two` is False),
+        those are the weights of the last measurement: call `measure_now` first.
 
         Parameters
         ----------
@@ -320,11 +331,13 @@ class PhaseMonitor:
         """
         self._refuse_other_losses("the best weights are found")
         self._snapshots.refuse_none()
-        found = best_probe(self._epochs, np.array(self._record.sample_losses), np.array(self._record.answers))
+        losses, answers = np.array(self._record.sample_losses), np.array(self._record.answers)
+        found = best_probe(self._epochs, losses, answers, self._measured.labels)
+        goes_back = not found.is_last and (found.memorised >= MEMORISED or self.past_phase_two)
         steps = [int(step) for step in self._record.rows["step"]]
         kept = {steps.index(step): step for step in self._snapshots.steps}
         last = max(kept)
-        place = last if found.is_last else latest_of_best(found.agreement, np.array(sorted(kept)))
+        place = latest_of_best(found.agreement, np.array(sorted(kept))) if goes_back else last
         self._snapshots.restore(kept[place], self._model if model is None else unwrapped(model))
         epoch = float(self._epochs[place])
         return Restored(kept[place], epoch, float(found.agreement[place]), found.window, place == last)
@@ -360,6 +373,12 @@ class PhaseMonitor:
                 RuntimeWarning,
                 stacklevel=3,
             )
+
+    def _take_up(self) -> None:
+        """Average the weights in, within the budget; several processes alike, as all are to give back the same."""
+        if self._average is not None and (self._processes.size > 1 or self._schedule.can_average()):
+            with self._schedule.timed(AVERAGE):
+                self._average.take(self._record.steps, self._model)
 
     def _measure_if_affordable(self) -> None:
         kind = self._schedule.affordable()
@@ -397,7 +416,9 @@ class PhaseMonitor:
         is_kept = self._snapshots.is_on
         self._record.add(found, latest.losses, latest.right, latest.answers if is_kept else None)
         if is_kept:
-            self._snapshots.keep(step, self._model)
+            if self._average is not None:
+                self._average.take(step, self._model)
+            self._snapshots.keep(step, self._model, {} if self._average is None else self._average.state())
             self._snapshots.thin(self._worth())
         return found
 
@@ -423,6 +444,8 @@ class PhaseMonitor:
         """
         self._record.restore(state)
         self._snapshots.go_on(state.get("snapshots", []))
+        if self._average is not None:
+            self._average.reset()
         if "seconds" in state:  # not in those of earlier versions
             self._schedule.restore(state["seconds"])
 

@@ -11,7 +11,7 @@ from sgdphases.estimators.errors import UsageError
 log = logging.getLogger("sgdphases")
 
 
-FULL, LIGHT = "full", "light"
+FULL, LIGHT, AVERAGE = "full", "light", "average"  # AVERAGE: taking up weights into their moving average
 FOR_FULL = 0.5  # share of the budget that full measurements may take, where light ones are wanted as well
 LIGHTER = 0.25  # time of a light measurement by that of a full one, until one has been timed
 
@@ -75,12 +75,17 @@ class Schedule:
         """FULL or LIGHT, what stays within the budget if it takes as long as the last of its kind; None for neither."""
         if self._budget is None:
             return FULL
-        waited = 0.0 if self._free_since is None else perf_counter() - self._free_since
-        allowed = self._budget * (self.training + waited)
+        allowed = self._allowed(self._budget)
         full = self._latest.get(FULL, 0.0)
         if self._full + full <= FOR_FULL * allowed and self.measuring + full <= allowed:
             return FULL
         return LIGHT if self.measuring + self._latest.get(LIGHT, LIGHTER * full) <= allowed else None
+
+    def can_average(self) -> bool:
+        """Whether taking up the weights once more stays within the budget."""
+        if self._budget is None:
+            return True
+        return self.measuring + self._latest.get(AVERAGE, 0.0) <= self._allowed(self._budget)
 
     def put_off(self, step: int) -> None:
         """Let the measurement that is due at this step go; said once."""
@@ -120,7 +125,7 @@ class Schedule:
 
     @contextmanager
     def timed(self, kind: str = FULL) -> Iterator[None]:
-        """A context whose time counts as measuring, in full or light."""
+        """A context whose time counts as measuring, of one of the three kinds."""
         begun = perf_counter()
         self._count_training(begun)
         try:
@@ -131,8 +136,12 @@ class Schedule:
             self.measuring += self._latest[kind]
             if kind == FULL:
                 self._full += self._latest[kind]
-            else:
+            elif kind == LIGHT:
                 self.n_light += 1
+
+    def _allowed(self, budget: float) -> float:
+        waited = 0.0 if self._free_since is None else perf_counter() - self._free_since
+        return budget * (self.training + waited)
 
     def _count_training(self, now: float) -> None:
         if self._free_since is not None:

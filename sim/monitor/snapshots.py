@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.sim.storage.atomic import write_whole
@@ -15,6 +16,66 @@ log = logging.getLogger("sgdphases")
 MOST = 12  # copies at a time
 MOST_BYTES = 2**30  # of memory for all of them, unless asked for more
 WORTH_SAYING = 2**20  # bytes of all of them from which on their size is logged
+PER_EPOCH = 10  # times that the moving average takes up the weights
+
+
+class MovingAverage:
+    """The mean of a model's weights over about the last epoch of its training.
+
+    Steps of SGD scatter around where they lead; the mean of many is closer to it, and its test error lower, as long as
+    learning rates are not small (Polyak & Juditsky 1992). Taken up are the parameters that are trained and the running
+    means and variances of BatchNorm; everything else is that of the latest step.
+
+    Parameters
+    ----------
+    steps_per_epoch : float
+        Steps over which it forgets.
+
+    Attributes
+    ----------
+    every : int
+        Steps after which to `take` the weights up again.
+    """
+
+    def __init__(self, steps_per_epoch: float):
+        self.every, self._memory = max(1, round(steps_per_epoch / PER_EPOCH)), max(steps_per_epoch, 1.0)
+        self._means, self._count, self._latest = dict[str, torch.Tensor](), 0, -1
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._means, self._count, self._latest = {}, 0, -1
+
+    def take(self, step: int, model: nn.Module) -> None:
+        """Take up the weights of a step later than the last one that was taken."""
+        if step == self._latest:
+            return
+        now = _averaged_tensors(model)
+        if {name: value.shape for name, value in now.items()} != {n: v.shape for n, v in self._means.items()}:
+            self._means, self._count = {name: value.to(_exact(value), copy=True) for name, value in now.items()}, 0
+        self._count += 1
+        share = max(1 / self._count, min(1.0, (step - self._latest) / self._memory))
+        for name, value in now.items():
+            self._means[name].lerp_(value.to(self._means[name]), share)
+        self._latest = step
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The means, by their names in the model's state."""
+        return self._means
+
+
+def _averaged_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    state = model.state_dict(keep_vars=True)
+    norms = [(f"{name}." if name else "") for name, each in model.named_modules() if isinstance(each, _NormBase)]
+    running = {name + which for name in norms for which in ("running_mean", "running_var")}
+    return {
+        name: value.detach() for name, value in state.items()
+        if torch.is_tensor(value) and value.is_floating_point() and (value.requires_grad or name in running)
+    }  # fmt: skip
+
+
+def _exact(value: torch.Tensor) -> torch.dtype:
+    """Half precision would lose small steps."""
+    return torch.promote_types(value.dtype, torch.float32)
 
 
 class Snapshots:
@@ -67,11 +128,11 @@ class Snapshots:
     def steps(self) -> list[int]:
         return sorted(self._copies)
 
-    def keep(self, step: int, model: nn.Module) -> None:
-        """Copy the model's state as it is at this step."""
+    def keep(self, step: int, model: nn.Module, means: Mapping[str, torch.Tensor]) -> None:
+        """Copy the model's state as it is at this step, but for what is replaced by its mean."""
         state = {
-            name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()
-            if torch.is_tensor(value)
+            name: means.get(name, value).detach().to("cpu", value.dtype, copy=True)
+            for name, value in model.state_dict().items() if torch.is_tensor(value)
         }  # fmt: skip
         if self._folder is None:
             self._copies[step] = state

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +39,43 @@ class Checkpoint:
     rows: dict[str, np.ndarray]
     fingerprint: str
     settings: str = ""
+
+
+class Rows:
+    """The rows of a run as they come, one a checkpoint, in tables with room for all of them.
+
+    Parameters
+    ----------
+    begun : dict of ndarray
+        Those there are already, as in `Checkpoint`.
+    most : int
+        How many there will be in the end.
+    """
+
+    def __init__(self, begun: dict[str, np.ndarray], most: int):
+        self.n = len(begun.get("step", ()))
+        self._tables = {name: self._table(values[0], most) for name, values in begun.items()} if self.n else {}
+        self._most = most
+        for name, values in begun.items() if self.n else ():
+            self._tables[name][: self.n] = values
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add what was measured at a checkpoint; only what the rows before have, if there are any."""
+        if not self._tables:
+            self._tables = {name: self._table(value, self._most) for name, value in row.items()}
+        self._tables = {name: table for name, table in self._tables.items() if name in row}
+        for name, table in self._tables.items():
+            table[self.n] = row[name]
+        self.n += 1
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All of them by name, the first axis that of checkpoints; what is appended later does not change these."""
+        return {name: table[: self.n] for name, table in self._tables.items()}
+
+    @staticmethod
+    def _table(value: Any, most: int) -> np.ndarray:
+        first = np.asarray(value)
+        return np.empty((most, *first.shape), first.dtype)
 
 
 _REMEDY = "restore it from a copy or start the run anew"
@@ -78,12 +117,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except FileNotFoundError:
         raise InputError(f"{path} is not there: the run never reached its first checkpoint; start it anew.") from None
     try:
-        return _checked(stored)
+        return checked(stored)
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} is no usable checkpoint ({error}): {_REMEDY}.") from None
 
 
-def _checked(stored: dict[str, np.ndarray]) -> Checkpoint:
+def checked(stored: dict[str, np.ndarray]) -> Checkpoint:
     """A checkpoint from its arrays; ValueError, KeyError or TypeError where they are not those of one."""
     step, weights, names, table = (stored[name] for name in ("step", "weights", "names", "table"))
     if step.shape != () or step.dtype.kind not in "iu" or step < 0:

@@ -36,3 +36,35 @@ def sample_order(seed: int, start: int, stop: int, n_samples: int, batch_size: i
     epoch, first = divmod(start, steps_per_epoch(n_samples, batch_size))
     last = first + stop - start
     return stream(seed, "order", epoch).permutation(n_samples)[first * batch_size : last * batch_size]
+
+
+class Orders:
+    """The samples of a run's steps, epoch after epoch: `sample_order` over more than one, each permutation drawn once.
+
+    Parameters
+    ----------
+    seed : int
+        The run's.
+    n_samples, batch_size : int
+    """
+
+    def __init__(self, seed: int, n_samples: int, batch_size: int):
+        self._seed, self._n, self._batch_size = seed, n_samples, batch_size
+        self._per_epoch = steps_per_epoch(n_samples, batch_size)
+        self._epoch, self._drawn = -1, np.empty(0, dtype=np.int64)
+
+    def epochs_at_once(self, most: int) -> int:
+        """Epochs that may follow one another in one order: where their last minibatch is a whole one."""
+        return most if self._n % self._batch_size == 0 else 1
+
+    def of(self, start: int, stop: int) -> np.ndarray:
+        """Samples of the steps ``start`` to ``stop``, which begin and end anywhere in their epochs."""
+        pieces = []
+        while start < stop:
+            epoch, first = divmod(start, self._per_epoch)
+            last = min(self._per_epoch, first + stop - start)
+            if epoch != self._epoch:
+                self._epoch, self._drawn = epoch, stream(self._seed, "order", epoch).permutation(self._n)
+            pieces.append(self._drawn[first * self._batch_size : last * self._batch_size])
+            start += last - first
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)

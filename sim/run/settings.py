@@ -3,6 +3,7 @@
 import json
 import platform
 import tomllib
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -240,6 +241,7 @@ def check_fixed(stored: str, settings: RunSettings, config: Path, again: str) ->
         )
 
 
+@cache  # of a sweep's members, each of which notes them
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in LIBRARIES:

@@ -6,7 +6,7 @@ whether the run came there in one go or was resumed twice on the way.
 
 import numpy as np
 
-_PURPOSES = ("data", "labels", "weights", "order", "alignment", "augment")
+_PURPOSES = ("data", "labels", "weights", "order", "alignment", "augment", "planted")
 
 
 def stream(seed: int, purpose: str, *position: int) -> np.random.Generator:
@@ -16,7 +16,7 @@ def stream(seed: int, purpose: str, *position: int) -> np.random.Generator:
     ----------
     seed : int
         The run's seed.
-    purpose : {"data", "labels", "weights", "order", "alignment", "augment"}
+    purpose : {"data", "labels", "weights", "order", "alignment", "augment", "planted"}
     *position : int
         The epoch for "order" and "augment", the step for "alignment".
     """

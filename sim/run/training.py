@@ -3,7 +3,8 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -22,17 +23,19 @@ from sgdphases.sim.data.datasets.forms import is_own
 from sgdphases.sim.data.datasets.registry import load_dataset
 from sgdphases.sim.data.label_noise.add import add_label_noise, load_labels, load_transition
 from sgdphases.sim.data.scaling import scaling_problem, standardized
-from sgdphases.sim.run.checkpoint import Checkpoint, fingerprint
-from sgdphases.sim.run.folder import RunFolder
-from sgdphases.sim.run.schedule import checkpoint_steps, sample_order, steps_per_epoch
+from sgdphases.sim.run.checkpoint import Checkpoint, Rows, fingerprint
+from sgdphases.sim.run.schedule import Orders, checkpoint_steps, steps_per_epoch
 from sgdphases.sim.run.settings import RunSettings, check_fixed, check_plain_sgd, fixed_settings
 from sgdphases.sim.run.streams import stream
-from sgdphases.sim.run.theory_curves import Curves, theory_curves
 from sgdphases.sim.run.trajectory import error_sizes, lost_samples
+
+if TYPE_CHECKING:  # few runs are held against a theory, and all would wait for its libraries
+    from sgdphases.sim.run.theory_curves import Curves
 
 SAVE_SECONDS = 20.0  # at most this much training is lost between two measurements, if a run is killed
 KEEP_SECONDS = 1.0  # at most this much of training and measurements together, if measurements come quickly
 PUBLISH_SECONDS = 5.0  # how old trajectory.nc may grow while a run goes on
+PIECE = 2**23  # samples times weights that are trained on at once, if an epoch is less: some hundredths of a second
 MOST_EIGENVALUES = 1_000  # of a noise spectrum that are kept
 FULL_SPECTRUM = 10_000  # samples up to which so many are affordable whatever the number of parameters
 
@@ -51,7 +54,7 @@ class Experiment:
     train: Backend
     test: Backend
     wrong: np.ndarray | None
-    theory: Curves | None = None
+    theory: "Curves | None" = None
     spectrum: Backend | None = None
 
     @property
@@ -81,14 +84,38 @@ class Experiment:
         return self.marks[np.unique(np.rint(places).astype(int))]
 
 
+class Keeper(Protocol):
+    """What keeps a run as it goes on: a `RunFolder`, or what becomes one only if the run takes long."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def config(self) -> Path: ...
+
+    @property
+    def checkpoint(self) -> Path: ...
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint."""
+
+    def publish(self, rows: dict[str, np.ndarray], steps_per_epoch: int, sizes: dict[str, float]) -> None:
+        """Bring the trajectory up to date."""
+
+
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is: steps done of all, and the newest measured scalars by name."""
+    """Where a run is: steps done of all, and what was measured so far."""
 
     step: int
     n_steps: int
     epoch: float
-    latest: dict[str, float]
+    rows: Rows
+
+    @property
+    def latest(self) -> dict[str, float]:
+        """The newest measured scalars by name."""
+        return {name: float(values[-1]) for name, values in self.rows.arrays().items() if values.ndim == 1}
 
 
 def prepare(settings: RunSettings) -> Experiment:
@@ -127,6 +154,8 @@ def prepare(settings: RunSettings) -> Experiment:
     made = Experiment(settings, data, train, train.on(data.x_test, data.y_test), wrong, spectrum=spectrum)
     if not settings.with_theory:
         return made
+    from sgdphases.sim.run.theory_curves import theory_curves
+
     return replace(made, theory=theory_curves(settings, data, train, wrong, made.marks))
 
 
@@ -205,7 +234,7 @@ def with_label_noise(settings: RunSettings, data: Dataset) -> Dataset:
     )
 
 
-def advance(experiment: Experiment, folder: RunFolder, start: Checkpoint | None = None) -> Iterator[Progress]:
+def advance(experiment: Experiment, folder: Keeper, start: Checkpoint | None = None) -> Iterator[Progress]:
     """Train to the end, measuring at the scheduled steps and keeping the folder up to date.
 
     Stopping anywhere, however roughly, loses only the work since the last checkpoint.
@@ -213,15 +242,15 @@ def advance(experiment: Experiment, folder: RunFolder, start: Checkpoint | None 
     Parameters
     ----------
     experiment : Experiment
-    folder : RunFolder
-        Already holding the run's settings.
+    folder : Keeper
+        Such as a `RunFolder` that already holds the run's settings.
     start : Checkpoint or None
         Where to go on; None begins at the start.
 
     Yields
     ------
     Progress
-        After every piece of training, at most an epoch long.
+        After every piece of training: at most an epoch long, or a few where an epoch takes no time.
 
     Raises
     ------
@@ -236,38 +265,38 @@ def advance(experiment: Experiment, folder: RunFolder, start: Checkpoint | None 
     marks = experiment.marks
     data_mark, fixed = fingerprint(experiment.data), fixed_settings(settings)
     if start is None:
-        step, rows, measured = 0, {}, 0
+        step, rows = 0, Rows({}, len(marks))
     else:
         _check_start(experiment, folder, start, data_mark)
-        step, rows, measured = start.step, dict(start.rows), len(start.rows["step"])
+        step, rows = start.step, Rows(start.rows, len(marks))
         experiment.train.load_weights(start.weights)
+    orders = Orders(settings.seed, experiment.data.n_samples, settings.batch_size)
+    room = max(1, PIECE // (experiment.data.n_samples * len(experiment.train.weights)))
     saved, published = float("-inf"), time.monotonic()
     while True:
         patience = SAVE_SECONDS
-        if measured < len(marks) and step == marks[measured]:
-            rows = _appended(rows, {"step": float(step), **_row(experiment, step, rows)})
-            measured += 1
+        if rows.n < len(marks) and step == marks[rows.n]:
+            rows.append({"step": float(step), **_row(experiment, step, rows.arrays())})
             patience = KEEP_SECONDS
         if step == n_steps or time.monotonic() - saved > patience:
-            folder.save(Checkpoint(step, experiment.train.weights, rows, data_mark, fixed))
+            folder.save(Checkpoint(step, experiment.train.weights, rows.arrays(), data_mark, fixed))
             saved = time.monotonic()
         if step == n_steps or time.monotonic() - published > PUBLISH_SECONDS:
-            folder.publish(rows, per_epoch, experiment.sizes)
+            folder.publish(rows.arrays(), per_epoch, experiment.sizes)
             published = time.monotonic()
         try:
-            yield Progress(step, n_steps, step / per_epoch, _latest(rows))
+            yield Progress(step, n_steps, step / per_epoch, rows)
         except GeneratorExit:  # left between two steps: all of it can be kept
-            folder.save(Checkpoint(step, experiment.train.weights, rows, data_mark, fixed))
+            folder.save(Checkpoint(step, experiment.train.weights, rows.arrays(), data_mark, fixed))
             raise
         if step == n_steps:
             return
-        stop = int(min(marks[measured], step - step % per_epoch + per_epoch))
-        order = sample_order(settings.seed, step, stop, experiment.data.n_samples, settings.batch_size)
-        experiment.train.train(order, settings.batch_size, settings.learning_rate)
+        stop = int(min(marks[rows.n], step - step % per_epoch + orders.epochs_at_once(room) * per_epoch))
+        experiment.train.train(orders.of(step, stop), settings.batch_size, settings.learning_rate)
         step = stop
 
 
-def _check_start(experiment: Experiment, folder: RunFolder, start: Checkpoint, data_mark: str) -> None:
+def _check_start(experiment: Experiment, folder: Keeper, start: Checkpoint, data_mark: str) -> None:
     """Refuse a checkpoint that was not made by this very run."""
     settings, marks = experiment.settings, experiment.marks
     again = f"start a new run with `sgdphases run --config {folder.config}`"
@@ -359,12 +388,3 @@ def _sample_losses(experiment: Experiment) -> dict[str, Any]:
         return {}
     known = {} if experiment.wrong is None else {"wrong": experiment.wrong}
     return {"sample_loss": all_scores(experiment.train).loss.astype(np.float32), **known}
-
-
-def _appended(rows: dict[str, np.ndarray], row: dict[str, Any]) -> dict[str, np.ndarray]:
-    new = {name: np.asarray(value)[None] for name, value in row.items()}
-    return {name: np.concatenate([rows[name], value]) if name in rows else value for name, value in new.items()}
-
-
-def _latest(rows: dict[str, np.ndarray]) -> dict[str, float]:
-    return {name: float(values[-1]) for name, values in rows.items() if values.ndim == 1}

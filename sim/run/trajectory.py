@@ -128,14 +128,20 @@ def lost_samples(rows: dict[str, np.ndarray], right: np.ndarray) -> dict[str, An
     return {"test_lost": lost, TEST_RIGHT: bits}
 
 
-def read_trajectory(path: Path) -> xr.Dataset:
+def read_trajectory(path: str | Path) -> xr.Dataset:
     """Read a trajectory into memory.
+
+    Parameters
+    ----------
+    path : str or Path
+        Of ``trajectory.nc`` in the folder of a run or a monitor.
 
     Raises
     ------
     InputError
         If the file is missing or no trajectory.
     """
+    path = Path(path)
     found = read_netcdf(path, "trajectory", "the folder of a run that reached a checkpoint")
     lacks = [name for name in NEEDED if name not in found or found[name].dims != ("step",)]
     try:

@@ -35,7 +35,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     except (OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "errno" not in str(error):
             raise  # not the way in which HDF5 says that it could not write
-        raise InputError(_why(path, error)) from None
+        raise InputError(why_unwritten(path, error)) from None
     finally:
         part.unlink(missing_ok=True)
 
@@ -55,13 +55,14 @@ def write_whole_folder(path: Path, write: Callable[[Path], object]) -> None:
             os.replace(path, old)
         os.replace(part, path)
     except OSError as error:
-        raise InputError(_why(path, error)) from None
+        raise InputError(why_unwritten(path, error)) from None
     finally:
         for each in (part, old):
             shutil.rmtree(each, ignore_errors=True)
 
 
-def _why(path: Path, error: OSError | RuntimeError) -> str:
+def why_unwritten(path: Path, error: OSError | RuntimeError) -> str:
+    """Why a file could not be written, and what to do about it, as a message."""
     reason = getattr(error, "strerror", None) or str(error)
     if found := re.search(r"error message = '([^']*)'", reason):  # HDF5's, among much else
         reason = found[1]

@@ -6,7 +6,7 @@ from pathlib import Path
 import h5netcdf
 import h5py
 import xarray as xr
-from xarray.backends import H5NetCDFStore
+from xarray.backends import H5netcdfBackendEntrypoint, H5NetCDFStore
 
 from sgdphases.estimators.errors import InputError
 from sgdphases.sim.storage.atomic import write_whole
@@ -44,7 +44,7 @@ def read_netcdf(path: Path, kind: str, remedy: str) -> xr.Dataset:
     """
     try:
         _check_sizes(path)
-        with xr.open_dataset(path, engine="h5netcdf") as stored:
+        with xr.open_dataset(path, engine=H5netcdfBackendEntrypoint) as stored:
             return stored.load()
     except FileNotFoundError:
         raise InputError(f"{path} is not there: give {remedy}.") from None

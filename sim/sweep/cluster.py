@@ -6,28 +6,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import xarray as xr
-
 from sgdphases.estimators.errors import UsageError
-from sgdphases.sim.run.checkpoint import Checkpoint
-from sgdphases.sim.run.folder import RunFolder, start_folder
+from sgdphases.sim.run.folder import RunFolder
 from sgdphases.sim.run.settings import RunSettings
-from sgdphases.sim.storage.netcdf import write_netcdf
-from sgdphases.sim.sweep.folder import SweepFolder
-from sgdphases.sim.sweep.member import Outcome, complete_member
+from sgdphases.sim.sweep.member import Outcome, complete_member, from_folder
 from sgdphases.sim.sweep.plan import Member
+from sgdphases.sim.sweep.results import Ended
 
 
-def over_cluster(folder: SweepFolder, waiting: Sequence[Member], address: str) -> Iterator[Outcome]:
-    """Run members on the workers of a Dask cluster, and write here what comes back, each once."""
+def over_cluster(waiting: Sequence[Member], address: str) -> Iterator[Outcome]:
+    """Run members on the workers of a Dask cluster; what they measured comes back."""
     with _cluster(address) as client:
         from dask.distributed import as_completed
 
         futures = {client.submit(_remote, member.settings, pure=False): member for member in waiting}
         try:
             for future in as_completed(futures, loop=client.loop):
-                member = futures[future]
-                yield Outcome(member, _received(folder.member(member), future))
+                yield _received(futures[future], future)
                 future.release()
         finally:
             client.cancel([future for future in futures if not future.done()])
@@ -54,24 +49,17 @@ def _cluster(address: str) -> Any:
     return client
 
 
-def _remote(settings: RunSettings) -> tuple[str | None, RunSettings | None, Checkpoint | None, xr.Dataset | None]:
-    """A whole member on another machine, which sees no folder of ours: all that came of it travels back."""
+def _remote(settings: RunSettings) -> str | Ended:
+    """A whole member on another machine, which sees no folder of ours: all that came of it, or why it failed."""
     with tempfile.TemporaryDirectory(prefix="sgdphases-") as place:
-        folder = RunFolder(Path(place) / "run")
-        failure = complete_member(folder, settings)
-        if failure is not None:
-            return failure, None, None, None
-        return None, folder.read_settings(), folder.read_checkpoint(), folder.read_trajectory()
+        folder = RunFolder(Path(place) / "members" / "run")
+        found = complete_member(folder, settings)
+        return from_folder(folder) if found is None else found
 
 
-def _received(folder: RunFolder, future: Any) -> str | None:
-    """Write what a finished member brought; why it failed, or None."""
+def _received(member: Member, future: Any) -> Outcome:
     error = future.exception()
     if error is not None:
-        return f"{type(error).__name__}: {error}"
-    failure, settings, checkpoint, trajectory = future.result()
-    if failure is None:
-        start_folder(folder, settings)
-        folder.save(checkpoint)
-        write_netcdf(folder.trajectory, trajectory)
-    return failure
+        return Outcome(member, f"{type(error).__name__}: {error}")
+    found = future.result()
+    return Outcome(member, None, found) if isinstance(found, Ended) else Outcome(member, found)

@@ -9,11 +9,10 @@ import xarray as xr
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.estimators.phases.find import find_phases
 from sgdphases.estimators.phases.summary import SUMMARY, summarize
-from sgdphases.sim.run.folder import RunFolder
 from sgdphases.sim.run.settings import settings_toml
-from sgdphases.sim.run.trajectory import last_epoch, trajectory_dataset
 from sgdphases.sim.storage.netcdf import read_netcdf
 from sgdphases.sim.sweep.folder import SweepFolder, is_finished
+from sgdphases.sim.sweep.member import measured
 from sgdphases.sim.sweep.plan import SweepPlan, plan_toml, read_plan
 
 SIZES = {
@@ -51,7 +50,7 @@ def sweep_dataset(folder: SweepFolder, plan: SweepPlan) -> xr.Dataset:
     for member in plan.members():
         failed[member.place] = failures.get(member.name, "")
         if is_finished(folder.member(member), member.settings):
-            runs[member.place] = _measured(folder.member(member))
+            runs[member.place] = measured(folder.member(member)).trajectory(arrays=False)
     length = max((run.sizes["step"] for run in runs.values()), default=0)
     scalars = {str(k): run[k].attrs for run in runs.values() for k in run.variables if run[k].dims == ("step",)}
     table = {name: np.full((*plan.shape, length), np.nan) for name in scalars}
@@ -79,16 +78,9 @@ def sweep_dataset(folder: SweepFolder, plan: SweepPlan) -> xr.Dataset:
     return xr.Dataset(variables, coordinates, {"plan": plan_toml(plan)})
 
 
-def _measured(folder: RunFolder) -> xr.Dataset:
-    """A finished member's trajectory, made anew from its checkpoint: reading netCDF takes a hundred times as long."""
-    _, attributes = last_epoch(folder.trajectory)
-    rows = {name: values for name, values in folder.read_checkpoint().rows.items() if values.ndim == 1}
-    settings = folder.config.read_text(encoding="utf-8")
-    return trajectory_dataset(rows, int(attributes["steps_per_epoch"]), settings).assign_attrs(attributes)
-
-
-def read_sweep(path: Path) -> xr.Dataset:
-    """Read a sweep's data set into memory; raises InputError where there is none or it is damaged."""
+def read_sweep(path: str | Path) -> xr.Dataset:
+    """Read a sweep's data set, ``sweep.nc``, into memory; raises InputError where there is none or it is damaged."""
+    path = Path(path)
     found = read_netcdf(path, "data set of a sweep", "the file sweep.nc of a sweep")
     lacks = [name for name in ("finished", "failure") if name not in found] + ["plan"] * ("plan" not in found.attrs)
     if lacks:

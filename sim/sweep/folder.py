@@ -13,13 +13,15 @@ from sgdphases.sim.storage.claims import Claim, claim_new
 from sgdphases.sim.storage.folders import ReportFolder, created, refuse_full
 from sgdphases.sim.storage.text import read_text, write_json
 from sgdphases.sim.sweep.plan import Member, SweepPlan, plan_toml, read_plan
+from sgdphases.sim.sweep.results import NAME, places
 
 
 @dataclass(frozen=True)
 class SweepFolder(ReportFolder):
     """Where the parts of a sweep stand.
 
-    ``sweep.toml`` (the plan), ``members/NAME/`` (a run folder each), ``failures.json`` (member -> why it failed),
+    ``sweep.toml`` (the plan), ``results.bin`` (what members measured), ``members/NAME/`` (a run folder of each that
+    takes long, or was asked for), ``failures.json`` (member -> why it failed),
     ``sweep.nc`` (all of it as one labelled data set), ``phases.json`` (those that runs differing in their seed have in
     common), ``figures/`` and ``report.html``.
     """
@@ -27,6 +29,10 @@ class SweepFolder(ReportFolder):
     @property
     def plan(self) -> Path:
         return self.path / "sweep.toml"
+
+    @property
+    def results(self) -> Path:
+        return self.path / NAME
 
     @property
     def failures(self) -> Path:
@@ -112,9 +118,23 @@ def start_sweep(folder: SweepFolder, plan: SweepPlan) -> None:
             write_whole(folder.plan, lambda part: part.write_text(plan_toml(plan), encoding="utf-8"))
 
 
+def results_of(member: RunFolder) -> Path:
+    """The file that holds what a member measured, if it ended within seconds; of the sweep its folder lies in."""
+    return member.path.parent.parent / NAME
+
+
 def is_finished(folder: RunFolder, settings: RunSettings) -> bool:
-    """Whether a run's trajectory reaches its last epoch; one that is damaged does not."""
+    """Whether a member's run reaches its last epoch; a trajectory that is damaged does not.
+
+    Raises
+    ------
+    InputError
+        If the file with the results of its sweep is damaged.
+    """
+    place = places(results_of(folder)).get(folder.path.name)
+    if place is not None and place.epoch >= settings.epochs:
+        return True
     try:
-        return last_epoch(folder.trajectory)[0] >= settings.epochs
+        return folder.trajectory.exists() and last_epoch(folder.trajectory)[0] >= settings.epochs
     except InputError:
         return False

@@ -136,6 +136,28 @@ def test_help_does_not_load_the_heavy_libraries():
     assert done.returncode == 0, done.stderr
 
 
+def test_a_run_and_its_report_load_only_what_they_need():
+    code = (
+        "import sys, sgdphases.cli, sgdphases.faces.run.page, sgdphases.sim.run.run\n"
+        "heavy = {'torch', 'sklearn', 'scipy.stats', 'scipy.optimize', 'scipy.sparse', 'joblib'} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.usefixtures("pictures")
+def test_a_run_draws_a_few_pictures_and_its_report_all(tmp_path):
+    assert call("run", *QUICK, "--noise-fraction", "0.5", "--out", tmp_path / "run").returncode == 0
+    folder = RunFolder(tmp_path / "run")
+    assert {path.stem for path in folder.figures.iterdir()} == {"phases", "losses"}
+    assert f"sgdphases report {folder.path}" in folder.report.read_text(encoding="utf-8")
+    assert call("report", folder.path).returncode == 0
+    drawn = {path.stem for path in folder.figures.iterdir()}
+    assert {"activities", "directed_activities", "alignments", "projection_variance"} <= drawn
+    assert "sgdphases report" not in folder.report.read_text(encoding="utf-8")
+
+
 def test_lists_and_version():
     listed = call("datasets")
     assert listed.returncode == 0

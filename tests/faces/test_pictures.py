@@ -15,9 +15,10 @@ from two_lengths import slow
 
 from sgdphases.estimators.cleansing.consensus import consensus
 from sgdphases.estimators.cleansing.wrong_labels import wrong_labels
+from sgdphases.estimators.phases.find import find_phases
 from sgdphases.estimators.phases.summary import SUMMARY
 from sgdphases.faces.cleanse.figures import agreement_figure, loss_figure
-from sgdphases.faces.run.figures import CLEAN, OTHER, TEST, WRONG
+from sgdphases.faces.run.figures import CLEAN, OTHER, PICTURES, TEST, WRONG, draw
 from sgdphases.faces.sweep.figures import log_ticks, over_two_axes
 from sgdphases.paper.cleansing_figure import _mixture
 from sgdphases.paper.figures import activities
@@ -80,6 +81,18 @@ def test_maps_are_legible_whatever_their_range(times):
 )
 def test_maps_are_legible_whatever_their_axes(across, up):
     check_legible(over_two_axes(swept(np.geomspace(0.0312, 312, 40), across, up), {}))
+
+
+@pytest.mark.parametrize("scale", [1.0, 3e-9, 4e6])
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_pictures_of_a_run_are_legible_and_laid_out_without_a_second_drawing(noise, scale):
+    run = trajectory(noise=noise)
+    for name in ("activity", "activity_c", "activity_w", "directed_activity", "loss", "projection_variance"):
+        run[name] = run[name].copy(data=scale * np.geomspace(1, 1e-4, run.sizes["step"]))
+    for name in ("phases", "losses", "projection_variance"):
+        figure = draw(PICTURES[name], run, find_phases(run))
+        assert figure.get_layout_engine() is None
+        check_legible(figure)
 
 
 @given(st.floats(-6, 6), st.floats(0.0, 8))

@@ -36,13 +36,30 @@ def plausible_mistakes(
     -------
     ndarray of int64, shape (N,)
     """
-    scores = np.log(confusion_probabilities(x, y, n_classes, rng))
+    return mistakes_from(confusion_probabilities(x, y, n_classes, rng), y, count, rng)
+
+
+def mistakes_from(probabilities: np.ndarray, y: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """The labels, exactly `count` of them replaced by mistakes that some classifier makes.
+
+    Parameters
+    ----------
+    probabilities : ndarray, shape (N, K)
+        Of each class for each sample, p_n(k); none is 0.
+    y, count, rng
+        As for `plausible_mistakes`.
+
+    Returns
+    -------
+    ndarray of int64, shape (N,)
+    """
+    scores = np.log(probabilities)
     scores[np.arange(len(y)), y] = -np.inf
     doubt = np.logaddexp.reduce(scores, axis=1)  # log(1 - p_n(y_n)), exact however sure the classifier is
     # the largest of log-weights plus Gumbel noise are draws without replacement with those weights
     chosen = np.argsort(doubt + rng.gumbel(size=len(y)), kind="stable")[len(y) - count :]
     mistaken = y.astype(np.int64)
-    mistaken[chosen] = (scores[chosen] + rng.gumbel(size=(count, n_classes))).argmax(axis=1)
+    mistaken[chosen] = (scores[chosen] + rng.gumbel(size=(count, scores.shape[1]))).argmax(axis=1)
     return mistaken
 
 

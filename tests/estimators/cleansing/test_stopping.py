@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sgdphases import InputError
-from sgdphases.estimators.cleansing.stopping import best_probe
+from sgdphases.estimators.cleansing.stopping import MEMORISED, best_probe
 
 EPOCHS = np.geomspace(1, 100, 30)
 
@@ -42,6 +42,23 @@ def test_the_probe_chosen_is_nearly_the_best_at_the_right_classes(wrong, seed):
 def test_where_nothing_is_memorised_the_last_probe_is_kept():
     losses, answers, _ = training(800, 0.3, 1, memorised=1e6)
     assert best_probe(EPOCHS, losses, answers).is_last
+
+
+def test_the_share_memorised_tells_memorising_from_answers_that_merely_change():
+    losses, answers, truth = training(800, 0.4, 1)
+    rng = np.random.default_rng(1)
+    labels = np.where(rng.random(800) < 0.4, (truth + 1) % 5, truth)
+    assert np.isnan(best_probe(EPOCHS, losses, answers).memorised)
+    learnt = np.where(EPOCHS[:, None] > 40, labels, answers)
+    assert best_probe(EPOCHS, losses, learnt, labels).memorised > 0.95
+
+    sure = np.linspace(0.3, 0.7, len(EPOCHS))[:, None]  # some right answers more at every probe, and steps that scatter
+    changing = np.where(rng.random((len(EPOCHS), 800)) < sure, truth, rng.integers(0, 5, (len(EPOCHS), 800)))
+    found = best_probe(EPOCHS, losses, changing, labels)
+    assert found.memorised < MEMORISED
+    assert best_probe(EPOCHS, losses, changing, changing[0] * 0 + 9).memorised == 0
+    same = best_probe(EPOCHS, losses, np.tile(labels, (len(EPOCHS), 1)), labels)
+    assert same.memorised == 0  # the vote is against none
 
 
 def test_answers_that_never_settle_choose_some_probe_and_the_voters_do_not_move_for_ever():

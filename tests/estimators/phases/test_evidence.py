@@ -9,7 +9,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import finish, start
-from scipy.stats import binomtest, fisher_exact
+from scipy.stats import binom, binomtest, fisher_exact, hypergeom
 from trajectories import fall, trajectory
 from two_lengths import slow
 
@@ -17,6 +17,8 @@ from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.phases.comparison import compare as compare_runs
 from sgdphases.estimators.phases.evidence import (
     LEVEL,
+    _at_least,
+    _at_most_drawn,
     below_chance,
     counts_of,
     least_apart,
@@ -35,6 +37,7 @@ from sgdphases.sim.run.training import advance, prepare
 from sgdphases.sim.run.trajectory import TEST_RIGHT, lost_samples
 
 FOUR = ["I", "II", "III", "IV"]
+sizes_of_samples = st.integers(1, 60_000)
 SIZES = dict(n_samples=1000, n_test=1000, n_classes=10, chance_error=0.9, chance_error_train=0.9)
 DRAWS = 400
 
@@ -321,3 +324,13 @@ def test_memorising_only_is_a_kind_of_its_own():
     noise = read(np.random.default_rng(0).random((60, 500)) < 0.1, learning(60, 10))
     with pytest.raises(UsageError, match=r"noise shows memorising only, wrong the four phases"):
         compare_runs({"wrong": trajectory(), "noise": noise}, ())
+
+
+@given(sizes_of_samples, sizes_of_samples, st.floats(0, 1), st.floats(0, 1))
+def test_tails_are_those_of_scipy_without_loading_it(n, other, share, chance):
+    few, many = round(n * share), round(other * chance)
+    for found, expected in (
+        (_at_least(few, n, chance), binom.sf(few - 1, n, chance)),
+        (_at_most_drawn(few, n + other, few + many, n), hypergeom.cdf(few, n + other, few + many, n)),
+    ):
+        assert found == pytest.approx(expected, rel=1e-8, abs=1e-280)

@@ -19,9 +19,11 @@ from sgdphases.faces.cleanse.command import cleanse as command
 from sgdphases.faces.cleanse.command import labelled_and_settings
 from sgdphases.sim.cleansing.cleanse import cleanse, train_cleansed
 from sgdphases.sim.cleansing.cleanse_images import (
-    answers_of_halves,
     answers_of_others,
+    ask_planted,
     image_accuracy,
+    plant,
+    probabilities_of_halves,
     probabilities_of_others,
 )
 from sgdphases.sim.cleansing.cross_fit import halves
@@ -112,12 +114,43 @@ def test_what_is_trained_afterwards(noisy):
 def test_halves_are_asked_about_each_other(noisy, place):
     x, right, given, settings, found = noisy
     assert {each.name for each in place.parent.iterdir()} == {"watch.npz", "watch-half-1.npz", "watch-half-2.npz"}
-    outside = answers_of_halves(settings, x, given, 3, place)
+    outside = probabilities_of_halves(settings, x, given, 3, place).argmax(axis=1)
     half = halves(given, settings.seed)
     learnt, asked = half == 1, half == 0
     alone = answers_of_others(settings, x[learnt], given[learnt], 3, x[asked])
     assert np.array_equal(outside[asked], alone) and np.mean(outside == right) > 0.8
     assert found.share.low <= (given != right).mean() <= found.share.high
+
+
+def test_mistakes_are_planted_where_networks_would_make_them():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 500)
+    probability = np.full((500, 3), 0.01)
+    probability[np.arange(500), y] = 0.98
+    probability[:100] = [0.4, 0.3, 0.3]
+    probability[:60, 1:] = [0.6, 0.0]  # class 2 is out of the question
+    labels = plant(probability, y, seed=1)
+    assert (labels != y).sum() == 50 and (labels != y)[:100].sum() > 35
+    assert not (labels[:60] == 2)[y[:60] != 2].any()
+    assert np.array_equal(labels, plant(probability, y, seed=1))
+    assert not np.array_equal(labels, plant(probability, y, seed=2))
+
+
+def test_planted_mistakes_are_asked_where_losses_show_no_two_populations(tmp_path):
+    """Every third image shows nothing of its class, and its label is any: hard samples, or wrong labels."""
+    x, _, given = pictures(300, seed=3)
+    rng = np.random.default_rng(1)
+    blank = np.arange(300) % 3 == 0
+    x[blank] = rng.normal(size=x[blank].shape)
+    settings = quick(x)
+    found = cleanse(settings, x, given, 3, checkpoint=tmp_path / "watch.npz")
+    asked = (tmp_path / "watch-planted.npz").exists()
+    assert asked != (found.found.is_fitted and found.found.has_noise)
+    probability = probabilities_of_halves(settings, x, given, 3, tmp_path / "watch.npz")
+    planted = ask_planted(settings, x, given, 3, probability, tmp_path / "watch.npz")
+    assert planted.n_planted == 30 and planted.high == 1.0 and not planted.is_seen  # too few to say
+    assert planted == ask_planted(settings, x, given, 3, probability)  # with a checkpoint and without
+    assert found.share.low <= 0.2
 
 
 def test_others_are_answered_by_what_was_learnt_from_a_part(noisy, tmp_path):

@@ -35,7 +35,9 @@ from sgdphases.sim.run.settings import make_settings, read_settings
 from sgdphases.sim.run.training import advance
 from sgdphases.sim.run.trajectory import last_epoch, read_trajectory
 from sgdphases.sim.sweep.folder import SweepFolder, start_sweep
+from sgdphases.sim.sweep.member import from_folder
 from sgdphases.sim.sweep.plan import plan_sweep
+from sgdphases.sim.sweep.results import ResultsWriter, places, read_ended
 
 pytestmark = pytest.mark.filterwarnings("ignore::sgdphases.estimators.errors.DataWarning")
 ROUNDS = 60  # for each reader; SGDPHASES_FUZZ=1000 tries more
@@ -66,6 +68,10 @@ def sound(tmp_path_factory):
     plan = plan_sweep({**SMALL, "hidden": [8]}, {"seed": [0, 1], "dataset_options.dimension": [3, 4]})
     start_sweep(SweepFolder(place / "sweep"), plan)
     SweepFolder(place / "sweep").write_failures({"seed=0": "diverged"})
+    ended = from_folder(folder)
+    with ResultsWriter(place / "sweep" / "results.bin") as results:
+        for name in ("seed=0", "seed=1"):
+            results.append(name, ended)
     CleansingFolder(place / "cleansing").start(make_settings(SMALL), {"kind": "log-odds", "per_class": False})
     write_own_forms(place, rng)
     return place
@@ -109,6 +115,7 @@ READERS = {
     "run/checkpoint.npz": load_checkpoint,
     "run/trajectory.nc": lambda path: (read_trajectory(path), last_epoch(path)),
     "sweep/sweep.toml": lambda path: SweepFolder(path.parent).read_plan(),
+    "sweep/results.bin": lambda path: [read_ended(path, name) for name in places(path)],
     "sweep/failures.json": lambda path: SweepFolder(path.parent).read_failures(),
     "cleansing/options.json": lambda path: CleansingFolder(path.parent).read_options(),
     "photos/ant/1.png": lambda path: load_images(path.parents[1]),

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from sgdphases import InputError, PhaseMonitor, UsageError, phase_now
 from sgdphases.sim.monitor import snapshots
-from sgdphases.sim.monitor.snapshots import MOST, Snapshots
+from sgdphases.sim.monitor.snapshots import MOST, MovingAverage, Snapshots
 
 EPOCHS = 100
 
@@ -52,7 +52,7 @@ def train(epochs: int = EPOCHS, seed: int = 0, **options):
 
 @pytest.fixture(scope="module")
 def trained():
-    return train()
+    return train(average=False)
 
 
 def accuracy(model: nn.Module) -> float:
@@ -76,6 +76,78 @@ def test_the_weights_of_phase_two_are_given_back_bit_by_bit(trained):
     monitor.restore_best(model)
     assert best > last + 0.1  # all labels are memorised at the end
     assert accuracy(model) > last + 0.6 * (best - last)  # of the best of all steps, chosen by the test samples
+
+
+def test_averaged_weights_are_given_back_unless_asked_otherwise_and_do_better():
+    model, single, _, _ = train(40, average=False)
+    _, averaged, states, _ = train(40)
+    one, mean = copy.deepcopy(model), copy.deepcopy(model)
+    found = averaged.restore_best(mean)
+    assert found == single.restore_best(one)  # measured alike
+    assert accuracy(mean) > accuracy(one)
+    state = mean.state_dict()
+    assert state["1.num_batches_tracked"] == found.step
+    assert not torch.equal(state["0.weight"], states[found.step]["0.weight"])
+
+
+def test_the_average_is_the_mean_of_an_epoch_and_forgets_what_lies_before():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).double()
+    model[2].weight.requires_grad_(False)
+    average, taken = MovingAverage(200), []
+    assert average.every == 20
+    for step in range(0, 2000, average.every):
+        for value in [*model.parameters(), model[1].running_mean]:
+            value.data += torch.randn_like(value)
+        taken.append(copy.deepcopy(model.state_dict()))
+        average.take(step, model)
+        average.take(step, model)  # the same step counts once
+        names = {"0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var", "2.bias"}
+        assert set(average.state()) == names
+        if step < 200:
+            wanted = torch.stack([each["0.weight"] for each in taken]).mean(0)
+            assert torch.allclose(average.state()["0.weight"], wanted, atol=1e-14)
+    ages = torch.arange(len(taken) - 10, dtype=torch.float64).flip(0)  # the first ten as one mean, decayed
+    shares = torch.cat([torch.full((10,), 0.1 * 0.9 ** len(ages)).double(), 0.1 * 0.9**ages])
+    wanted = sum(share * each["1.running_mean"] for share, each in zip(shares, taken, strict=True))
+    assert torch.allclose(average.state()["1.running_mean"], wanted, atol=1e-12)
+
+
+def test_the_average_follows_layers_that_are_replaced_and_keeps_small_steps_of_half_precision():
+    model = nn.Linear(2, 2).to(torch.bfloat16)
+    average = MovingAverage(1000)
+    for step in range(100):
+        model.weight.data.fill_(1.0 if step % 2 else 1.0078125)
+        average.take(100 * step, model)
+    assert average.state()["weight"].dtype == torch.float32
+    assert torch.allclose(average.state()["weight"], torch.tensor(1.00390625), atol=5e-4)
+    other = nn.Linear(2, 3)
+    average.take(10_000, other)
+    assert torch.equal(average.state()["weight"], other.weight)
+
+
+def test_averaging_stays_within_the_budget(monkeypatch):
+    taken = []
+    monkeypatch.setattr(MovingAverage, "take", lambda self, step, model: taken.append(step))
+    train(3)
+    assert set(taken) == set(range(31))
+    taken.clear()
+    train(3, budget=1e-9)
+    assert set(taken) == {0, 30}  # where it is measured in any case
+
+
+def test_where_labels_are_not_memorised_there_is_nothing_to_go_back_to(monkeypatch):
+    """Whatever the vote prefers: here the fifth measurement, by answers that agree with it and scatter afterwards."""
+    model, monitor, _, _ = train(8, average=False)
+    answers = monitor._record.answers
+    rng = np.random.default_rng(0)
+    for k in range(len(answers) // 2, len(answers)):
+        answers[k] = np.where(rng.random(500) < 0.3, rng.integers(0, 4, 500), answers[len(answers) // 2 - 1])
+    found = monitor.restore_best(copy.deepcopy(model))
+    assert found.is_last and found.agreement < 0.9
+    labels = NOISY.numpy()[monitor.watched]
+    answers[-1] = labels
+    assert not monitor.restore_best(copy.deepcopy(model)).is_last
 
 
 def test_the_monitor_says_when_phase_two_is_over(trained):

@@ -17,6 +17,7 @@ from sgdphases.sim.run.settings import MOVABLE, RunSettings, fixed_settings, mak
 from sgdphases.sim.run.training import advance, prepare
 from sgdphases.sim.storage.netcdf import write_netcdf
 from sgdphases.sim.sweep.folder import SweepFolder, start_sweep
+from sgdphases.sim.sweep.member import read_member
 from sgdphases.sim.sweep.plan import plan_sweep
 
 
@@ -204,7 +205,7 @@ def test_a_changed_checkpoint_file_in_a_sweep_fails_its_member_only(tmp_path):
     start_folder(first, plan.members()[0].settings)
     first.checkpoint.write_bytes(b"junk")
     done = call("resume", folder.path, "--workers", "1")
-    assert "no usable checkpoint" in done.stdout and second.read_trajectory()["epoch"][-1] == 2
+    assert "no usable checkpoint" in done.stdout and read_member(second)["epoch"][-1] == 2
     assert first.checkpoint.read_bytes() == b"junk"
 
 

@@ -1,0 +1,80 @@
+"""The share of wrong labels from planted mistakes, on scores drawn from known distributions."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sgdphases.estimators.cleansing.planted import LEAST_PLANTED, PlantedShare, planted_share
+from sgdphases.estimators.cleansing.share import share_of_wrong
+from sgdphases.estimators.cleansing.wrong_labels import from_planted, wrong_labels
+from sgdphases.estimators.errors import InputError
+
+
+def drawn(r, *, seed=0, n=4000, count=400, wrong_at=1.3, planted_at=1.3):
+    """Scores of n labels, a share r of them wrong, and of planted ones; right ones lie around 0, with deviation 1."""
+    rng = np.random.default_rng(seed)
+    wrong = rng.random(n) < r
+    scores = np.concatenate([rng.normal(wrong_at * wrong), rng.normal(planted_at, 1, count)])
+    return scores, np.arange(n + count) >= n
+
+
+@pytest.mark.parametrize("r", [0.0, 0.1, 0.3, 0.6])
+def test_the_share_is_bounded_from_above(r):
+    """Each bound misses one time in 40 at most, so more than 9 of 100 misses have a probability below 5e-4."""
+    found = [planted_share(*drawn(r, seed=seed)) for seed in range(100)]
+    assert sum(each.high < r for each in found) <= 9
+    assert all(each.fraction <= each.high <= 1 for each in found)
+    far = [planted_share(*drawn(r, seed=seed, wrong_at=6, planted_at=6)) for seed in range(20)]
+    assert np.mean([each.fraction for each in far]) == pytest.approx(r, abs=0.03)  # no right label scores so high
+
+
+def test_it_is_bounded_where_wrong_labels_score_higher_than_planted_ones():
+    assert planted_share(*drawn(0.4, wrong_at=3)).fraction > 0.4
+
+
+def test_wrong_labels_are_seen_where_the_ratio_levels_off():
+    assert all(planted_share(*drawn(0.5, seed=seed, wrong_at=1.6, planted_at=1.6)).is_seen for seed in range(10))
+    assert not any(planted_share(*drawn(0.0, seed=seed, planted_at=at)).is_seen for seed in range(20) for at in (1, 3))
+
+
+def test_of_few_planted_labels_nothing_is_concluded():
+    found = planted_share(*drawn(0.5, count=LEAST_PLANTED - 1, wrong_at=3, planted_at=3))
+    assert found.high == 1.0 and not found.is_seen
+    assert planted_share(*drawn(0.5, count=LEAST_PLANTED + 150, wrong_at=3, planted_at=3)).is_seen
+
+
+@given(st.integers(0, 10_000), st.integers(1, 30), st.integers(1, 30))
+def test_only_the_order_of_scores_counts(seed, n, count):
+    rng = np.random.default_rng(seed)
+    scores, planted = rng.integers(0, 6, n + count).astype(float), np.arange(n + count) < count
+    found = planted_share(scores, planted)
+    assert 0 <= found.fraction <= found.high <= 1 and found.level >= 0
+    order = rng.permutation(n + count)
+    assert planted_share(scores[order], planted[order]) == found
+
+
+@pytest.mark.parametrize(
+    ("scores", "planted"),
+    [(np.ones(3), np.ones(3, bool)), (np.ones(3), np.zeros(3, bool)), (np.ones(3), np.ones(2, bool)),
+     (np.array([1.0, np.nan]), np.array([True, False]))],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused(scores, planted):
+    with pytest.raises(InputError):
+        planted_share(scores, planted)
+
+
+def test_as_many_labels_are_flagged_as_read_off_and_no_more_than_are_disagreed_with():
+    scores = np.exp(drawn(0.4, n=1000, count=0)[0])
+    labels, inside = np.zeros(1000, dtype=int), np.zeros(1000, dtype=int)
+    outside = (np.arange(1000) < 450).astype(int)
+    found = from_planted(scores, labels, 0.3, outside)
+    assert found.has_noise and found.is_planted and not found.is_given
+    assert found.flagged.sum() == 300 and scores[found.flagged].min() > scores[~found.flagged].max()
+    assert from_planted(scores, labels, 0.7, outside).flagged.sum() == 450
+    inside[:200] = 1
+    known = PlantedShare(0.3, 0.36, 0.9, 400)
+    share = share_of_wrong(found, labels, inside, outside, known)
+    assert share.fraction == 0.3 and share.high == 0.36 and 0.1 < share.low < 0.7 * 0.2
+    unseen = share_of_wrong(wrong_labels(scores, labels), labels, inside, outside, PlantedShare(0.2, 0.25, 0.5, 400))
+    assert np.isnan(unseen.fraction) and (unseen.low, unseen.high) == (0.0, 0.25)

@@ -1,0 +1,92 @@
+"""A run to play with: what is said at each moment, and the page in a real browser."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from trajectories import trajectory
+
+from sgdphases import find_phases, report
+from sgdphases.faces.run.explorer import explorer, places, sentences
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def four_phases():
+    """Gradients whose angle turns from a right angle to opposite, and losses of two populations, one without labels."""
+    found = trajectory()
+    steps, rng = found.sizes["step"], np.random.default_rng(0)
+    wrong = np.arange(60) < 30
+    losses = np.exp(rng.normal(np.where(wrong, 1.0, -1.0), 0.3, (steps, 60)))
+    spectrum = np.full((steps, 20), np.nan)
+    spectrum[[0, 50]] = np.geomspace(1, 1e-3, 20)
+    found["alignment_cw"] = ("step", np.linspace(0, -1, steps))
+    found["directed_activity_c"] = ("step", np.full(steps, 4.0))
+    found["directed_activity_w"] = ("step", np.full(steps, 1.0))
+    found = found.assign(sample_loss=(("step", "sample"), losses), wrong=("sample", wrong))
+    return found.assign(noise_spectrum=(("step", "eigenvalue"), spectrum))
+
+
+def test_each_moment_says_its_phase_what_goes_on_and_what_to_do():
+    found = trajectory()
+    phases = find_phases(found)
+    lines = sentences(found, phases)
+    assert len(lines) == found.sizes["step"]
+    second, third = (next(each for each in phases.found if each.name == name) for name in ("II", "III"))
+    inside = int(np.abs(found["epoch"].to_numpy() - (second.start + second.end) / 2).argmin())
+    assert "<b>Phase II</b>" in lines[inside] and f"Stop before epoch {third.start:.3g}." in lines[inside]
+    assert "Stop" not in lines[0] and "Stop" not in lines[-1]
+
+
+def test_the_start_stands_at_the_left_edge_of_a_logarithmic_axis():
+    x = places(trajectory())
+    assert (np.diff(x) > 0).all() and x[0] == pytest.approx(0.025)
+
+
+def test_nothing_is_known_and_nothing_is_drawn_of_it():
+    found = trajectory(noise=0)
+    drawn = explorer(found, find_phases(found))
+    assert '"arrows":null' in drawn.replace(" ", "") or '["arrows",null]' in drawn.replace(" ", "")
+    assert explorer(found.isel(step=slice(1)), find_phases(found)) == ""
+
+
+def test_a_page_asks_nothing_of_the_network_and_keeps_its_pictures_for_print(tmp_path):
+    text = report(four_phases(), tmp_path / "page").read_text(encoding="utf-8")
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=.http", text)
+    assert "<img alt=" in text and "@media print { div.explorer { display: none; } }" in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; on Debian: apt install chromium")
+def test_in_a_browser_it_draws_and_the_slider_turns_the_arrows(tmp_path):
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path, seen = report(four_phases(), tmp_path / "page"), []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1200, "height": 1400})
+        page.on("console", lambda message: seen.append(message.text) if message.type in ("error", "warning") else 0)
+        page.on("pageerror", lambda error: seen.append(str(error)))
+        page.on("request", lambda asked: seen.append(asked.url) if asked.url[:5] not in ("file:", "data:") else 0)
+        page.goto(path.as_uri())
+        page.wait_for_function("window.Bokeh && Bokeh.documents.length === 1 && Bokeh.documents[0].is_idle")
+        ends = """async (k) => {
+            const models = Array.from(Bokeh.documents[0]._all_models.values());
+            const slider = models.find((m) => m.type === "Slider");
+            slider.value = k;
+            await new Promise((done) => setTimeout(done, 300));  // callbacks are asynchronous
+            const arrows = models.find((m) => m.type === "ColumnDataSource" && m.data.name);
+            const said = models.find((m) => m.type === "Div").text;
+            const places = models.filter((m) => m.type === "Span").map((m) => m.location);
+            return JSON.stringify([Array.from(arrows.data.x), Array.from(arrows.data.y), said, places]);
+        }"""
+        first, last = (json.loads(page.evaluate(ends, k)) for k in (0, 120))
+        heard = page.locator(".explorer").bounding_box()
+        browser.close()
+    assert seen == []
+    np.testing.assert_allclose(first[:2], [[2, 0, 2], [0, 1, 1]], atol=1e-9)  # at a right angle, lengths 2 and 1
+    np.testing.assert_allclose(last[:2], [[2, -1, 1], [0, 0, 0]], atol=1e-7)  # opposed
+    assert "Epoch 0, step 0." in first[2] and "Phase IV" in last[2]
+    assert len(set(last[3])) == 1 and last[3][0] == pytest.approx(1000)
+    assert heard["height"] > 900
