@@ -28,8 +28,8 @@ ASSUMES = (
 MAPS = {
     "error_min": ("Lowest test error $\\epsilon_m$", "cividis"),
     "error_fit": ("Test error $\\epsilon_f$ once fitted", "cividis"),
-    "t_min": ("Epoch $t_m$ of the lowest test error", "viridis"),
-    "t_fit": ("Epoch $t_f$ when wrong labels are fitted", "viridis"),
+    "t_min": ("Epoch $t_m$ of $\\epsilon_m$", "viridis"),
+    "t_fit": ("Epoch $t_f$: wrong labels fitted", "viridis"),
 }
 
 

@@ -14,11 +14,11 @@ weights orthogonal to the informative directions obey, coordinate by coordinate,
 
 with ``G(t, t') = E[d a(t) / d push(t')]``, where a push adds to the fields. R(t, t') is the response of ``w(t)`` to a
 force at t', C the covariance of the weights, and R_i the response to the start. Each expectation is an average over the
-population; nothing else is approximated. The noise of a sample is drawn as a random combination of the slopes of all
-samples, ``xi(t) = sum_s g_s a_s(t) / sqrt(n S)`` with normal ``g_s``, which has the covariance M whatever its rank; a
-factorisation of M, which is nearly singular for full batches, makes the theory run away at late times. (Mignacco,
-Krzakala, Urbani & Zdeborova 2020; Gerbelot, Troiani, Mignacco, Krzakala & Zdeborova 2022; here for discrete time,
-several units, either sampler and two populations.)
+population; nothing else is approximated, but that responses of a field are cut at `response.LIMIT`. The noise of a
+sample is drawn as a random combination of the slopes of all samples, ``xi(t) = sum_s g_s a_s(t) / sqrt(n S)`` with
+normal ``g_s``, which has the covariance M whatever its rank; a factorisation of M, which is nearly singular for full
+batches, makes the theory run away at late times. (Mignacco, Krzakala, Urbani & Zdeborova 2020; Gerbelot, Troiani,
+Mignacco, Krzakala & Zdeborova 2022; here for discrete time, several units, either sampler and two populations.)
 
 Kernels are matrices of blocks of K x K, with the index ``t K + k``.
 """
