@@ -4,8 +4,10 @@ import numpy as np
 
 from sgdphases.theory.dmft.predict import order_parameters
 from sgdphases.theory.dmft.samples import Samples, draw_samples
-from sgdphases.theory.dmft.settings import Descent, Student, Task, check_settings
+from sgdphases.theory.dmft.settings import Descent, Student, Task, check_populations, check_settings
 from sgdphases.theory.dmft.units import Pull, pull
+
+MEMORY = 8e9  # bytes of the inputs
 
 
 def simulate(
@@ -39,12 +41,22 @@ def simulate(
     Raises
     ------
     ValueError
-        If a setting is out of range.
+        If a setting is out of range, or the data need more than 8 GB or hold no sample of a kind.
     """
     check_settings(task, student, descent)
     n_samples, steps = round(task.samples_per_dimension * dimension), np.asarray(steps, dtype=np.int64)
     if dimension < task.informative or n_samples < 2:
         raise ValueError(f"dimension = {dimension}: too small for this task; choose a larger one.")
+    if 4 * n_samples * dimension > MEMORY:
+        raise ValueError(
+            f"dimension = {dimension}: {n_samples} samples take {4e-9 * n_samples * dimension:.3g} GB, more than "
+            f"{MEMORY / 1e9:g}; choose a smaller one."
+        )
+    check_populations(task, n_samples)
+    if round(descent.batch_fraction * n_samples) < 1:
+        raise ValueError(
+            f"batch_fraction = {descent.batch_fraction}: of {n_samples} samples that is none; raise either."
+        )
     if (np.diff(steps) <= 0).any() or steps[0] < 0 or steps[-1] > descent.steps:
         raise ValueError(f"steps = {steps}: give rising ones from 0 to {descent.steps}.")
     samples, fresh = draw_samples(task, n_samples, rng), draw_samples(task, test_samples, rng)

@@ -206,11 +206,22 @@ def test_late_times_do_not_run_away():
         (Task(), Student(), Descent(learning_rate=-1.0), "learning_rate = -1.0"),
         (Task(), Student(), Descent(batch_fraction=0.3, sampler="reshuffled"), "batch_fraction = 0.3"),
         (Task(), Student(4, "erf"), Descent(steps=2000), "GB"),
+        (Task(noise_fraction=1e-4), Student(), Descent(), "0 are wrong"),
+        (Task(), Student(), Descent(batch_fraction=0.001), "population of at least 10000"),
     ],
 )
 def test_bad_settings_are_named(task, student, descent, named):
     with pytest.raises(ValueError, match=named):
         predict(task, student, descent)
+
+
+@pytest.mark.parametrize(
+    ("task", "dimension", "named"),
+    [(Task(), 0, "dimension = 0"), (Task(), 10**6, "GB"), (Task(noise_fraction=0.01), 20, "0 are wrong")],
+)
+def test_simulations_that_cannot_be_are_refused(task, dimension, named):
+    with pytest.raises(ValueError, match=named):
+        simulate(task, Student(), Descent(), dimension, np.array([0, 1]), np.random.default_rng(0))
 
 
 def test_a_learning_rate_beyond_stability_is_refused():

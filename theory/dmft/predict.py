@@ -7,7 +7,7 @@ import numpy as np
 
 from sgdphases.theory.dmft.population import evolve
 from sgdphases.theory.dmft.response import memory_needed
-from sgdphases.theory.dmft.settings import Descent, Student, Task, check_settings
+from sgdphases.theory.dmft.settings import Descent, Student, Task, check_populations, check_settings
 
 MEMORY = 4e9  # bytes
 
@@ -57,19 +57,25 @@ def predict(
     Raises
     ------
     ValueError
-        If a setting is out of range, or the population needs more than 4 GB.
+        If a setting is out of range, or the population needs more than 4 GB or holds no sample of a kind.
     RuntimeError
         If the weights run away: the learning rate is too large.
     """
     check_settings(task, student, descent)
     if population < 50 or repeats < 1:
         raise ValueError(f"population = {population}, repeats = {repeats}: take at least 50 samples, once.")
+    if population * descent.batch_fraction < 10:
+        raise ValueError(
+            f"batch_fraction = {descent.batch_fraction}: a minibatch of a population of {population} holds fewer than 10 "
+            f"samples; take a population of at least {int(np.ceil(10 / descent.batch_fraction))}."
+        )
     needed = memory_needed(descent.steps + 1, student.units, population, descent.batch_fraction)
     if needed > MEMORY:
         raise ValueError(
-            f"{population} samples over {descent.steps} steps need {needed / 1e9:.3g} GB: "
-            f"take at most {int(population * MEMORY / needed)} samples, and more repeats."
+            f"a population of {population} over {descent.steps} steps needs {needed / 1e9:.3g} GB, more than "
+            f"{MEMORY / 1e9:g}: take a smaller one, and more repeats, or fewer steps."
         )
+    check_populations(task, population)
     raw = []
     for stream in np.random.SeedSequence(seed).spawn(repeats):
         with np.errstate(over="ignore", invalid="ignore"):

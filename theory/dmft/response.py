@@ -50,8 +50,9 @@ class Responses:
 
 
 def memory_needed(n_steps: int, n_units: int, size: int, batch_fraction: float) -> float:
-    """Bytes that `Responses` takes."""
-    return 2.0 * n_units**2 * batch_fraction * n_steps**2 * size
+    """Bytes that a population takes: its responses, the random mixture of its noise, its paths, and the kernels."""
+    length = n_units * n_steps
+    return 2.0 * batch_fraction * length**2 * size + 8.0 * size**2 + 16.0 * length * size + 24.0 * length**2
 
 
 @njit(cache=True, fastmath=FAST)
