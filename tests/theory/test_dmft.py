@@ -215,6 +215,19 @@ def test_bad_settings_are_named(task, student, descent, named):
         predict(task, student, descent)
 
 
+def test_reshuffled_minibatches_share_out_any_number_of_samples():
+    found = simulate(
+        Task(),
+        Student(),
+        Descent(0.1, 8, 0.25, "reshuffled"),
+        6,
+        np.arange(9),
+        np.random.default_rng(0),
+        test_samples=9,
+    )
+    assert np.isfinite(found["loss"]).all()
+
+
 @pytest.mark.parametrize(
     ("task", "dimension", "named"),
     [(Task(), 0, "dimension = 0"), (Task(), 10**6, "GB"), (Task(noise_fraction=0.01), 20, "0 are wrong")],

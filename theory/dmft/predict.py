@@ -66,8 +66,8 @@ def predict(
         raise ValueError(f"population = {population}, repeats = {repeats}: take at least 50 samples, once.")
     if population * descent.batch_fraction < 10:
         raise ValueError(
-            f"batch_fraction = {descent.batch_fraction}: a minibatch of a population of {population} holds fewer than 10 "
-            f"samples; take a population of at least {int(np.ceil(10 / descent.batch_fraction))}."
+            f"batch_fraction = {descent.batch_fraction}: a minibatch of a population of {population} holds fewer than "
+            f"10 samples; take a population of at least {int(np.ceil(10 / descent.batch_fraction))}."
         )
     needed = memory_needed(descent.steps + 1, student.units, population, descent.batch_fraction)
     if needed > MEMORY:
