@@ -81,12 +81,15 @@ def explorer(trajectory: xr.Dataset, phases: Phases) -> str:
     str
         With the library's scripts inside, 1.7 MB; empty for fewer checkpoints.
     """
-    if trajectory.sizes["step"] < 2:
-        return ""
+    return "" if trajectory.sizes["step"] < 2 else embedded(_layout(trajectory, phases))
+
+
+def embedded(layout: Any) -> str:
+    """A layout as HTML for the body of a page, with the library inside."""
     from bokeh.embed import components
     from bokeh.resources import Resources
 
-    script, body = components(_layout(trajectory, phases))
+    script, body = components(layout)
     library = Resources(mode="inline", components=["bokeh", "bokeh-widgets"]).render_js()
     return f"<div class='explorer'>{body}</div>{library}{script}"
 
@@ -240,22 +243,27 @@ def _arrows(trajectory: xr.Dataset) -> dict[str, Any]:
 
 def _losses(trajectory: xr.Dataset) -> dict[str, Any]:
     """Histograms of the samples' losses at each checkpoint, and the mixture that fits them."""
-    if "sample_loss" not in trajectory:
+    values = np.empty((0, 0))
+    if "sample_loss" in trajectory:
+        values = SCALES["log-odds"](trajectory["sample_loss"].to_numpy().astype(float))
+    finite = values[np.isfinite(values)]
+    if not len(finite):
         return {"bars": None, "fitted": None, "heights": [], "fits": []}
     from bokeh.models import ColumnDataSource
     from bokeh.plotting import figure
 
-    values = SCALES["log-odds"](trajectory["sample_loss"].to_numpy().astype(float))
     wrong = trajectory["wrong"].to_numpy().astype(bool) if "wrong" in trajectory else np.zeros(values.shape[1], bool)
-    edges = np.linspace(*np.quantile(values, [0.001, 0.999]), BINS + 1)
+    low, high = (float(each) for each in np.quantile(finite, [0.001, 0.999]))
+    edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
     scale = 1 / (values.shape[1] * (edges[1] - edges[0]))
     heights = [[(np.histogram(row[mask], edges)[0] * scale).tolist() for row in values] for mask in (~wrong, wrong)]
     line = np.linspace(edges[0], edges[-1], 100)
     fits = [[math.nan] * len(line)] * len(values)
     for k in np.unique(np.linspace(0, len(values) - 1, FITS).astype(int)):
-        mixture = fit_mixture(trajectory["sample_loss"].to_numpy()[k].astype(float), "log-odds")
-        if mixture.is_two:
-            fits[k] = sum(mixture.densities(line)).tolist()
+        losses = trajectory["sample_loss"].to_numpy()[k].astype(float)
+        mixture = fit_mixture(losses, "log-odds") if np.isfinite(losses).all() else None
+        if mixture is not None and mixture.is_two:
+            fits[k] = np.sum(mixture.densities(line), axis=0).tolist()
     zero = [0.0] * BINS
     bars = ColumnDataSource({"left": edges[:-1], "end": edges[1:], "right": zero, "wrong": zero})
     fitted = ColumnDataSource({"x": line, "y": [math.nan] * len(line)})

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from sgdphases.estimators.phases.find import find_phases
 from sgdphases.estimators.phases.phase_time import combine_phases, phase_kind
 from sgdphases.faces.page import note, page, saved_picture, table
+from sgdphases.faces.sweep.explorer import sweep_explorer
 from sgdphases.faces.sweep.figures import SYMBOLS, axes_of, over_one_axis, over_seeds, over_two_axes
 from sgdphases.sim.storage.atomic import write_whole
 from sgdphases.sim.storage.netcdf import write_netcdf
@@ -127,7 +128,7 @@ def _page(folder: SweepFolder, sweep: xr.Dataset, pictures: list[str]) -> str:
     failures = "".join(note(f"{count} failed: {reason}") for reason, count in failed_members(sweep).items())
     return page(
         f"Sweep: {folder.path.name}",
-        f"<p>{ended} of {of} runs ended.</p>{failures}{''.join(pictures)}"
+        f"<p>{ended} of {of} runs ended.</p>{failures}{sweep_explorer(sweep)}{''.join(pictures)}"
         + note("Medians over seeds; grey where no run shows such a thing. All of it is in sweep.nc.")
         + f"<h2>In numbers</h2>{table(*sweep_rows(sweep, ranges=True))}{note('Medians over seeds, and their range.')}"
         f"<h2>Plan</h2><pre>{html.escape(folder.plan.read_text(encoding='utf-8'))}</pre>",

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from trajectories import trajectory
 
-from sgdphases import find_phases, report
+from sgdphases import find_phases, member_trajectory, report, sweep
 from sgdphases.faces.run.explorer import explorer, places, sentences
+from sgdphases.faces.sweep.explorer import sweep_explorer
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -45,6 +46,18 @@ def test_the_start_stands_at_the_left_edge_of_a_logarithmic_axis():
     assert (np.diff(x) > 0).all() and x[0] == pytest.approx(0.025)
 
 
+@pytest.mark.parametrize("losses", [np.nan, np.inf, 0.7])
+def test_losses_that_are_not_finite_or_all_the_same_are_drawn_as_far_as_they_can_be(losses):
+    found = trajectory(points=5)
+    steps = found.sizes["step"]
+    odd = found.assign(sample_loss=(("step", "sample"), np.full((steps, 30), losses)))
+    with np.errstate(all="raise"):
+        assert ("log((1-p)/p)" in explorer(odd, find_phases(odd))) == (not np.isnan(losses))
+    one = odd.copy(deep=True)
+    one["sample_loss"][2] = np.linspace(0.1, 3, 30)
+    assert "log((1-p)/p)" in explorer(one, find_phases(one))
+
+
 def test_nothing_is_known_and_nothing_is_drawn_of_it():
     found = trajectory(noise=0)
     drawn = explorer(found, find_phases(found))
@@ -52,10 +65,58 @@ def test_nothing_is_known_and_nothing_is_drawn_of_it():
     assert explorer(found.isel(step=slice(1)), find_phases(found)) == ""
 
 
+@pytest.mark.slow
 def test_a_page_asks_nothing_of_the_network_and_keeps_its_pictures_for_print(tmp_path):
     text = report(four_phases(), tmp_path / "page").read_text(encoding="utf-8")
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=.http", text)
     assert "<img alt=" in text and "@media print { div.explorer { display: none; } }" in text
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    place = tmp_path_factory.mktemp("sweep") / "sweep"
+    return sweep(
+        "gaussian-mixture", {"noise_fraction": [0.0, 0.4], "learning_rate": [0.05, 0.2], "seed": [0, 1]}, out=place,
+        workers=1, train_size=60, test_size=40, hidden=(8,), epochs=4, checkpoints=6, alignment_batches=0,
+    )  # fmt: skip
+
+
+def test_a_sweep_shows_a_map_only_where_there_is_an_axis_and_a_member_that_ended(swept):
+    drawn = sweep_explorer(swept)
+    assert drawn.count("<script") >= 2 and "noise fraction" in drawn
+    assert sweep_explorer(swept.isel(noise_fraction=[0], learning_rate=[0])) == ""
+    assert sweep_explorer(swept.assign(finished=swept["finished"] & False)) == ""
+    one = swept.copy(deep=True)
+    one["finished"][0, 0] = False
+    assert "did not end" in sweep_explorer(one)
+    assert sweep_explorer(swept.isel(learning_rate=[0]))  # one axis
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; on Debian: apt install chromium")
+def test_in_a_browser_a_cell_that_is_clicked_shows_its_curves(swept, tmp_path):
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path, seen = tmp_path / "page.html", []
+    path.write_text(f"<!doctype html><html><body>{sweep_explorer(swept)}</body></html>", encoding="utf-8")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1200, "height": 1400})
+        page.on("console", lambda message: seen.append(message.text) if message.type == "error" else 0)
+        page.on("pageerror", lambda error: seen.append(str(error)))
+        page.goto(path.as_uri())
+        page.wait_for_function("window.Bokeh && Bokeh.documents.length === 1 && Bokeh.documents[0].is_idle")
+        pick = """async (k) => {
+            const models = Array.from(Bokeh.documents[0]._all_models.values());
+            models.find((m) => m.type === "ColumnDataSource" && m.data.across).selected.indices = [k];
+            await new Promise((done) => setTimeout(done, 300));
+            const curve = models.find((m) => m.type === "ColumnDataSource" && m.data.train_error).data;
+            return JSON.stringify([models.find((m) => m.type === "Div").text, Array.from(curve.train_error)]);
+        }"""
+        said, errors = json.loads(page.evaluate(pick, 3))
+        browser.close()
+    wanted = member_trajectory(swept, noise_fraction=0.4, learning_rate=0.2, seed=0)["train_error"].to_numpy()
+    assert seen == [] and "0.4" in said and "0.2" in said
+    np.testing.assert_allclose(errors, wanted, rtol=1e-3)
 
 
 @pytest.mark.slow
