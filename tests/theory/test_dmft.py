@@ -194,6 +194,14 @@ def test_late_times_do_not_run_away():
     assert path.errors["loss"][-1] < 0.02
 
 
+def test_samples_that_are_given_up_leave_a_doubt():
+    """Units that saturate cannot fit every sample; a linear one has no such samples."""
+    saturated = predict(Task(1.0, 0.3), Student(2, "erf"), Descent(2.0, 20), population=500, repeats=2)
+    assert (saturated.values["cut_responses"] > 0).any()
+    linear = predict(Task(1.0, 0.3), Student(), Descent(0.5, 20), population=500, repeats=2)
+    assert not linear.values["cut_responses"].any()
+
+
 @pytest.mark.parametrize(
     ("task", "student", "descent", "named"),
     [

@@ -68,7 +68,7 @@ def evolve(
     -------
     dict of ndarray, shape (steps + 1,)
         ``loss_c``, ``error_c``, ``squares_c`` (mean squared slope), ``inner_cc``, ``inner_cw``, ... where the
-        populations exist, ``test_loss``, ``test_error``.
+        populations exist, ``test_loss``, ``test_error``, ``cut_responses`` (share of samples).
     """
     times, k = descent.steps + 1, student.units
     samples, fresh = draw_samples(task, size, rng), draw_samples(task, TEST_SAMPLES, rng)
@@ -89,7 +89,11 @@ def evolve(
         strength = 1 / descent.batch_fraction
         means = responses.advance(t, coupling, found.curvature, np.array(list(weights.values())), strength)
         feedback = dict(zip(weights, means, strict=True))
-        row = _scores(samples, found) | _test_scores(kernels, student, fresh, test_normals, now)
+        row = (
+            {"cut_responses": responses.cut}
+            | _scores(samples, found)
+            | _test_scores(kernels, student, fresh, test_normals, now)
+        )
         rows.append(row | _inner_products(t, task, student, descent, kernels, samples, found, feedback, slopes))
         slopes[:, now] = taken[t][:, None] * strength * found.slope
         drive = weights["drive"][:, None]

@@ -52,7 +52,9 @@ def predict(
         ``loss``, ``loss_c``, ``loss_w``, ``train_error``, ``error_c``, ``error_w``, ``test_loss``, ``test_error``,
         ``directed_activity`` and those of the populations, ``total_variance`` and ``activity`` (minibatches of
         ``batch_fraction``), ``alignment`` (A_0/A, exact in the limit), ``alignment_cw``, ``alignment_ac``,
-        ``alignment_aw``. Without wrong samples those of the populations are missing.
+        ``alignment_aw``. Without wrong samples those of the populations are missing. ``cut_responses``: the share of
+        samples whose responses were too large to be averaged; from where it is above 0, squared gradients and cosines
+        may be further off than their standard errors, losses and errors are not.
 
     Raises
     ------
@@ -105,7 +107,7 @@ def order_parameters(raw: dict[str, np.ndarray], rho: float, n: float, b: float)
     """The project's names from averages of populations, for a share rho of wrong samples, n = N/d and b = B/N."""
     share = {"c": 1 - rho, "w": rho}
     parts = [name for name in share if f"loss_{name}" in raw]
-    found = {name: raw[name] for name in ("test_loss", "test_error")}
+    found = {name: raw[name] for name in ("test_loss", "test_error", "cut_responses") if name in raw}
 
     def mixed(name: str) -> np.ndarray:
         return np.sum([share[part] * raw[f"{name}_{part}"] for part in parts], axis=0)
