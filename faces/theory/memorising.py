@@ -58,8 +58,8 @@ def memorising_figure(
     if "cut_responses" in trajectory.attrs:
         share, epoch = trajectory.attrs["cut_responses"], trajectory.attrs["cut_from"]
         findings += (
-            f"doubt: responses of up to {share:.2g} of the samples are too large to be averaged, from epoch {epoch:.3g} "
-            "on; from there A_0 and the cosines may be further off than their bands, losses and errors are not",
+            f"doubt: responses of up to {share:.2g} of the samples are too large to be averaged, from epoch {epoch:.3g}"
+            " on; from there A_0 and the cosines may be further off than their bands, losses and errors are not",
         )
     if simulate:
         measured = simulated_trajectory(task, student, descent, simulate, seeds=seeds, seed=seed)

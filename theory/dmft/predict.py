@@ -107,7 +107,8 @@ def order_parameters(raw: dict[str, np.ndarray], rho: float, n: float, b: float)
     """The project's names from averages of populations, for a share rho of wrong samples, n = N/d and b = B/N."""
     share = {"c": 1 - rho, "w": rho}
     parts = [name for name in share if f"loss_{name}" in raw]
-    found = {name: raw[name] for name in ("test_loss", "test_error", "cut_responses") if name in raw}
+    found: dict[str, np.ndarray] = {}
+    found |= {name: raw[name] for name in ("test_loss", "test_error", "cut_responses") if name in raw}
 
     def mixed(name: str) -> np.ndarray:
         return np.sum([share[part] * raw[f"{name}_{part}"] for part in parts], axis=0)
