@@ -12,7 +12,10 @@ novelty detection", 2010); samples with labels known to be wrong are those of Pl
 "Identifying mislabeled data using the area under the margin ranking" (2020), who give them a class of their own.
 
 Whether there is noise at all shows in how the ratio changes: the scores of right labels fall off faster than those of
-planted ones, so without wrong labels the ratio goes on falling; with them it levels off at r.
+planted ones, so without wrong labels the ratio goes on falling; with them it levels off at r. Wrong labels that have
+nothing to do with the input score higher than these mistakes, and the ratio is far above r. So some are planted of that
+kind, too, and as many of them are mixed in as the ratio goes on levelling off with: that gives the lowest share that
+explains the highest scores.
 """
 
 from dataclasses import dataclass
@@ -24,8 +27,11 @@ from sgdphases.theory.proportions import share_at_least, share_at_most
 
 UPPER, MIDDLE = 0.2, 0.5  # shares of the planted labels above the two scores at which the ratio is taken
 LEVEL = 0.75  # ratio at the first by that at the second from which on it has levelled off
+MIXED = 0.9  # the same, down to which planted labels of the other kind are mixed in
 LEAST_SEEN = 0.25  # of the estimate: of hard samples alone it reached 0.2
 LEAST_PLANTED = 50  # of which the upper fifth holds ten
+STEPS = 20  # of the share of arbitrary mistakes that is tried
+ROUNDING = 1e-9  # of sums of weights
 TAIL = 0.0125  # of either sampling error: 97.5 % together
 
 
@@ -36,35 +42,35 @@ class PlantedShare:
     Attributes
     ----------
     fraction : float
-        The share of labels above the score that a fifth of the planted ones exceed, by that fifth; at most 1.
+        The share of labels that reach the score which a fifth of the planted ones reach, by that fifth; at most 1.
     high : float
-        Upper end of it at 97.5 %: not exceeded by the share of wrong labels as long as these score no lower than
-        planted ones. 1 where fewer than 50 were planted.
+        Upper end of it at 97.5 %, by plausible mistakes alone: not exceeded by the share of wrong labels as long as
+        these score no lower. 1 where fewer than 50 were planted.
     level : float
-        ``fraction`` by the same ratio at the median of the planted ones: about 1 where the ratio has levelled off.
-    n_planted : int
+        The ratio at that score by the ratio at the median, of plausible mistakes alone: near 1 where it levels off,
+        above where it rises.
+    arbitrary : float
+        Share of the mistakes planted at random that are mixed in for ``fraction``.
+    is_seen : bool
+        Whether there are wrong labels: the ratio levels off or rises, and not near zero.
     """
 
     fraction: float
     high: float
     level: float
-    n_planted: int
-
-    @property
-    def is_seen(self) -> bool:
-        """Whether there are wrong labels: the ratio levels off, and not near zero."""
-        return self.n_planted >= LEAST_PLANTED and self.fraction >= LEAST_SEEN and self.level >= LEVEL
+    arbitrary: float
+    is_seen: bool
 
 
-def planted_share(scores: np.ndarray, planted: np.ndarray) -> PlantedShare:
+def planted_share(scores: np.ndarray, plausible: np.ndarray, arbitrary: np.ndarray) -> PlantedShare:
     """Read the share of wrong labels off those that were planted.
 
     Parameters
     ----------
     scores : ndarray, shape (N,)
         Of a training on labels of which some were planted: high for labels that are hardly believed.
-    planted : ndarray of bool, shape (N,)
-        Which these are.
+    plausible, arbitrary : ndarray of bool, shape (N,)
+        Those replaced by mistakes that networks would make, and by any other class.
 
     Returns
     -------
@@ -73,24 +79,46 @@ def planted_share(scores: np.ndarray, planted: np.ndarray) -> PlantedShare:
     Raises
     ------
     InputError
-        If all labels are planted or none, scores are not finite, or shapes differ.
+        If no label is planted of a kind, or none is left, a label is planted twice, scores are not finite, or shapes
+        differ.
     """
-    scores, planted = np.asarray(scores, dtype=float), np.asarray(planted, dtype=bool)
-    if scores.shape != planted.shape or scores.ndim != 1 or not np.isfinite(scores).all():
-        raise InputError(f"{scores.shape} scores for {planted.shape} labels: give a finite one for each label.")
-    count, rest = int(planted.sum()), scores[~planted]
-    if not count or not len(rest):
-        raise InputError(f"{count} of {len(scores)} labels are planted: some must be, and some not.")
-    (share, above), (middle, above_middle) = (_reached(rest, scores[planted], share) for share in (UPPER, MIDDLE))
-    fraction = above / len(rest) / (share / count)
-    ratio = above_middle / len(rest) / (middle / count)
-    least, most = share_at_least(share, count, TAIL), share_at_most(above, len(rest), TAIL)
-    high = min(1.0, most / least) if count >= LEAST_PLANTED else 1.0
-    level = fraction / ratio if ratio > 0 else 0.0
-    return PlantedShare(float(min(1.0, fraction)), float(high), float(level), count)
+    scores = np.asarray(scores, dtype=float)
+    kinds = [np.asarray(each, dtype=bool) for each in (plausible, arbitrary)]
+    if any(scores.shape != each.shape for each in kinds) or scores.ndim != 1 or not np.isfinite(scores).all():
+        raise InputError(f"{scores.shape} scores for {kinds[0].shape} labels: give a finite one for each label.")
+    rest = scores[~(kinds[0] | kinds[1])]
+    if not len(rest) or not all(each.any() for each in kinds) or (kinds[0] & kinds[1]).any():
+        raise InputError(
+            f"{kinds[0].sum()} and {kinds[1].sum()} of {len(scores)} labels are planted: some must be of each kind, "
+            "none of both, and some must be left."
+        )
+    first, second = (scores[each] for each in kinds)
+    fraction, level = _ratio(rest, first, second, 0.0)
+    is_seen = len(first) >= LEAST_PLANTED and fraction >= LEAST_SEEN and level >= LEVEL
+    shares = np.linspace(0, 1, STEPS + 1)
+    least = min(level, MIXED)
+    share = next((each for each in shares[::-1] if _ratio(rest, first, second, each)[1] >= least), 0.0)
+    found = min(1.0, _ratio(rest, first, second, share)[0])
+    return PlantedShare(float(found), _at_most(rest, first), level, float(share), bool(is_seen))
 
 
-def _reached(rest: np.ndarray, planted: np.ndarray, share: float) -> tuple[int, int]:
-    """How many planted labels, and others, reach the score that this share of the planted ones reaches at least."""
-    score = np.quantile(planted, 1 - share, method="lower")
-    return int((planted >= score).sum()), int((rest >= score).sum())
+def _ratio(rest: np.ndarray, plausible: np.ndarray, arbitrary: np.ndarray, share: float) -> tuple[float, float]:
+    """The ratio among the highest scores, and that by the one at the median, for a mixture of planted labels."""
+    planted = np.concatenate([plausible, arbitrary])
+    weights = np.repeat([(1 - share) / len(plausible), share / len(arbitrary)], [len(plausible), len(arbitrary)])
+    order = np.argsort(-planted, kind="stable")
+    reached = np.cumsum(weights[order])
+    ratios = []
+    for part in (UPPER, MIDDLE):
+        score = planted[order][min(int(np.searchsorted(reached, part - ROUNDING)), len(planted) - 1)]
+        ratios.append(float((rest >= score).mean() / weights[planted >= score].sum()))
+    return ratios[0], ratios[0] / ratios[1] if ratios[1] > 0 else 0.0
+
+
+def _at_most(rest: np.ndarray, planted: np.ndarray) -> float:
+    """Upper bound of the ratio among the highest scores."""
+    if len(planted) < LEAST_PLANTED:
+        return 1.0
+    score = np.quantile(planted, 1 - UPPER, method="lower")
+    least = share_at_least(int((planted >= score).sum()), len(planted), TAIL)
+    return min(1.0, share_at_most(int((rest >= score).sum()), len(rest), TAIL) / least)

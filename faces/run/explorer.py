@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sgdphases.estimators.cleansing.mixture import SCALES, fit_mixture
 from sgdphases.estimators.phases.now import LEARNT
 from sgdphases.estimators.phases.records import Phase, Phases
 from sgdphases.faces.run.figures import ALL, CLEAN, OTHER, SHADES, TEST, WRONG, worth_showing
@@ -243,6 +242,8 @@ def _arrows(trajectory: xr.Dataset) -> dict[str, Any]:
 
 def _losses(trajectory: xr.Dataset) -> dict[str, Any]:
     """Histograms of the samples' losses at each checkpoint, and the mixture that fits them."""
+    from sgdphases.estimators.cleansing.mixture import SCALES, fit_mixture  # scikit-learn takes its time
+
     values = np.empty((0, 0))
     if "sample_loss" in trajectory:
         values = SCALES["log-odds"](trajectory["sample_loss"].to_numpy().astype(float))

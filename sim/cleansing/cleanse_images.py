@@ -18,7 +18,7 @@ from sgdphases.sim.recipe.watch import PIECE_STEPS, Learnt, first_counted, learn
 from sgdphases.sim.run.settings import RunSettings
 from sgdphases.sim.run.streams import stream
 
-PLANTED = 0.1  # share of the labels that are replaced by known mistakes
+PLANTED = 0.075  # share of the labels that are replaced by known mistakes of each of two kinds
 
 
 def cleanse_images(
@@ -39,7 +39,7 @@ def cleanse_images(
     of the second half of the run; suggested is the class with the highest such probability. t_c and its window come
     from log-spaced epochs, as for other networks. Then trains once on each half of the samples, to ask about the other:
     what these two disagree with bounds the share of wrong labels. Where the scores show no two populations, trains once
-    more, with a tenth of the labels replaced by mistakes that those two might make: see
+    more, with some labels replaced by mistakes that those two might make, and others by any class: see
     `sgdphases.estimators.cleansing.planted`.
 
     Parameters, returns and errors are those of `sgdphases.sim.cleansing.cleanse.cleanse`; beside ``checkpoint`` each
@@ -119,8 +119,8 @@ def probabilities_of_halves(
     return found
 
 
-def plant(probability: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
-    """The labels, a tenth of them replaced by mistakes that networks which have not seen the samples might make.
+def plant(probability: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The labels, some of them replaced by known mistakes.
 
     Parameters
     ----------
@@ -133,12 +133,18 @@ def plant(probability: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
 
     Returns
     -------
-    ndarray of int64, shape (N,)
-        See `sgdphases.sim.data.label_noise.input_dependent.mistakes_from`.
+    labels : ndarray of int64, shape (N,)
+    plausible, arbitrary : ndarray of bool, shape (N,)
+        Those replaced by what a network that has not seen the sample might say (see
+        `sgdphases.sim.data.label_noise.input_dependent.mistakes_from`), and, as many, by any other class.
     """
-    return mistakes_from(
-        np.maximum(probability, LEAST_PROBABILITY), y, round(PLANTED * len(y)), stream(seed, "planted")
-    )  # fmt: skip
+    rng, count = stream(seed, "planted"), round(PLANTED * len(y))
+    labels = mistakes_from(np.maximum(probability, LEAST_PROBABILITY), y, count, rng)
+    plausible, arbitrary = labels != y, np.zeros(len(y), dtype=bool)
+    arbitrary[rng.permutation(np.flatnonzero(~plausible))[:count]] = True
+    others = rng.integers(1, probability.shape[1], count)
+    labels[arbitrary] = (labels[arbitrary] + others[: arbitrary.sum()]) % probability.shape[1]
+    return labels, plausible, arbitrary
 
 
 def ask_planted(
@@ -161,10 +167,10 @@ def ask_planted(
 
     Other parameters and errors are those of `cleanse_images`.
     """
-    labels = plant(probability, y, settings.seed)
+    labels, plausible, arbitrary = plant(probability, y, settings.seed)
     place = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-planted.npz")
     learnt = _to_the_end(settings, x, labels, n_classes, "training with planted mistakes", show, checkpoint=place)
-    return planted_share(_scores(learnt.probability, labels), labels != y)
+    return planted_share(_scores(learnt.probability, labels), plausible, arbitrary)
 
 
 def probabilities_of_others(

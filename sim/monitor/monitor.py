@@ -342,6 +342,12 @@ class PhaseMonitor:
         epoch = float(self._epochs[place])
         return Restored(kept[place], epoch, float(found.agreement[place]), found.window, place == last)
 
+    def report(self, folder: str | Path) -> Path:
+        """Draw the figures and the page of what has been measured so far: see `sgdphases.report`."""
+        import sgdphases  # pages belong to a floor above this one: by the public face only
+
+        return sgdphases.report(self.trajectory, folder)
+
     @property
     def trajectory(self) -> xr.Dataset:
         """What has been measured so far, as ``trajectory.nc`` holds it."""

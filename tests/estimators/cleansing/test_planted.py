@@ -1,5 +1,7 @@
 """The share of wrong labels from planted mistakes, on scores drawn from known distributions."""
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,12 +13,13 @@ from sgdphases.estimators.cleansing.wrong_labels import from_planted, wrong_labe
 from sgdphases.estimators.errors import InputError
 
 
-def drawn(r, *, seed=0, n=4000, count=400, wrong_at=1.3, planted_at=1.3):
+def drawn(r, *, seed=0, n=4000, count=400, wrong_at=1.3, planted_at=1.3, arbitrary_at=3.0):
     """Scores of n labels, a share r of them wrong, and of planted ones; right ones lie around 0, with deviation 1."""
     rng = np.random.default_rng(seed)
     wrong = rng.random(n) < r
-    scores = np.concatenate([rng.normal(wrong_at * wrong), rng.normal(planted_at, 1, count)])
-    return scores, np.arange(n + count) >= n
+    parts = [rng.normal(wrong_at * wrong), rng.normal(planted_at, 1, count), rng.normal(arbitrary_at, 1, count)]
+    kind = np.repeat([0, 1, 2], [n, count, count])
+    return np.concatenate(parts), kind == 1, kind == 2
 
 
 @pytest.mark.parametrize("r", [0.0, 0.1, 0.3, 0.6])
@@ -24,13 +27,16 @@ def test_the_share_is_bounded_from_above(r):
     """Each bound misses one time in 40 at most, so more than 9 of 100 misses have a probability below 5e-4."""
     found = [planted_share(*drawn(r, seed=seed)) for seed in range(100)]
     assert sum(each.high < r for each in found) <= 9
-    assert all(each.fraction <= each.high <= 1 for each in found)
-    far = [planted_share(*drawn(r, seed=seed, wrong_at=6, planted_at=6)) for seed in range(20)]
+    far = [planted_share(*drawn(r, seed=seed, wrong_at=6, planted_at=6, arbitrary_at=12)) for seed in range(20)]
     assert np.mean([each.fraction for each in far]) == pytest.approx(r, abs=0.03)  # no right label scores so high
 
 
-def test_it_is_bounded_where_wrong_labels_score_higher_than_planted_ones():
-    assert planted_share(*drawn(0.4, wrong_at=3)).fraction > 0.4
+def test_wrong_labels_that_score_higher_than_plausible_mistakes_are_measured_by_arbitrary_ones():
+    found = [planted_share(*drawn(0.4, seed=seed, wrong_at=5, planted_at=2, arbitrary_at=5)) for seed in range(20)]
+    assert all(each.is_seen and each.level > 1 and each.arbitrary > 0.3 for each in found)
+    assert np.mean([each.fraction for each in found]) == pytest.approx(0.4, abs=0.06)
+    alike = [planted_share(*drawn(0.4, seed=seed, wrong_at=2, planted_at=2, arbitrary_at=5)) for seed in range(20)]
+    assert np.mean([each.fraction for each in alike]) == pytest.approx(0.4, abs=0.08)
 
 
 def test_wrong_labels_are_seen_where_the_ratio_levels_off():
@@ -47,21 +53,25 @@ def test_of_few_planted_labels_nothing_is_concluded():
 @given(st.integers(0, 10_000), st.integers(1, 30), st.integers(1, 30))
 def test_only_the_order_of_scores_counts(seed, n, count):
     rng = np.random.default_rng(seed)
-    scores, planted = rng.integers(0, 6, n + count).astype(float), np.arange(n + count) < count
-    found = planted_share(scores, planted)
-    assert 0 <= found.fraction <= found.high <= 1 and found.level >= 0
-    order = rng.permutation(n + count)
-    assert planted_share(scores[order], planted[order]) == found
+    scores, kind = rng.integers(0, 6, n + 2 * count).astype(float), np.repeat([0, 1, 2], [n, count, count])
+    found = planted_share(scores, kind == 1, kind == 2)
+    assert 0 <= found.fraction <= 1 and 0 <= found.high <= 1 and found.level >= 0 and 0 <= found.arbitrary <= 1
+    order = rng.permutation(n + 2 * count)
+    again = planted_share(np.exp(scores[order]), kind[order] == 1, kind[order] == 2)
+    assert astuple(again) == pytest.approx(astuple(found))
+
+
+NONE, ALL, FIRST = np.zeros(3, bool), np.ones(3, bool), np.array([True, False, False])
 
 
 @pytest.mark.parametrize(
-    ("scores", "planted"),
-    [(np.ones(3), np.ones(3, bool)), (np.ones(3), np.zeros(3, bool)), (np.ones(3), np.ones(2, bool)),
-     (np.array([1.0, np.nan]), np.array([True, False]))],
+    ("scores", "plausible", "arbitrary"),
+    [(np.ones(3), NONE, FIRST), (np.ones(3), FIRST, NONE), (np.ones(3), FIRST, ~FIRST), (np.ones(3), FIRST, FIRST),
+     (np.ones(3), FIRST[:2], FIRST), (np.array([1.0, np.nan, 0.0]), FIRST, FIRST[::-1]), (np.ones(3), ALL, ALL)],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused(scores, planted):
+def test_what_makes_no_sense_is_refused(scores, plausible, arbitrary):
     with pytest.raises(InputError):
-        planted_share(scores, planted)
+        planted_share(scores, plausible, arbitrary)
 
 
 def test_as_many_labels_are_flagged_as_read_off_and_no_more_than_are_disagreed_with():
@@ -73,8 +83,9 @@ def test_as_many_labels_are_flagged_as_read_off_and_no_more_than_are_disagreed_w
     assert found.flagged.sum() == 300 and scores[found.flagged].min() > scores[~found.flagged].max()
     assert from_planted(scores, labels, 0.7, outside).flagged.sum() == 450
     inside[:200] = 1
-    known = PlantedShare(0.3, 0.36, 0.9, 400)
+    known = PlantedShare(0.3, 0.36, 0.9, 0.0, True)
     share = share_of_wrong(found, labels, inside, outside, known)
     assert share.fraction == 0.3 and share.high == 0.36 and 0.1 < share.low < 0.7 * 0.2
-    unseen = share_of_wrong(wrong_labels(scores, labels), labels, inside, outside, PlantedShare(0.2, 0.25, 0.5, 400))
+    little = PlantedShare(0.2, 0.25, 0.5, 0.0, False)
+    unseen = share_of_wrong(wrong_labels(scores, labels), labels, inside, outside, little)
     assert np.isnan(unseen.fraction) and (unseen.low, unseen.high) == (0.0, 0.25)

@@ -129,11 +129,13 @@ def test_mistakes_are_planted_where_networks_would_make_them():
     probability[np.arange(500), y] = 0.98
     probability[:100] = [0.4, 0.3, 0.3]
     probability[:60, 1:] = [0.6, 0.0]  # class 2 is out of the question
-    labels = plant(probability, y, seed=1)
-    assert (labels != y).sum() == 50 and (labels != y)[:100].sum() > 35
-    assert not (labels[:60] == 2)[y[:60] != 2].any()
-    assert np.array_equal(labels, plant(probability, y, seed=1))
-    assert not np.array_equal(labels, plant(probability, y, seed=2))
+    labels, plausible, arbitrary = plant(probability, y, seed=1)
+    assert np.array_equal(labels != y, plausible | arbitrary) and not (plausible & arbitrary).any()
+    assert plausible.sum() == arbitrary.sum() == 38 and plausible[:100].sum() > 25
+    assert not (labels[:60] == 2)[(y[:60] != 2) & plausible[:60]].any()
+    assert np.bincount((labels - y)[arbitrary] % 3, minlength=3)[1:].min() > 8  # either other class
+    assert np.array_equal(labels, plant(probability, y, seed=1)[0])
+    assert not np.array_equal(labels, plant(probability, y, seed=2)[0])
 
 
 def test_planted_mistakes_are_asked_where_losses_show_no_two_populations(tmp_path):
@@ -148,7 +150,7 @@ def test_planted_mistakes_are_asked_where_losses_show_no_two_populations(tmp_pat
     assert asked != (found.found.is_fitted and found.found.has_noise)
     probability = probabilities_of_halves(settings, x, given, 3, tmp_path / "watch.npz")
     planted = ask_planted(settings, x, given, 3, probability, tmp_path / "watch.npz")
-    assert planted.n_planted == 30 and planted.high == 1.0 and not planted.is_seen  # too few to say
+    assert planted.high == 1.0 and not planted.is_seen  # 22 are too few to say
     assert planted == ask_planted(settings, x, given, 3, probability)  # with a checkpoint and without
     assert found.share.low <= 0.2
 

@@ -88,7 +88,7 @@ def test_losses_that_make_no_sense_are_refused():
 
 def test_a_page_is_drawn_of_it(watched, tmp_path):
     _, monitor, _ = watched
-    page = sgdphases.report(monitor.trajectory, tmp_path / "page")
+    page = monitor.report(tmp_path / "page")
     text = page.read_text(encoding="utf-8")
     assert "A Sequential, after 80 epochs, in minibatches of 50, measured on" in text and "hard samples" in text
     assert (tmp_path / "page" / "phases.json").is_file() and list((tmp_path / "page" / "figures").glob("*.png"))
