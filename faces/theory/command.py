@@ -183,6 +183,19 @@ def phase_diagram(
     )
 
 
+@app.command("finite-rate")
+def finite_rate(
+    statement: Annotated[str, typer.Argument(help="alignment, losses, reshuffling or flatness.")],
+    checkpoints: Annotated[int, typer.Option(min=3, max=200, help="Along the run.")] = 12,
+    seed: Seed = 0,
+    out: Annotated[Path | None, _out("finite-rate")] = None,
+) -> None:
+    """What finite learning rates and minibatches change, tried on a small network, with a verdict."""
+    from sgdphases.faces.theory.finite_rate import finite_rate_figure
+
+    _show("finite-rate", out, lambda: finite_rate_figure(statement, checkpoints, seed))
+
+
 def _numbers(name: str, text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))

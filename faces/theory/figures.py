@@ -119,11 +119,35 @@ def committee_figure(
         drawn = simulate_committee(
             start, aim, learning_rate, output_noise, times[::10], rng, noise_fraction=noise_fraction
         )
-    predicted, measured = (
-        None if each is None else _gradients(each, dimension, noise_fraction, output_noise) for each in (path, drawn)
+    predicted = _gradients(path, dimension, noise_fraction, output_noise)
+    measured = {} if drawn is None else _gradients(drawn, dimension, noise_fraction, output_noise)
+    figure = _committee_picture(path, drawn, predicted, measured, simulate)
+    errors = path.generalisation_errors
+    findings: tuple[str, ...] = (
+        f"generalisation error {errors[0]:.3g} at the start, {errors[-1]:.3g} at time {time:g}",
     )
+    if "alignment_cw" in predicted:
+        first, last = predicted["alignment_cw"][[0, -1]]
+        findings += (f"R_cw {first:.3g} at the start, {last:.3g} at time {time:g}",)
+    return Prediction(
+        figure,
+        findings,
+        "every example new, input dimension to infinity: no finite training set, so no memorising; gradients at "
+        f"d = {dimension} and B = 1; circles are gradients at the simulated weights' overlaps.",
+    )
+
+
+def _committee_picture(
+    path: CommitteePath,
+    drawn: CommitteePath | None,
+    predicted: dict[str, np.ndarray],
+    measured: dict[str, np.ndarray],
+    simulate: int,
+) -> Figure:
+    """Errors, overlaps, activities and cosines under one another: lines of theory, circles of a simulation."""
+    times, (students, teachers) = path.times, path.overlap.shape[1:]
     with matplotlib.rc_context(STYLE):
-        panels = 4 if 0 < noise_fraction < 1 else 3  # one population has no cosines
+        panels = 4 if "alignment_cw" in predicted else 3  # one population has no cosines
         figure = Figure(figsize=(7.0, 2.4 * panels), layout="constrained")
         top, middle, activities, *cosines = figure.subplots(panels, 1, sharex=True)
         top.plot(times, path.generalisation_errors, color=ALL, label="theory")
@@ -137,9 +161,9 @@ def committee_figure(
             top.plot(drawn.times, drawn.generalisation_errors, "o", color=ALL, markersize=3.5, label=f"d = {simulate}")
         for axes, names in ((activities, ACTIVITY_NAMES), *((each, COSINE_NAMES) for each in cosines)):
             for name, (label, colour) in names.items():
-                if predicted is not None and name in predicted:
+                if name in predicted:
                     axes.plot(times, predicted[name], color=colour, label=label)
-                if drawn is not None and measured is not None and name in measured:
+                if drawn is not None and name in measured:
                     axes.plot(drawn.times, measured[name], "o", color=colour, markersize=3.5)
         top.set(yscale="log", ylabel="generalisation error", title=f"{students} students, {teachers} teachers")
         middle.set_ylabel("overlap with the teachers")
@@ -150,18 +174,7 @@ def committee_figure(
         (cosines or [activities])[-1].set_xlabel("time (steps / input dimension)")
         for axes in (top, middle, activities, *cosines):
             axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1 + students * teachers // 10)
-    errors = path.generalisation_errors
-    findings = (f"generalisation error {errors[0]:.3g} at the start, {errors[-1]:.3g} at time {time:g}",)
-    assert predicted is not None
-    if "alignment_cw" in predicted:
-        first, last = predicted["alignment_cw"][[0, -1]]
-        findings += (f"R_cw {first:.3g} at the start, {last:.3g} at time {time:g}",)
-    return Prediction(
-        figure,
-        findings,
-        "every example new, input dimension to infinity: no finite training set, so no memorising; gradients at "
-        f"d = {dimension} and B = 1; circles are gradients at the simulated weights' overlaps.",
-    )
+    return figure
 
 
 def _gradients(

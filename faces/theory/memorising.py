@@ -28,8 +28,8 @@ ASSUMES = (
 MAPS = {
     "error_min": ("Lowest test error $\\epsilon_m$", "cividis"),
     "error_fit": ("Test error $\\epsilon_f$ once fitted", "cividis"),
-    "t_min": ("Epoch $t_m$ of the lowest test error", "viridis"),
-    "t_fit": ("Epoch $t_f$ when wrong labels are fitted", "viridis"),
+    "t_min": ("Epoch $t_m$ of $\\epsilon_m$", "viridis"),
+    "t_fit": ("Epoch $t_f$: wrong labels fitted", "viridis"),
 }
 
 
@@ -55,6 +55,12 @@ def memorising_figure(
     phases = find_phases(trajectory)
     figure = draw(Picture("", "", tuple((panel,) for panel in PANELS)), trajectory, phases)
     findings = _said("theory", phases)
+    if "cut_responses" in trajectory.attrs:
+        share, epoch = trajectory.attrs["cut_responses"], trajectory.attrs["cut_from"]
+        findings += (
+            f"doubt: responses of up to {share:.2g} of the samples are too large to be averaged, from epoch {epoch:.3g}"
+            " on; from there A_0 and the cosines may be further off than their bands, losses and errors are not",
+        )
     if simulate:
         measured = simulated_trajectory(task, student, descent, simulate, seeds=seeds, seed=seed)
         label = f"SGD, d = {simulate:,}" + (f",\nmean of {seeds} data sets" if seeds > 1 else "")

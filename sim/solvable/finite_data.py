@@ -4,8 +4,10 @@ import numpy as np
 
 from sgdphases.theory.dmft.predict import order_parameters
 from sgdphases.theory.dmft.samples import Samples, draw_samples
-from sgdphases.theory.dmft.settings import Descent, Student, Task, check_settings
+from sgdphases.theory.dmft.settings import Descent, Student, Task, check_populations, check_settings
 from sgdphases.theory.dmft.units import Pull, pull
+
+MEMORY = 8e9  # bytes of the inputs
 
 
 def simulate(
@@ -39,14 +41,11 @@ def simulate(
     Raises
     ------
     ValueError
-        If a setting is out of range.
+        If a setting is out of range, or the data need more than 8 GB or hold no sample of a kind.
     """
     check_settings(task, student, descent)
     n_samples, steps = round(task.samples_per_dimension * dimension), np.asarray(steps, dtype=np.int64)
-    if dimension < task.informative or n_samples < 2:
-        raise ValueError(f"dimension = {dimension}: too small for this task; choose a larger one.")
-    if (np.diff(steps) <= 0).any() or steps[0] < 0 or steps[-1] > descent.steps:
-        raise ValueError(f"steps = {steps}: give rising ones from 0 to {descent.steps}.")
+    _check(task, descent, dimension, n_samples, steps)
     samples, fresh = draw_samples(task, n_samples, rng), draw_samples(task, test_samples, rng)
     inputs = _inputs(samples, dimension, rng)
     weights = student.initial_scale / np.sqrt(dimension) * rng.standard_normal((dimension, student.units))
@@ -59,7 +58,7 @@ def simulate(
             rows.append(_measured(now, inputs, samples, student) | _tested(fresh, weights, outputs, student, rng))
         if batch < n_samples:
             order = _minibatch(t, n_samples, batch, descent, rng, order)
-        chosen = slice(None) if batch == n_samples else order[_place(t, batch, descent)]
+        chosen = slice(None) if batch == n_samples else order[_place(t, n_samples, batch, descent)]
         now = _pull(inputs[chosen], samples.labels[chosen], weights, outputs, student)
         slope = inputs[chosen].T @ now.slope.astype(np.float32) / len(now.slope) + np.float32(descent.ridge) * weights
         if student.train_output:
@@ -68,6 +67,23 @@ def simulate(
     rho = (n_samples - samples.n_clean) / n_samples
     raw = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     return order_parameters(raw, rho, n_samples / dimension, batch / n_samples)
+
+
+def _check(task: Task, descent: Descent, dimension: int, n_samples: int, steps: np.ndarray) -> None:
+    if dimension < task.informative or n_samples < 2:
+        raise ValueError(f"dimension = {dimension}: too small for this task; choose a larger one.")
+    if 4 * n_samples * dimension > MEMORY:
+        raise ValueError(
+            f"dimension = {dimension}: {n_samples} samples take {4e-9 * n_samples * dimension:.3g} GB, more than "
+            f"{MEMORY / 1e9:g}; choose a smaller one."
+        )
+    check_populations(task, n_samples)
+    if descent.batch_fraction * n_samples < 1 - 1e-9:
+        raise ValueError(
+            f"batch_fraction = {descent.batch_fraction}: of {n_samples} samples that is none; raise either."
+        )
+    if (np.diff(steps) <= 0).any() or steps[0] < 0 or steps[-1] > descent.steps:
+        raise ValueError(f"steps = {steps}: give rising ones from 0 to {descent.steps}.")
 
 
 def _inputs(samples: Samples, dimension: int, rng: np.random.Generator) -> np.ndarray:
@@ -86,9 +102,12 @@ def _minibatch(
     return rng.permutation(n_samples) if t % descent.batches == 0 else order
 
 
-def _place(t: int, batch: int, descent: Descent) -> slice:
-    slot = 0 if descent.sampler == "independent" else t % descent.batches
-    return slice(slot * batch, (slot + 1) * batch)
+def _place(t: int, n_samples: int, batch: int, descent: Descent) -> slice:
+    """Of the minibatch within the order; reshuffled ones share out all samples, so their sizes may differ by one."""
+    if descent.sampler == "independent":
+        return slice(0, batch)
+    slot = t % descent.batches
+    return slice(slot * n_samples // descent.batches, (slot + 1) * n_samples // descent.batches)
 
 
 def _pull(inputs: np.ndarray, labels: np.ndarray, weights: np.ndarray, outputs: np.ndarray, student: Student) -> Pull:

@@ -40,7 +40,8 @@ def predicted_trajectory(
     -------
     xarray.Dataset
         As of a run, with ``NAME_standard_error`` for the theory's random error. The numbers of samples in its
-        attributes are those of the theory, so that phases are held against its random error.
+        attributes are those of the theory, so that phases are held against its random error. Where responses were
+        cut, the attributes ``cut_responses`` and ``cut_from`` say for which share of samples, and from which epoch.
 
     Raises
     ------
@@ -49,10 +50,16 @@ def predicted_trajectory(
     """
     path = predict(task, student, descent, population=population, repeats=repeats, seed=seed)
     steps = checkpoints(descent)
-    rows = {name: values[steps] for name, values in path.values.items()}
+    rows = {name: values[steps] for name, values in path.values.items() if name != "cut_responses"}
     if repeats > 1:
         rows |= {f"{name}_standard_error": values[steps] for name, values in path.errors.items() if name in SHOWN}
-    return _trajectory(rows, steps, task, student, descent, population * repeats, TEST_SAMPLES * repeats)
+    trajectory = _trajectory(rows, steps, task, student, descent, population * repeats, TEST_SAMPLES * repeats)
+    cut = path.values["cut_responses"]
+    if not cut.any():
+        return trajectory
+    return trajectory.assign_attrs(
+        cut_responses=float(cut.max()), cut_from=float(np.flatnonzero(cut)[0] / descent.batches)
+    )
 
 
 def simulated_trajectory(

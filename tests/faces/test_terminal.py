@@ -26,6 +26,7 @@ def line_of(text, flag):
 COMMANDS = [
     [], ["run"], ["sweep"], ["resume"], ["report"], ["compare"], ["cleanse"], ["reproduce"], ["verify"], ["datasets"],
     ["presets"], ["backends"], ["theory"], ["theory", "linear"], ["theory", "committee"], ["theory", "clean-priority"],
+    ["theory", "dmft"], ["theory", "phase-diagram"], ["theory", "finite-rate"],
 ]  # fmt: skip
 
 

@@ -194,6 +194,14 @@ def test_late_times_do_not_run_away():
     assert path.errors["loss"][-1] < 0.02
 
 
+def test_samples_that_are_given_up_leave_a_doubt():
+    """Units that saturate cannot fit every sample; a linear one has no such samples."""
+    saturated = predict(Task(1.0, 0.3), Student(2, "erf"), Descent(2.0, 20), population=500, repeats=2)
+    assert (saturated.values["cut_responses"] > 0).any()
+    linear = predict(Task(1.0, 0.3), Student(), Descent(0.5, 20), population=500, repeats=2)
+    assert not linear.values["cut_responses"].any()
+
+
 @pytest.mark.parametrize(
     ("task", "student", "descent", "named"),
     [
@@ -206,11 +214,35 @@ def test_late_times_do_not_run_away():
         (Task(), Student(), Descent(learning_rate=-1.0), "learning_rate = -1.0"),
         (Task(), Student(), Descent(batch_fraction=0.3, sampler="reshuffled"), "batch_fraction = 0.3"),
         (Task(), Student(4, "erf"), Descent(steps=2000), "GB"),
+        (Task(noise_fraction=1e-4), Student(), Descent(), "0 are wrong"),
+        (Task(), Student(), Descent(batch_fraction=0.001), "population of at least 10000"),
     ],
 )
 def test_bad_settings_are_named(task, student, descent, named):
     with pytest.raises(ValueError, match=named):
         predict(task, student, descent)
+
+
+def test_reshuffled_minibatches_share_out_any_number_of_samples():
+    found = simulate(
+        Task(),
+        Student(),
+        Descent(0.1, 8, 0.25, "reshuffled"),
+        6,
+        np.arange(9),
+        np.random.default_rng(0),
+        test_samples=9,
+    )
+    assert np.isfinite(found["loss"]).all()
+
+
+@pytest.mark.parametrize(
+    ("task", "dimension", "named"),
+    [(Task(), 0, "dimension = 0"), (Task(), 10**6, "GB"), (Task(noise_fraction=0.01), 20, "0 are wrong")],
+)
+def test_simulations_that_cannot_be_are_refused(task, dimension, named):
+    with pytest.raises(ValueError, match=named):
+        simulate(task, Student(), Descent(), dimension, np.array([0, 1]), np.random.default_rng(0))
 
 
 def test_a_learning_rate_beyond_stability_is_refused():

@@ -14,11 +14,11 @@ weights orthogonal to the informative directions obey, coordinate by coordinate,
 
 with ``G(t, t') = E[d a(t) / d push(t')]``, where a push adds to the fields. R(t, t') is the response of ``w(t)`` to a
 force at t', C the covariance of the weights, and R_i the response to the start. Each expectation is an average over the
-population; nothing else is approximated. The noise of a sample is drawn as a random combination of the slopes of all
-samples, ``xi(t) = sum_s g_s a_s(t) / sqrt(n S)`` with normal ``g_s``, which has the covariance M whatever its rank; a
-factorisation of M, which is nearly singular for full batches, makes the theory run away at late times. (Mignacco,
-Krzakala, Urbani & Zdeborova 2020; Gerbelot, Troiani, Mignacco, Krzakala & Zdeborova 2022; here for discrete time,
-several units, either sampler and two populations.)
+population; nothing else is approximated, but that responses of a field are cut at `response.LIMIT`. The noise of a
+sample is drawn as a random combination of the slopes of all samples, ``xi(t) = sum_s g_s a_s(t) / sqrt(n S)`` with
+normal ``g_s``, which has the covariance M whatever its rank; a factorisation of M, which is nearly singular for full
+batches, makes the theory run away at late times. (Mignacco, Krzakala, Urbani & Zdeborova 2020; Gerbelot, Troiani,
+Mignacco, Krzakala & Zdeborova 2022; here for discrete time, several units, either sampler and two populations.)
 
 Kernels are matrices of blocks of K x K, with the index ``t K + k``.
 """
@@ -68,7 +68,7 @@ def evolve(
     -------
     dict of ndarray, shape (steps + 1,)
         ``loss_c``, ``error_c``, ``squares_c`` (mean squared slope), ``inner_cc``, ``inner_cw``, ... where the
-        populations exist, ``test_loss``, ``test_error``.
+        populations exist, ``test_loss``, ``test_error``, ``cut_responses`` (share of samples).
     """
     times, k = descent.steps + 1, student.units
     samples, fresh = draw_samples(task, size, rng), draw_samples(task, TEST_SAMPLES, rng)
@@ -89,7 +89,11 @@ def evolve(
         strength = 1 / descent.batch_fraction
         means = responses.advance(t, coupling, found.curvature, np.array(list(weights.values())), strength)
         feedback = dict(zip(weights, means, strict=True))
-        row = _scores(samples, found) | _test_scores(kernels, student, fresh, test_normals, now)
+        row = (
+            {"cut_responses": responses.cut}
+            | _scores(samples, found)
+            | _test_scores(kernels, student, fresh, test_normals, now)
+        )
         rows.append(row | _inner_products(t, task, student, descent, kernels, samples, found, feedback, slopes))
         slopes[:, now] = taken[t][:, None] * strength * found.slope
         drive = weights["drive"][:, None]

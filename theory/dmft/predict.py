@@ -7,7 +7,7 @@ import numpy as np
 
 from sgdphases.theory.dmft.population import evolve
 from sgdphases.theory.dmft.response import memory_needed
-from sgdphases.theory.dmft.settings import Descent, Student, Task, check_settings
+from sgdphases.theory.dmft.settings import Descent, Student, Task, check_populations, check_settings
 
 MEMORY = 4e9  # bytes
 
@@ -52,24 +52,32 @@ def predict(
         ``loss``, ``loss_c``, ``loss_w``, ``train_error``, ``error_c``, ``error_w``, ``test_loss``, ``test_error``,
         ``directed_activity`` and those of the populations, ``total_variance`` and ``activity`` (minibatches of
         ``batch_fraction``), ``alignment`` (A_0/A, exact in the limit), ``alignment_cw``, ``alignment_ac``,
-        ``alignment_aw``. Without wrong samples those of the populations are missing.
+        ``alignment_aw``. Without wrong samples those of the populations are missing. ``cut_responses``: the share of
+        samples whose responses were too large to be averaged; from where it is above 0, squared gradients and cosines
+        may be further off than their standard errors, losses and errors are not.
 
     Raises
     ------
     ValueError
-        If a setting is out of range, or the population needs more than 4 GB.
+        If a setting is out of range, or the population needs more than 4 GB or holds no sample of a kind.
     RuntimeError
         If the weights run away: the learning rate is too large.
     """
     check_settings(task, student, descent)
     if population < 50 or repeats < 1:
         raise ValueError(f"population = {population}, repeats = {repeats}: take at least 50 samples, once.")
+    if population * descent.batch_fraction < 10:
+        raise ValueError(
+            f"batch_fraction = {descent.batch_fraction}: a minibatch of a population of {population} holds fewer than "
+            f"10 samples; take a population of at least {int(np.ceil(10 / descent.batch_fraction))}."
+        )
     needed = memory_needed(descent.steps + 1, student.units, population, descent.batch_fraction)
     if needed > MEMORY:
         raise ValueError(
-            f"{population} samples over {descent.steps} steps need {needed / 1e9:.3g} GB: "
-            f"take at most {int(population * MEMORY / needed)} samples, and more repeats."
+            f"a population of {population} over {descent.steps} steps needs {needed / 1e9:.3g} GB, more than "
+            f"{MEMORY / 1e9:g}: take a smaller one, and more repeats, or fewer steps."
         )
+    check_populations(task, population)
     raw = []
     for stream in np.random.SeedSequence(seed).spawn(repeats):
         with np.errstate(over="ignore", invalid="ignore"):
@@ -99,7 +107,8 @@ def order_parameters(raw: dict[str, np.ndarray], rho: float, n: float, b: float)
     """The project's names from averages of populations, for a share rho of wrong samples, n = N/d and b = B/N."""
     share = {"c": 1 - rho, "w": rho}
     parts = [name for name in share if f"loss_{name}" in raw]
-    found = {name: raw[name] for name in ("test_loss", "test_error")}
+    found: dict[str, np.ndarray] = {}
+    found |= {name: raw[name] for name in ("test_loss", "test_error", "cut_responses") if name in raw}
 
     def mixed(name: str) -> np.ndarray:
         return np.sum([share[part] * raw[f"{name}_{part}"] for part in parts], axis=0)

@@ -24,6 +24,8 @@ class Responses:
         self._starts = np.ascontiguousarray(starts.reshape(size, n_steps))
         self._taken = np.ascontiguousarray(taken.T)
         self._rows = np.zeros(int(lengths.sum()), dtype=np.float32)
+        self.cut = 0.0
+        """Share of the samples whose responses were cut at the last time."""
 
     def advance(
         self, t: int, coupling: np.ndarray, curvature: np.ndarray, weights: np.ndarray, strength: float
@@ -42,22 +44,25 @@ class Responses:
         """
         k = self.n_units
         sums = np.zeros((len(weights), k, (t + 1) * k))
-        _advance(
+        cut = _advance(
             t, k, coupling.astype(np.float32), curvature.astype(np.float32), np.ascontiguousarray(weights.T),
             np.float32(strength), np.float32(LIMIT), self._taken, self._starts, self._rows, sums,
         )  # fmt: skip
+        self.cut = cut / len(curvature)
         return sums
 
 
 def memory_needed(n_steps: int, n_units: int, size: int, batch_fraction: float) -> float:
-    """Bytes that `Responses` takes."""
-    return 2.0 * n_units**2 * batch_fraction * n_steps**2 * size
+    """Bytes that a population takes: its responses, the random mixture of its noise, its paths, and the kernels."""
+    length = n_units * n_steps
+    return 2.0 * batch_fraction * length**2 * size + 8.0 * size**2 + 16.0 * length * size + 24.0 * length**2
 
 
 @njit(cache=True, fastmath=FAST)
 def _advance(t, k, coupling, curvature, weights, strength, limit, taken, starts, rows, sums):
     width = (t + 1) * k
     field, slope = np.empty((k, width), dtype=np.float32), np.empty((k, width), dtype=np.float32)
+    n_cut = 0
     for s in range(len(curvature)):
         field[:] = 0.0
         for i in range(k):
@@ -69,9 +74,15 @@ def _advance(t, k, coupling, curvature, weights, strength, limit, taken, starts,
                     row = rows[starts[s, tau] + m * length : starts[s, tau] + (m + 1) * length]
                     for i in range(k):
                         _add(field[i], row, coupling[i, tau * k + m], length)
+        largest = np.float32(0.0)
         for i in range(k):
             for a in range(width):
-                field[i, a] = min(max(field[i, a], -limit), limit)
+                largest = max(largest, abs(field[i, a]))
+        if largest > limit:
+            n_cut += 1
+            for i in range(k):
+                for a in range(width):
+                    field[i, a] = min(max(field[i, a], -limit), limit)
         for i in range(k):
             slope[i] = 0.0
             for m in range(k):
@@ -85,6 +96,7 @@ def _advance(t, k, coupling, curvature, weights, strength, limit, taken, starts,
                 row = rows[starts[s, t] + m * width : starts[s, t] + (m + 1) * width]
                 row[:] = 0.0
                 _add(row, slope[m], strength, width)
+    return n_cut
 
 
 @njit(cache=True, fastmath=FAST)

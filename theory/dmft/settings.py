@@ -134,6 +134,16 @@ def check_settings(task: Task, student: Student, descent: Descent) -> None:
         raise ValueError(f"batch_fraction = {descent.batch_fraction}: reshuffled minibatches take 1 / an integer.")
 
 
+def check_populations(task: Task, size: int) -> None:
+    """Raise ValueError where so many samples hold no clean one, or no wrong one although a share of them is wrong."""
+    n_wrong = round(task.noise_fraction * size)
+    if n_wrong == size or (n_wrong == 0 and task.noise_fraction > 0):
+        raise ValueError(
+            f"noise_fraction = {task.noise_fraction}: of {size} samples {n_wrong} are wrong; take more samples, or "
+            f"another share."
+        )
+
+
 def _ranges(task: Task, student: Student, descent: Descent) -> list[tuple[str, Any, bool, str]]:
     n, rho, b = task.samples_per_dimension, task.noise_fraction, descent.batch_fraction
     return [

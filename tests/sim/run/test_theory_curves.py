@@ -87,6 +87,7 @@ FEW = ["--steps", 12, "--learning-rate", 0.5, "--population", 60, "--repeats", 2
         (["committee", "--time", 20, "--noise-fraction", 0.4], "R_cw"),
         (["clean-priority", "--classes", 3], "reaches one at confidence 0.5"),
         (["clean-priority", "--samples", 1000], "1,000 samples start at"),
+        (["finite-rate", "losses", "--checkpoints", 4], "verdict: the statement holds"),
         (
             ["dmft", *FEW, "--noise-fraction", 0, "--units", 2, "--activation", "tanh", "--train-output"],
             "theory: phases",
@@ -116,6 +117,7 @@ def test_predictions_are_drawn(tmp_path, arguments, printed):
         (["committee", "--learning-rate", 0], "learning_rate = 0"),
         (["clean-priority", "--noise-fraction", "much"], "'much'"),
         (["clean-priority", "--out", "picture.doc"], "end it in .png"),
+        (["finite-rate", "weather"], "choose among alignment, losses, reshuffling, flatness"),
         (["dmft", "--activation", "relu"], "choose among linear, erf, tanh"),
         (["dmft", "--batch-fraction", "0.3"], "1 / an integer"),
         (["phase-diagram", "--ratios", "1"], "two or more rising values"),
