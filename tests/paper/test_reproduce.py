@@ -28,6 +28,7 @@ from sgdphases.paper.phase_claims import (
     two_phase_claims,
 )
 from sgdphases.paper.spectrum_claims import largest_gap, phase_spectrum, phase_spectrum_claims, spectrum_claims
+from sgdphases.sim.sweep.results import places
 
 EPOCH = np.concatenate([[0.0], np.geomspace(0.01, 300, 90)])
 
@@ -368,8 +369,12 @@ def test_the_whole_reproduction_on_a_small_scale(tmp_path, mnist_folder):
     assert page.count("data:image/png;base64,") == 6 and 'src="http' not in page
 
     def written():
+        """When each member's measurements were written, or where they stand among those of its sweep."""
         made = [*(out / "sweeps").rglob("trajectory.nc"), *(out / "sweeps").rglob("cleansing.nc")]
-        return {path: path.stat().st_mtime_ns for path in made}
+        found = {path.parent: path.stat().st_mtime_ns for path in made}
+        for results in (out / "sweeps").rglob("results.bin"):
+            found |= {results.parent / "members" / name: place for name, place in places(results).items()}
+        return found
 
     files = written()
     assert len(files) == 2 + len(QUICK.fractions) + len(QUICK.cleansing_fractions)
