@@ -11,7 +11,8 @@ the two. What can be said without knowing which case it is:
   and the one trained on them name the same other class are wrong, or the two share a mistake. Their share, or the lower
   end of the fitted one, bounds it from below.
 - Where no two populations are seen, mistakes planted on purpose show how those that follow the input score: see
-  `sgdphases.estimators.cleansing.planted`. They bound the share from above, and may say that it is not 0.
+  `sgdphases.estimators.cleansing.planted`. They bound the share from above, and show arbitrary
+  mistakes.
 """
 
 from dataclasses import dataclass
