@@ -113,9 +113,10 @@ def _flagged(labels: WrongLabels, share: Share, removed: int, n: int) -> str:
         )
     if labels.is_planted:
         return (
-            f"{removed} of {n} labels are flagged, those with the highest losses: arbitrary mistakes planted on purpose "
-            f"score as if so many were wrong. Share of wrong labels: {share}. They form no population of their own, so "
-            "right labels of hard samples are among them: look at the most suspect (review.html) before you remove them."
+            f"{removed} of {n} labels are flagged, those with the highest losses: arbitrary mistakes planted on "
+            f"purpose score as if so many were wrong. Share of wrong labels: {share}. They form no population of "
+            "their own, so right labels of hard samples are among them: look at the most suspect (review.html) before "
+            "you remove them."
         )
     return f"{removed} of {n} labels are probably wrong. Share of wrong labels: {share}."
 
