@@ -155,13 +155,12 @@ def cleanse(
         weights=weights,
         clean_step=int(steps[agreed.medoid]),
         end_weights=last.weights,
-        **judged(found, agreed.loss, y, suggested, outside, last.sample_loss[-1]),
+        **judged(confirmed(found, agreed.loss, y, outside), y, suggested, outside, last.sample_loss[-1]),
     )
 
 
 def judged(
     found: WrongLabels,
-    score: np.ndarray,
     y: np.ndarray,
     suggested: np.ndarray,
     outside: np.ndarray,
@@ -173,8 +172,7 @@ def judged(
     Parameters
     ----------
     found : WrongLabels
-        From the scores alone.
-    score : ndarray, shape (N,)
+        From the scores, and `confirmed`.
     y, suggested, outside : ndarray of int, shape (N,)
         Labels given, and the answers of the network that has seen them and of those that have not.
     last_loss : ndarray, shape (N,)
@@ -182,7 +180,6 @@ def judged(
     planted : PlantedShare or None
         Where mistakes were planted.
     """
-    found = confirmed(found, score, y, outside)
     keep = ~found.flagged
     learnt = last_loss[~keep] < DISBELIEVED
     return {

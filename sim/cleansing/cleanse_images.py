@@ -68,7 +68,7 @@ def cleanse_images(
         weights=np.empty(0),
         clean_step=round(agreed.t_clean) * (last.n_steps // settings.epochs),
         end_weights=last.state,
-        **judged(found, score, y, suggested, outside, last.sample_loss[-1], planted),
+        **judged(found, y, suggested, outside, last.sample_loss[-1], planted),
         scored=(float(first_counted(settings.epochs)), float(settings.epochs)),
     )
 
@@ -217,24 +217,6 @@ def probabilities_of_others(
     return _to_the_end(
         settings, x, y, n_classes, what, show, asked=asked, checkpoint=checkpoint
     ).probability  # fmt: skip
-
-
-def answers_of_others(
-    settings: RunSettings,
-    x: np.ndarray,
-    y: np.ndarray,
-    n_classes: int,
-    asked: np.ndarray,
-    *,
-    checkpoint: Path | None = None,
-    show: Show | None = None,
-    what: str = "training on a part",
-) -> np.ndarray:
-    """The likeliest class of each sample asked about, shape (M,): see `probabilities_of_others`."""
-    found = probabilities_of_others(
-        settings, x, y, n_classes, asked, checkpoint=checkpoint, show=show, what=what
-    )  # fmt: skip
-    return found.argmax(axis=1)
 
 
 def train_images_cleansed(

@@ -19,7 +19,6 @@ from sgdphases.faces.cleanse.command import cleanse as command
 from sgdphases.faces.cleanse.command import labelled_and_settings
 from sgdphases.sim.cleansing.cleanse import cleanse, train_cleansed
 from sgdphases.sim.cleansing.cleanse_images import (
-    answers_of_others,
     ask_planted,
     image_accuracy,
     plant,
@@ -117,7 +116,7 @@ def test_halves_are_asked_about_each_other(noisy, place):
     outside = probabilities_of_halves(settings, x, given, 3, place).argmax(axis=1)
     half = halves(given, settings.seed)
     learnt, asked = half == 1, half == 0
-    alone = answers_of_others(settings, x[learnt], given[learnt], 3, x[asked])
+    alone = probabilities_of_others(settings, x[learnt], given[learnt], 3, x[asked]).argmax(axis=1)
     assert np.array_equal(outside[asked], alone) and np.mean(outside == right) > 0.8
     assert found.share.low <= (given != right).mean() <= found.share.high
 
@@ -159,10 +158,10 @@ def test_others_are_answered_by_what_was_learnt_from_a_part(noisy, tmp_path):
     x, right, given, settings, _ = noisy
     half = np.arange(120) % 2 == 0
     said = []
-    found = answers_of_others(
+    found = probabilities_of_others(
         settings, x[half], given[half], 3, x[~half], checkpoint=tmp_path / "half.npz", show=lambda *a: said.append(a),
         what="one half",
-    )  # fmt: skip
+    ).argmax(axis=1)  # fmt: skip
     assert found.shape == (60,) and np.mean(found == right[~half]) > 0.9
     assert said[-1] == ("one half", 24, 24)
     probabilities = probabilities_of_others(
