@@ -208,7 +208,7 @@ def test_the_command_takes_the_recipe_and_goes_on_with_it(tmp_path, monkeypatch)
         left[0] -= 1
         original(self, stop)
 
-    for epochs, name, step in ((2, "watch.npz", 8), (2 + 16 + 1, "watch-part-2.npz", 1)):
+    for epochs, name, step in ((2, "watch.npz", 8), (2 + 8 + 1, "watch-part-2.npz", 2)):
         with monkeypatch.context() as patched:
             patched.setattr(ImageLearner, "advance", interrupted)
             left[0] = epochs
