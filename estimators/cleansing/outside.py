@@ -19,7 +19,7 @@ from sgdphases.estimators.errors import InputError
 from sgdphases.theory.proportions import share_at_least
 
 SEEN = 3.0  # standard errors of the excess: 0.1 % of sets whose labels behave like one more network's answers
-LEAST_EXCESS = 0.05  # of it, by the networks' disagreement with one another: they do not agree quite by chance alone
+LEAST_EXCESS = 0.02  # of it, by the networks' agreement: so few contradictions may be of other origin
 LEAST_ASKED = 100  # samples to say so
 SUREST = 0.2  # share of the samples that counts as those about which the networks are surest
 FOLLOWS = 0.4  # contradictions among these by those among all, below which they are taken to follow the input
@@ -65,7 +65,7 @@ class Contradiction:
         """Whether they do so by more than chance explains."""
         if self.n_samples < LEAST_ASKED or not self.excess > SEEN * self.error:
             return False
-        return self.excess >= LEAST_EXCESS * (1 - self.agreement)
+        return self.excess >= LEAST_EXCESS * self.agreement
 
     @property
     def follows_input(self) -> bool:
