@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.faces.terminal import console
+
+if TYPE_CHECKING:  # the help does without it
+    from sgdphases.theory.dmft.settings import Descent, Student
 
 app = typer.Typer(help="Draw predictions, without a fitted number.", no_args_is_help=True, rich_markup_mode="rich")
 
@@ -123,11 +126,12 @@ def dmft(
 ) -> None:
     """Learning and memorising a finite data set, all four phases, by dynamical mean-field theory."""
     from sgdphases.faces.theory.memorising import memorising_figure
-    from sgdphases.theory.dmft.settings import Descent, Student, Task
+    from sgdphases.theory.dmft.settings import Task
 
     task = Task(samples_per_dimension, noise_fraction, noise_kind, inputs, separation)
-    student = Student(units, activation, loss, (output_weight,) * units, train_output=train_output)
-    descent = Descent(learning_rate, steps, batch_fraction, sampler if batch_fraction < 1 else "independent", ridge)
+    student, descent = _learner(
+        units, activation, loss, output_weight, train_output, learning_rate, steps, batch_fraction, sampler, ridge
+    )
     _show(
         "dmft",
         out,
@@ -166,11 +170,12 @@ def phase_diagram(
     import numpy as np
 
     from sgdphases.faces.theory.memorising import phase_diagram_figure
-    from sgdphases.theory.dmft.settings import Descent, Student, Task
+    from sgdphases.theory.dmft.settings import Task
 
     task = Task(noise_kind=noise_kind, inputs=inputs, separation=separation)
-    student = Student(units, activation, loss, (output_weight,) * units, train_output=train_output)
-    descent = Descent(learning_rate, steps, batch_fraction, sampler if batch_fraction < 1 else "independent", ridge)
+    student, descent = _learner(
+        units, activation, loss, output_weight, train_output, learning_rate, steps, batch_fraction, sampler, ridge
+    )
     shares, sizes = (
         np.array(_numbers(name, text)) for name, text in (("--noise-fractions", noise_fractions), ("--ratios", ratios))
     )
@@ -194,6 +199,25 @@ def finite_rate(
     from sgdphases.faces.theory.finite_rate import finite_rate_figure
 
     _show("finite-rate", out, lambda: finite_rate_figure(statement, checkpoints, seed))
+
+
+def _learner(
+    units: int,
+    activation: str,
+    loss: str,
+    output_weight: float,
+    train_output: bool,
+    learning_rate: float,
+    steps: int,
+    batch_fraction: float,
+    sampler: str,
+    ridge: float,
+) -> "tuple[Student, Descent]":
+    """Who learns and how, from the options that two commands share."""
+    from sgdphases.theory.dmft.settings import Descent, Student
+
+    student = Student(units, activation, loss, (output_weight,) * units, train_output=train_output)
+    return student, Descent(learning_rate, steps, batch_fraction, sampler, ridge)
 
 
 def _numbers(name: str, text: str) -> tuple[float, ...]:

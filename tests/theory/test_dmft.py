@@ -9,11 +9,14 @@ from sgdphases.sim.solvable.finite_data import simulate
 from sgdphases.theory.dmft.predict import predict
 from sgdphases.theory.dmft.response import LIMIT, Responses
 from sgdphases.theory.dmft.samples import draw_batches, draw_samples
-from sgdphases.theory.dmft.settings import Descent, Student, Task
+from sgdphases.theory.dmft.settings import Descent, Start, Student, Task
 from sgdphases.theory.dmft.units import LOSSES, UNITS, pull
 
 TWO = Student(2, "erf", output_weights=(2.0, 2.0))
 STEPS = np.array([0, 1, 3, 6, 12, 20])
+START = Start(
+    np.array([[0.3, 0.0], [-0.1, 0.2]]), np.array([[0.4, 0.1], [0.1, 0.3]]), np.array([0.3, -0.2]), output_bias=0.4
+)
 
 
 def spectrum(n, points=20_000):
@@ -43,7 +46,8 @@ def deviations(task, student, descent, expected, d=400, seeds=16):
     """Mean over seeds minus theory: losses relative to them, alignments and errors as they are."""
     runs = [simulate(task, student, descent, d, STEPS, np.random.default_rng([seed, d])) for seed in range(seeds)]
     found = {}
-    for name in ("loss", "loss_c", "loss_w", "directed_activity", "activity", "alignment_cw", "error_w", "test_error"):
+    names = ("loss", "loss_c", "loss_w", "directed_activity", "activity", "alignment_cw", "error_w", "test_error")
+    for name in (each for each in (*names, "test_loss") if each in expected.values):
         scale = 1.0 if name in ("alignment_cw", "error_w", "test_error") else expected.values[name][STEPS]
         measured = np.mean([run[name] for run in runs], axis=0)
         found[name] = float(np.abs((measured - expected.values[name][STEPS]) / scale).max())
@@ -61,12 +65,24 @@ def deviations(task, student, descent, expected, d=400, seeds=16):
             Descent(0.5, 20, 0.25, "reshuffled"),
         ),
         (Task(1.5, 0.2), Student(loss="squared"), Descent(0.1, 20, 0.5, ridge=0.2)),
+        (
+            Task(2.0, 0.3, "uniform-all", inputs="teacher", target="value", output_noise=0.3),
+            Student(2, "erf", "squared", (0.9, 0.5), biases=True, train_output=True, start=START),
+            Descent(0.3, 20, 0.25, "reshuffled"),
+        ),
+        (
+            Task(1.5, 0.3, inputs="teacher", directions=1),
+            Student(2, "tanh", output_weights=(0.9, -0.5), biases=True, train_output=True, logits=2),
+            Descent(0.5, 20),
+        ),
     ],
     ids=[
         "linear, full batch",
         "two units, labels drawn anew",
         "teacher, reshuffled, outputs trained",
         "squared, ridge",
+        "values, biases, a known start",
+        "two outputs",
     ],
 )
 def test_simulations_agree_and_those_of_another_size_do_not(task, student, descent):

@@ -52,9 +52,9 @@ def predict(
         ``loss``, ``loss_c``, ``loss_w``, ``train_error``, ``error_c``, ``error_w``, ``test_loss``, ``test_error``,
         ``directed_activity`` and those of the populations, ``total_variance`` and ``activity`` (minibatches of
         ``batch_fraction``), ``alignment`` (A_0/A, exact in the limit), ``alignment_cw``, ``alignment_ac``,
-        ``alignment_aw``. Without wrong samples those of the populations are missing. ``cut_responses``: the share of
-        samples whose responses were too large to be averaged; from where it is above 0, squared gradients and cosines
-        may be further off than their standard errors, losses and errors are not.
+        ``alignment_aw``. Without wrong samples those of the populations are missing, errors for a regression.
+        ``cut_responses``: the share of samples whose responses were too large to be averaged; from where it is above 0,
+        squared gradients and cosines may be further off than their standard errors, losses and errors are not.
 
     Raises
     ------
@@ -113,7 +113,9 @@ def order_parameters(raw: dict[str, np.ndarray], rho: float, n: float, b: float)
     def mixed(name: str) -> np.ndarray:
         return np.sum([share[part] * raw[f"{name}_{part}"] for part in parts], axis=0)
 
-    found |= {"loss": mixed("loss"), "train_error": mixed("error")}
+    found["loss"], errors = mixed("loss"), f"error_{parts[0]}" in raw  # a regression has none
+    if errors:
+        found["train_error"] = mixed("error")
     found["directed_activity"] = np.maximum(
         np.sum([share[p] * share[q] * raw[f"inner_{min(p, q)}{max(p, q)}"] for p in parts for q in parts], axis=0), 0.0
     )
@@ -123,7 +125,7 @@ def order_parameters(raw: dict[str, np.ndarray], rho: float, n: float, b: float)
     if len(parts) == 2:
         cc, cw, ww = raw["inner_cc"], raw["inner_cw"], raw["inner_ww"]
         to_c, to_w = share["c"] * cc + share["w"] * cw, share["c"] * cw + share["w"] * ww
-        found |= {f"{name}_{part}": raw[f"{name}_{part}"] for name in ("loss", "error") for part in parts}
+        found |= {f"{name}_{part}": raw[f"{name}_{part}"] for name in ("loss", "error")[: 1 + errors] for part in parts}
         found["directed_activity_c"], found["directed_activity_w"] = share["c"] ** 2 * cc, share["w"] ** 2 * ww
         found["alignment_cw"] = _cosine(cw, cc, ww)
         found["alignment_ac"] = _cosine(to_c, found["directed_activity"], cc)

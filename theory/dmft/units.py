@@ -19,8 +19,8 @@ class Pull(NamedTuple):
         Derivatives of the loss by the fields.
     curvature : ndarray, shape (S, K, K)
         Second derivatives.
-    output_slope : ndarray, shape (S, K)
-        Derivatives by the output weights.
+    output_slope : ndarray, shape (S, K) or (S, K + 1)
+        Derivatives by the output weights, and by the bias of f if it has one.
     """
 
     output: np.ndarray
@@ -62,17 +62,14 @@ LOSSES: dict[str, Callable[[np.ndarray, np.ndarray], Three]] = {"logistic": _log
 
 
 def pull(fields: np.ndarray, labels: np.ndarray, outputs: np.ndarray, activation: str, loss: str) -> Pull:
-    """Loss and derivatives at fields of shape (S, K), labels (S,) of -1 and 1, output weights (K,)."""
+    """Loss and derivatives at fields of shape (S, K), labels (S,), output weights (K,) or with a bias (K + 1,)."""
     value, first, second = UNITS[activation](fields)
+    k = fields.shape[1]
+    value = np.column_stack([value, np.ones((len(value), len(outputs) - k))])
     f = value @ outputs
     each, by_output, twice = LOSSES[loss](f, labels)
-    through = outputs * first
+    through = outputs[:k] * first
     curvature = twice[:, None, None] * through[:, :, None] * through[:, None, :]
-    units = np.arange(len(outputs))
-    curvature[:, units, units] += by_output[:, None] * outputs * second
+    units = np.arange(k)
+    curvature[:, units, units] += by_output[:, None] * outputs[:k] * second
     return Pull(f, each, by_output[:, None] * through, curvature, by_output[:, None] * value)
-
-
-def output_of(fields: np.ndarray, outputs: np.ndarray, activation: str) -> np.ndarray:
-    """f at fields of shape (S, K)."""
-    return UNITS[activation](fields)[0] @ outputs
