@@ -207,7 +207,8 @@ def _student(settings: RunSettings, data: Dataset, weights: np.ndarray, directio
     logits = data.n_outputs
     layers = layer_views((int(np.prod(data.input_shape)), *settings.hidden, logits), weights)
     (hidden, biases), (outer, outer_bias) = layers[0], layers[-1]
-    activation, outputs, bias = settings.activation, outer[-1], float(outer_bias[-1])
+    activation: str = settings.activation
+    outputs, bias = outer[-1], float(outer_bias[-1])
     if logits == 2:
         outputs, bias = outer[1] - outer[0], float(outer_bias[1] - outer_bias[0])
     if not settings.hidden:
