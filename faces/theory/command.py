@@ -192,13 +192,31 @@ def phase_diagram(
 def finite_rate(
     statement: Annotated[str, typer.Argument(help="alignment, losses, reshuffling or flatness.")],
     checkpoints: Annotated[int, typer.Option(min=3, max=200, help="Along the run.")] = 12,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="For flatness: a network trained on this data set instead of least squares.", show_default=False
+        ),
+    ] = None,
+    data_dir: Annotated[
+        str | None, typer.Option(help="Where the files of mnist or cifar10 are.", show_default=False)
+    ] = None,
+    train_size: Annotated[
+        int | None, typer.Option(help=r"With --dataset: training samples. \[default: 1000]", show_default=False)
+    ] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, _out("finite-rate")] = None,
 ) -> None:
     """What finite learning rates and minibatches change, tried on a small network, with a verdict."""
     from sgdphases.faces.theory.finite_rate import finite_rate_figure
 
-    _show("finite-rate", out, lambda: finite_rate_figure(statement, checkpoints, seed))
+    _show(
+        "finite-rate",
+        out,
+        lambda: finite_rate_figure(
+            statement, checkpoints, seed, dataset=dataset, data_dir=data_dir, train_size=train_size
+        ),
+    )
 
 
 def _learner(
