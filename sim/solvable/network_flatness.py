@@ -21,7 +21,7 @@ from sgdphases.sim.solvable.finite_rate import Experiment
 HIDDEN, BATCH, RATE = (50, 50), 50, 0.1
 BEFORE, EPOCHS, WATCHED = 400, 240, 60
 """Epochs of training, then of either sampler; of these the last ones are seen at every step."""
-DIRECTIONS = np.unique(np.rint(np.geomspace(2, 40, 16))).astype(int)
+DIRECTIONS = sorted({round(float(number)) for number in np.geomspace(2, 40, 16)})
 EXPECTED = {"independent_epoch": 0.0, "independent_step": 0.0, "epoch": 4.0, "step": 2.0}
 ALLOWED, SIGMAS = 0.5, 2.0  # an exponent may be further from what is expected by the larger of both
 
