@@ -25,6 +25,7 @@ Kernels are matrices of blocks of K x K, with the index ``t K + k``.
 
 import numpy as np
 
+from sgdphases.theory.dmft.kinks import Kinks
 from sgdphases.theory.dmft.response import Responses
 from sgdphases.theory.dmft.samples import Samples, draw_batches, draw_samples, stratified_normals
 from sgdphases.theory.dmft.settings import Descent, Student, Task
@@ -76,6 +77,7 @@ def evolve(
         samples, fresh = samples.with_constant(), fresh.with_constant()
     taken, chance = draw_batches(descent, samples, times, rng)
     kernels, responses = Kernels(times, task, student), Responses(taken, k)
+    kinks = Kinks(samples.labels, taken, student) if student.activation == "relu" else None
     start = stratified_normals(samples.strata, k, rng) @ student.start_in(task)[1].T
     mixing = stratified_normals(samples.strata, size, rng) / np.sqrt(size * task.samples_per_dimension)
     test_normals = stratified_normals(fresh.strata, k, rng)
@@ -89,7 +91,14 @@ def evolve(
         weights = _weights(samples, chance[t] / descent.batch_fraction)
         coupling = -descent.learning_rate / task.samples_per_dimension * kernels.response[now, past]
         strength = 1 / descent.batch_fraction
-        means = responses.advance(t, coupling, found.curvature, np.array(list(weights.values())), strength)
+        counts = np.array(list(weights.values()))
+        chosen = None if kinks is None else kinks.nearest(fields)
+        means, own = responses.advance(t, coupling, found.curvature, counts, strength, chosen)
+        if kinks is not None and chosen is not None:
+            joint = kernels.covariance[now, : now.stop]
+            means += kinks.advance(
+                t, fields, found.slope, kernels.outputs, coupling, joint, counts, strength, chosen, own
+            )
         feedback = dict(zip(weights, means, strict=True))
         row = (
             {"cut_responses": responses.cut}

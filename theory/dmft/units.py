@@ -45,6 +45,11 @@ def _tanh(u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return value, slope, -2 * value * slope
 
 
+def _relu(u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Without what its kink adds to the second derivative: see `sgdphases.theory.dmft.kinks`."""
+    return np.maximum(u, 0), (u > 0).astype(np.float64), np.zeros_like(u)
+
+
 def _logistic(f: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     wrong = expit(-y * f)
     return np.logaddexp(0, -y * f), -y * wrong, wrong * (1 - wrong)
@@ -55,7 +60,7 @@ def _squared(f: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 Three = tuple[np.ndarray, np.ndarray, np.ndarray]
-UNITS: dict[str, Callable[[np.ndarray], Three]] = {"linear": _linear, "erf": _erf, "tanh": _tanh}
+UNITS: dict[str, Callable[[np.ndarray], Three]] = {"linear": _linear, "erf": _erf, "tanh": _tanh, "relu": _relu}
 """Name -> value and the first two derivatives."""
 LOSSES: dict[str, Callable[[np.ndarray, np.ndarray], Three]] = {"logistic": _logistic, "squared": _squared}
 """Name -> loss and its first two derivatives by the output."""
