@@ -20,7 +20,7 @@ Time = Annotated[float, typer.Option(help="Until when.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of what is drawn at random.")]
 
 Units = Annotated[int, typer.Option(min=1, help="Hidden units K; one linear unit is a linear classifier.")]
-Activation = Annotated[str, typer.Option(help="Of the units: linear, erf or tanh.")]
+Activation = Annotated[str, typer.Option(help="Of the units: linear, erf, tanh or relu.")]
 OutputWeight = Annotated[float, typer.Option(help="Weight of each unit in the output, at the start.")]
 TrainOutput = Annotated[bool, typer.Option("--train-output", help="Train the output weights, too.")]
 Loss = Annotated[str, typer.Option(help="logistic or squared.")]

@@ -28,7 +28,6 @@ from sgdphases.sim.run.settings import RunSettings
 from sgdphases.sim.run.streams import stream
 from sgdphases.theory.dmft.predict import predict
 from sgdphases.theory.dmft.settings import Descent, Start, Student, Task
-from sgdphases.theory.dmft.units import UNITS
 from sgdphases.theory.linear.flow import descent
 from sgdphases.theory.linear.predictions import predictions
 from sgdphases.theory.linear.sgd import WeightMoments, sgd_moments
@@ -44,9 +43,9 @@ MEMORISING_NAMES = (
     "alignment_aw",
 )  # fmt: skip
 MOST_OPERATIONS = 2e11  # of the exact recursion for SGD's covariance; beyond that the mean alone is followed
-POPULATION, REPEATS = 1000, 4  # of the theory of memorising
+POPULATION, RELU_POPULATION, REPEATS = 1000, 3000, 4  # of the theory of memorising
 MOST_UNITS = 16
-MOST_WORK = 4e8  # b K^3 T^3 for T steps: three minutes of one core
+MOST_WORK, MOST_RELU_WORK = 4e8, 8e7  # b K^3 T^3 for T steps: three minutes of one core
 CLEAR = 0.15  # standard error up to which predictions are kept: relative, or that of a cosine or an error itself
 
 
@@ -120,14 +119,12 @@ def _misfits(settings: RunSettings, data: Dataset) -> list[str]:
     per_epoch = steps_per_epoch(n_samples, settings.batch_size)
     steps = settings.epochs * per_epoch
     work = settings.batch_size / n_samples * float(units * steps) ** 3
-    longest = int(settings.epochs * (MOST_WORK / work) ** (1 / 3))
-    activations = ", ".join(name for name in UNITS if name != "linear")
+    most = MOST_RELU_WORK if settings.hidden and settings.activation == "relu" else MOST_WORK
+    longest = int(settings.epochs * (most / work) ** (1 / 3))
     checks = [
         (settings.network == "mlp", f"network = {settings.network!r}: choose mlp"),
         (len(settings.hidden) < 2 and units <= MOST_UNITS,
          f"hidden = {settings.hidden}: choose one hidden layer of at most {MOST_UNITS} units, such as --hidden 2"),
-        (not settings.hidden or settings.activation in UNITS,
-         f"activation = {settings.activation!r}: choose one of {activations}"),
         (settings.loss in ("auto", loss), f"loss = {settings.loss!r}: choose {loss}"),
         (values or data.n_classes == 2, f"classes = {data.n_classes}: choose 2, or task=regression"),
         (options["covariance"] == "isotropic", "covariance = 'power-law': choose isotropic"),
@@ -141,7 +138,7 @@ def _misfits(settings: RunSettings, data: Dataset) -> list[str]:
         (settings.noise_fraction < 1, "noise_fraction = 1: choose less"),
         (n_samples % settings.batch_size == 0,
          f"batch_size = {settings.batch_size}: choose one that divides the {n_samples} training samples"),
-        (work <= MOST_WORK,
+        (work <= most,
          f"epochs = {settings.epochs}: {steps} steps would take more than three minutes; choose --epochs {longest}"
          if longest else f"batch_size = {settings.batch_size}: choose a larger one, for fewer steps"),
     ]  # fmt: skip
@@ -161,7 +158,7 @@ def _memorising(settings: RunSettings, data: Dataset, start: np.ndarray, wrong: 
     share = settings.batch_size / data.n_samples
     steps = settings.epochs * steps_per_epoch(data.n_samples, settings.batch_size)
     descent = Descent(settings.learning_rate, steps, share, "reshuffled")
-    size = max(POPULATION, int(np.ceil(10 / share)))
+    size = max(RELU_POPULATION if student.activation == "relu" else POPULATION, int(np.ceil(10 / share)))
     try:
         path = predict(task, student, descent, population=size, repeats=REPEATS, seed=settings.seed)
     except (ValueError, RuntimeError) as error:

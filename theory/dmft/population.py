@@ -14,7 +14,8 @@ weights orthogonal to the informative directions obey, coordinate by coordinate,
 
 with ``G(t, t') = E[d a(t) / d push(t')]``, where a push adds to the fields. R(t, t') is the response of ``w(t)`` to a
 force at t', C the covariance of the weights, and R_i the response to the start. Each expectation is an average over the
-population; nothing else is approximated, but that responses of a field are cut at `response.LIMIT`. The noise of a
+population; nothing else is approximated, but that responses of a field are cut at `response.LIMIT`, and that those of
+ReLU units at their kink are taken from samples near it (`sgdphases.theory.dmft.kinks`). The noise of a
 sample is drawn as a random combination of the slopes of all samples, ``xi(t) = sum_s g_s a_s(t) / sqrt(n S)`` with
 normal ``g_s``, which has the covariance M whatever its rank; a factorisation of M, which is nearly singular for full
 batches, makes the theory run away at late times. (Mignacco, Krzakala, Urbani & Zdeborova 2020; Gerbelot, Troiani,
@@ -25,7 +26,7 @@ Kernels are matrices of blocks of K x K, with the index ``t K + k``.
 
 import numpy as np
 
-from sgdphases.theory.dmft.kinks import Kinks
+from sgdphases.theory.dmft.kinks import Kinks, Moment
 from sgdphases.theory.dmft.response import Responses
 from sgdphases.theory.dmft.samples import Samples, draw_batches, draw_samples, stratified_normals
 from sgdphases.theory.dmft.settings import Descent, Student, Task
@@ -96,9 +97,8 @@ def evolve(
         means, own = responses.advance(t, coupling, found.curvature, counts, strength, chosen)
         if kinks is not None and chosen is not None:
             joint = kernels.covariance[now, : now.stop]
-            means += kinks.advance(
-                t, fields, found.slope, kernels.outputs, coupling, joint, counts, strength, chosen, own
-            )
+            moment = Moment(t, fields, found.slope, kernels.outputs, coupling, joint, counts, strength)
+            means += kinks.advance(moment, chosen, own)
         feedback = dict(zip(weights, means, strict=True))
         row = (
             {"cut_responses": responses.cut}

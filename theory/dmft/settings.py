@@ -86,8 +86,8 @@ class Student:
     ----------
     units : int
         K. One linear unit is the linear classifier.
-    activation : {"linear", "erf", "tanh"}
-        g; ``erf(u / sqrt(2))``.
+    activation : {"linear", "erf", "tanh", "relu"}
+        g; ``erf(u / sqrt(2))``. For "relu" a population of 3,000 is a good number (see `sgdphases.theory.dmft.kinks`).
     loss : {"logistic", "squared"}
         ``log(1 + exp(-y f))`` or ``(f - y)^2 / 2``.
     output_weights : tuple of float
@@ -191,6 +191,8 @@ def check_settings(task: Task, student: Student, descent: Descent) -> None:
         raise ValueError("target = 'value': that is for inputs = 'teacher' and loss = 'squared'; or choose 'sign'.")
     if task.output_noise and task.target == "sign":
         raise ValueError(f"output_noise = {task.output_noise}: that is for target = 'value'; leave it out.")
+    if student.activation == "relu" and student.start is None and student.initial_scale == 0:
+        raise ValueError("initial_scale = 0: ReLU units of no weight at all stand at their kink; choose above 0.")
     _check_start(task, student)
     if descent.sampler == "reshuffled" and abs(descent.batches * descent.batch_fraction - 1) > 1e-9:
         raise ValueError(f"batch_fraction = {descent.batch_fraction}: reshuffled minibatches take 1 / an integer.")

@@ -120,7 +120,7 @@ def test_predictions_that_are_too_uncertain_are_left_out(tmp_path, monkeypatch):
     ("changes", "named"),
     [
         (dict(hidden=(8, 6)), r"hidden = \(8, 6\): choose one hidden layer"),
-        (dict(activation="relu"), "activation = 'relu': choose one of erf, tanh"),
+        (dict(activation="relu", epochs=4000), "choose --epochs 103"),
         (dict(batch_size=70), "batch_size = 70: choose one that divides the 600"),
         (dict(dataset_options={**COMMITTEE, "task": "regression", "covariance": "power-law"}), "choose isotropic"),
         (dict(epochs=4000), "choose --epochs 177"),
@@ -153,6 +153,7 @@ FEW = ["--steps", 12, "--learning-rate", 0.5, "--population", 60, "--repeats", 2
             ["dmft", *FEW, "--noise-fraction", 0, "--units", 2, "--activation", "tanh", "--train-output"],
             "theory: phases",
         ),
+        (["dmft", *FEW, "--activation", "relu", "--units", 2, "--learning-rate", 2], "left out from epoch"),
         (["dmft", *FEW, "--batch-fraction", 0.5, "--simulate", 60, "--seeds", 2], "largest deviation of the loss"),
         (
             ["phase-diagram", *FEW, "--noise-fractions", "0.1,0.3", "--ratios", "1,2", "--simulate", 60],
@@ -179,7 +180,7 @@ def test_predictions_are_drawn(tmp_path, arguments, printed):
         (["clean-priority", "--noise-fraction", "much"], "'much'"),
         (["clean-priority", "--out", "picture.doc"], "end it in .png"),
         (["finite-rate", "weather"], "choose among alignment, losses, reshuffling, flatness"),
-        (["dmft", "--activation", "relu"], "choose among linear, erf, tanh"),
+        (["dmft", "--activation", "sine"], "choose among linear, erf, tanh, relu"),
         (["dmft", "--batch-fraction", "0.3"], "1 / an integer"),
         (["phase-diagram", "--ratios", "1"], "two or more rising values"),
         (["phase-diagram", "--noise-fractions", "0,0.5"], "--noise-fractions 0"),
