@@ -81,7 +81,7 @@ def run(
     from sgdphases.sim.run.run import begun
 
     with ExitStack() as stack:
-        with console.status("loading data"):
+        with console.status("loading data, predicting" if settings.with_theory else "loading data"):
             experiment, folder = stack.enter_context(begun(settings, out))
         if settings.standardize == "auto" and experiment.settings.standardize == "always":
             console.print("features are too large or too small to be learnt from, and are standardised", soft_wrap=True)

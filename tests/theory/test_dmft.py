@@ -271,9 +271,9 @@ def test_a_learning_rate_beyond_stability_is_refused():
         predict(Task(), Student(loss="squared"), Descent(50.0, 300), population=100, repeats=1)
 
 
-@pytest.mark.parametrize("place", [0, 1, 3])
+@pytest.mark.parametrize("place", [0, 3])
 def test_responses_of_relu_units_are_those_of_their_mean_slopes(place):
-    """A million samples that answer themselves, pushed either way, against copies of 20,000 at their kinks."""
+    """600,000 samples that answer themselves, pushed either way, against copies of 20,000 at their kinks."""
     k, times, size, push = 2, 3, 20_000, 0.1
     rng = np.random.default_rng(5)
     student, outputs = Student(k, "relu", output_weights=(1.5, -1.0)), np.array([1.5, -1.0])
@@ -288,7 +288,7 @@ def test_responses_of_relu_units_are_those_of_their_mean_slopes(place):
             drawn[:, t * k : (t + 1) * k] = found[-1][1].slope
         return found
 
-    drive = rng.normal(size=(50 * size, times * k)) @ mix.T
+    drive = rng.normal(size=(30 * size, times * k)) @ mix.T
     up, down = (slopes(drive + sign * push * np.eye(times * k)[place]) for sign in (1, -1))
     moved = [one[1].slope - other[1].slope for one, other in zip(up, down, strict=True)]
     found, taken = slopes(drive[:size]), np.ones((times, size), dtype=bool)
