@@ -44,7 +44,7 @@ MEMORISING_NAMES = (
 )  # fmt: skip
 MOST_OPERATIONS = 2e11  # of the exact recursion for SGD's covariance; beyond that the mean alone is followed
 POPULATION, RELU_POPULATION, REPEATS = 1000, 3000, 4  # of the theory of memorising
-MOST_UNITS = 16
+MOST_UNITS, LEAST_DIMENSION = 16, 50
 MOST_WORK, MOST_RELU_WORK = 4e8, 8e7  # b K^3 T^3 for T steps: three minutes of one core
 CLEAR = 0.15  # standard error up to which predictions are kept: relative, or that of a cosine or an error itself
 
@@ -120,16 +120,19 @@ def _misfits(settings: RunSettings, data: Dataset) -> list[str]:
     steps = settings.epochs * per_epoch
     work = settings.batch_size / n_samples * float(units * steps) ** 3
     most = MOST_RELU_WORK if settings.hidden and settings.activation == "relu" else MOST_WORK
+    small = len(settings.hidden) < 2 and units <= MOST_UNITS
     longest = int(settings.epochs * (most / work) ** (1 / 3))
     checks = [
         (settings.network == "mlp", f"network = {settings.network!r}: choose mlp"),
-        (len(settings.hidden) < 2 and units <= MOST_UNITS,
+        (small,
          f"hidden = {settings.hidden}: choose one hidden layer of at most {MOST_UNITS} units, such as --hidden 2"),
         (settings.loss in ("auto", loss), f"loss = {settings.loss!r}: choose {loss}"),
         (values or data.n_classes == 2, f"classes = {data.n_classes}: choose 2, or task=regression"),
         (options["covariance"] == "isotropic", "covariance = 'power-law': choose isotropic"),
-        (options["teacher_units"] <= min(MOST_UNITS, options["dimension"] - 1),
-         f"teacher_units = {options['teacher_units']}: choose at most {MOST_UNITS}, and fewer than dimensions"),
+        (options["dimension"] >= LEAST_DIMENSION,
+         f"dimension = {options['dimension']}: runs deviate by the order of d^(-1/2); choose {LEAST_DIMENSION} or more"),
+        (options["teacher_units"] <= MOST_UNITS,
+         f"teacher_units = {options['teacher_units']}: choose at most {MOST_UNITS}"),
         (values or not options["output_noise"],
          "output_noise with classes: leave it out, and make labels wrong with --noise-fraction"),
         (settings.standardize != "always", "standardize = 'always': inputs have unit variance; choose never"),
@@ -138,7 +141,7 @@ def _misfits(settings: RunSettings, data: Dataset) -> list[str]:
         (settings.noise_fraction < 1, "noise_fraction = 1: choose less"),
         (n_samples % settings.batch_size == 0,
          f"batch_size = {settings.batch_size}: choose one that divides the {n_samples} training samples"),
-        (work <= most,
+        (work <= most or not small,
          f"epochs = {settings.epochs}: {steps} steps would take more than three minutes; choose --epochs {longest}"
          if longest else f"batch_size = {settings.batch_size}: choose a larger one, for fewer steps"),
     ]  # fmt: skip

@@ -119,8 +119,9 @@ def test_predictions_that_are_too_uncertain_are_left_out(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        (dict(hidden=(8, 6)), r"hidden = \(8, 6\): choose one hidden layer"),
+        (dict(hidden=(90, 60), epochs=99), r"settings: hidden = \(90, 60\): choose one hidden layer[^;]*\.$"),
         (dict(activation="relu", epochs=4000), "choose --epochs 103"),
+        (dict(dataset_options={**COMMITTEE, "task": "regression", "dimension": 9}), "dimension = 9: .* choose 50"),
         (dict(batch_size=70), "batch_size = 70: choose one that divides the 600"),
         (dict(dataset_options={**COMMITTEE, "task": "regression", "covariance": "power-law"}), "choose isotropic"),
         (dict(epochs=4000), "choose --epochs 177"),
