@@ -130,7 +130,7 @@ def _misfits(settings: RunSettings, data: Dataset) -> list[str]:
         (values or data.n_classes == 2, f"classes = {data.n_classes}: choose 2, or task=regression"),
         (options["covariance"] == "isotropic", "covariance = 'power-law': choose isotropic"),
         (options["dimension"] >= LEAST_DIMENSION,
-         f"dimension = {options['dimension']}: runs deviate by the order of d^(-1/2); choose {LEAST_DIMENSION} or more"),
+         f"dimension = {options['dimension']}: runs deviate by about d^(-1/2); choose {LEAST_DIMENSION} or more"),
         (options["teacher_units"] <= MOST_UNITS,
          f"teacher_units = {options['teacher_units']}: choose at most {MOST_UNITS}"),
         (values or not options["output_noise"],
