@@ -9,6 +9,10 @@ They also do where inputs do not determine the class: where two classes overlap,
 right labels lie on either side of it. Such contradictions vanish where networks are surest, and so do those of mistakes
 that follow the input: the two cannot be told apart. Wrong labels that have nothing to do with the input are
 contradicted as often where networks are surest as anywhere.
+
+Networks that have learnt little agree because they give few classes to most samples. So nothing is concluded unless
+they give the label significantly more often than the largest class would be, and each class about as often as it is
+labelled.
 """
 
 from dataclasses import dataclass
@@ -20,6 +24,7 @@ from sgdphases.theory.proportions import share_at_least
 
 SEEN = 3.0  # standard errors of the excess: 0.1 % of sets whose labels behave like one more network's answers
 LEAST_EXCESS = 0.02  # of it, by the networks' agreement: so few contradictions may be of other origin
+MOST_SHIFTED = 0.15  # total variation between the classes given and the labels: beyond, the networks are no annotators
 LEAST_ASKED = 100  # samples to say so
 SUREST = 0.2  # share of the samples that counts as those about which the networks are surest
 FOLLOWS = 0.4  # contradictions among these by those among all, below which they are taken to follow the input
@@ -44,6 +49,10 @@ class Contradiction:
         The same among the fifth of the samples about which they are surest.
     surest_low : float
         Lower bound of it at 97.5 %.
+    shifted : float
+        Total variation distance between how often each class is given by them, and is a label.
+    largest : float
+        Share of the most frequent label.
     n_samples : int
     """
 
@@ -53,6 +62,8 @@ class Contradiction:
     disagreed: float
     surest: float
     surest_low: float
+    shifted: float
+    largest: float
     n_samples: int
 
     @property
@@ -61,9 +72,15 @@ class Contradiction:
         return self.agreement - self.given
 
     @property
+    def has_learnt(self) -> bool:
+        """Whether the networks' answers compare with labels: they know more than which classes there are."""
+        error = np.sqrt(self.largest * (1 - self.largest) / self.n_samples)
+        return bool(self.given > self.largest + SEEN * error and self.shifted <= MOST_SHIFTED)
+
+    @property
     def is_seen(self) -> bool:
         """Whether they do so by more than chance explains."""
-        if self.n_samples < LEAST_ASKED or not self.excess > SEEN * self.error:
+        if self.n_samples < LEAST_ASKED or not self.has_learnt or not self.excess > SEEN * self.error:
             return False
         return self.excess >= LEAST_EXCESS * self.agreement
 
@@ -119,6 +136,9 @@ def contradiction(probability: np.ndarray, labels: np.ndarray) -> Contradiction:
     against = both.argmax(axis=1) != labels
     surest = np.argsort(-both.max(axis=1), kind="stable")[: max(1, round(SUREST * n))]
     count = int(against[surest].sum())
+    classes = probability.shape[2]
+    labelled = np.bincount(labels, minlength=classes) / n
+    shift = np.bincount(np.concatenate([first, second]), minlength=classes) / (2 * n) - labelled
     return Contradiction(
         agreement=float((first == second).mean()),
         given=float(given.mean()),
@@ -126,5 +146,7 @@ def contradiction(probability: np.ndarray, labels: np.ndarray) -> Contradiction:
         disagreed=float(against.mean()),
         surest=count / len(surest),
         surest_low=share_at_least(count, len(surest), 0.025),
+        shifted=float(np.abs(shift).sum() / 2),
+        largest=float(labelled.max()),
         n_samples=n,
     )

@@ -105,8 +105,9 @@ def cleanse(
     Trains once on all labels, recording every sample's loss at log-spaced probes, and finds the medoid of the probes.
     Then trains once more, through the same weights, as far as the window around it: there the network is asked what it
     would call each sample. No weights but two vectors are kept. Last, three networks trained on a third of the samples
-    each, to about t_c, are asked about the other two: what they disagree with bounds the share of wrong labels, and if
-    they agree with one another more often than with the labels, these are flagged even where losses show nothing.
+    each are asked about the other two, where they answer best: what they disagree with bounds the share of wrong
+    labels, and if they agree with one another more often than with the labels, these are flagged even where losses show
+    nothing.
 
     Parameters
     ----------
@@ -162,7 +163,7 @@ def cleanse(
     suggested, weights = _second_look(settings, x, y, n_classes, steps, agreed.medoid, agreed.in_window, show)
     outside = None
     if not found.is_given:
-        outside = cross_fitted_probabilities(settings, x, y, n_classes, agreed.t_clean, show)
+        outside = cross_fitted_probabilities(settings, x, y, n_classes, show)
     return Cleansing(
         consensus=agreed,
         suggested=suggested,

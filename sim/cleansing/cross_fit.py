@@ -10,19 +10,20 @@ from sgdphases.sim.run.settings import RunSettings
 from sgdphases.sim.run.streams import stream
 
 PARTS = 3  # two networks that share no sample, and a third part that neither has seen
-PROBES = 3  # over which answers are averaged
-LATEST = float(PARTS)  # times t_c: as many steps on a part of the samples as t_c on all
+PROBES = 12  # at most, log-spaced from the first epoch to the last
+ERRORS = 2.0  # standard errors below the best probe, within which an earlier one counts as good
+
+Asked = Callable[[str, int, int], None]
 
 
 def cross_fitted_probabilities(
-    settings: RunSettings,
-    x: np.ndarray,
-    y: np.ndarray,
-    n_classes: int,
-    t_clean: float,
-    show: Callable[[str, int, int], None] | None = None,
+    settings: RunSettings, x: np.ndarray, y: np.ndarray, n_classes: int, show: Asked | None = None
 ) -> np.ndarray:
-    """How probable the two networks trained on the other parts of the samples find each class, around t_c.
+    """How probable the two networks trained on the other parts of the samples find each class, at their best.
+
+    Their best is where they give most samples the label that they have not seen: with wrong labels in phase II, without
+    any near the end. The earliest of log-spaced probes is taken that is not worse than the best by more than two
+    standard errors; training ends with the run's epochs, or as soon as a probe is worse by more than twice that.
 
     Parameters
     ----------
@@ -31,8 +32,6 @@ def cross_fitted_probabilities(
     x : ndarray, shape (N, ...)
     y : ndarray of int, shape (N,)
     n_classes : int
-    t_clean : float
-        t_c, in epochs; answers are averaged between once and three times that.
     show : callable, optional
         Called with what is done, and the steps done of all.
 
@@ -42,24 +41,32 @@ def cross_fitted_probabilities(
         Of fewer than three samples: certain of each label, as nobody else can be asked.
     """
     if len(y) < PARTS:
-        return certain(y, n_classes)
+        return np.repeat(np.eye(n_classes)[y][None], PARTS - 1, axis=0)
     part = parts(y, settings.seed)
-    found = np.zeros((PARTS - 1, len(y), n_classes))
+    networks = []
     for k in range(PARTS):
-        trained, asked = np.flatnonzero(part == k), np.flatnonzero(part != k)
+        trained = np.flatnonzero(part == k)
         made = part_settings(settings, k, len(trained))
-        backend = trainer(made, x[trained], y[trained], n_classes)
-        per_epoch = steps_per_epoch(len(trained), made.batch_size)
-        epochs = np.clip(np.geomspace(t_clean, LATEST * t_clean, PROBES), 1, max(settings.epochs, 1))
-        stops, step = np.unique(np.rint(epochs * per_epoch).astype(int)), 0
-        for stop in stops:
-            start = step
-            for step in train_to(backend, made, start, int(stop)):
+        networks.append((trainer(made, x[trained], y[trained], n_classes), made, len(trained)))
+    good: list[tuple[float, np.ndarray]] = []  # share of the labels given, and probabilities, of probes that may do
+    epochs, before = np.unique(np.rint(np.geomspace(1, max(settings.epochs, 1), PROBES)).astype(int)), 0
+    for epoch in epochs:
+        found = np.empty((PARTS - 1, len(y), n_classes), np.float32)
+        for k, (backend, made, n_trained) in enumerate(networks):
+            asked, per_epoch = np.flatnonzero(part != k), steps_per_epoch(n_trained, made.batch_size)
+            for step in train_to(backend, made, before * per_epoch, int(epoch) * per_epoch):
                 if show is not None:
-                    last = PARTS * int(stops[-1])
-                    show("asking networks that have not seen a label", k * int(stops[-1]) + step, last)
-            found[place(part[asked], k), asked] += class_probabilities(backend, x[asked], n_classes) / len(stops)
-    return found
+                    done = (k * epoch + (PARTS - 1 - k) * before) * per_epoch + step
+                    show("asking networks that have not seen a label", int(done), PARTS * int(epochs[-1]) * per_epoch)
+            found[place(part[asked], k), asked] = class_probabilities(backend, x[asked], n_classes)
+        before = epoch
+        given = float((found.argmax(axis=2) == y).mean())
+        best = max([given, *(each for each, _ in good)])
+        error = np.sqrt(best * (1 - best) / len(y))
+        good = [each for each in [*good, (given, found)] if each[0] >= best - ERRORS * error]
+        if given < best - 2 * ERRORS * error:
+            break
+    return good[0][1].astype(float)
 
 
 def parts(y: np.ndarray, seed: int) -> np.ndarray:
@@ -79,8 +86,3 @@ def part_settings(settings: RunSettings, k: int, n_samples: int) -> RunSettings:
 def place(part: np.ndarray, k: int) -> np.ndarray:
     """Which of the two networks that are asked about samples of other parts the one of part k is: 0 or 1."""
     return (k - part) % PARTS - 1
-
-
-def certain(y: np.ndarray, n_classes: int) -> np.ndarray:
-    """Probability 1 of each label, twice, shape (2, N, K)."""
-    return np.repeat(np.eye(n_classes)[y][None], PARTS - 1, axis=0)
