@@ -43,9 +43,9 @@ def write_sweep_report(folder: SweepFolder, plan: SweepPlan) -> xr.Dataset:
     folder.figures.mkdir(exist_ok=True)
     pictures = [
         saved_picture(figure, folder.figures / f"{name}.png", "phase diagram")
-        for name, figure in _figures(sweep).items()
+        for name, figure in _figures(sweep, phases).items()
     ]
-    text = _page(folder, sweep, pictures)
+    text = _page(folder, sweep, phases, pictures)
     write_whole(folder.report, lambda part: part.write_text(text, encoding="utf-8"))
     return sweep
 
@@ -107,12 +107,12 @@ def _short(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
 
 
-def _figures(sweep: xr.Dataset) -> dict[str, Figure]:
+def _figures(sweep: xr.Dataset, phases: xr.DataArray) -> dict[str, Figure]:
     axes = axes_of(sweep)
     if not sweep["finished"].any():
         return {}
     if not axes:
-        return {"phases": over_seeds(sweep)}
+        return {"phases": over_seeds(sweep, phases)}
     if len(axes) == 1:
         return {f"over_{axes[0]}": over_one_axis(sweep)}
     others = [[(name, value) for value in sweep[name].to_numpy()] for name in axes[2:]]
@@ -120,12 +120,12 @@ def _figures(sweep: xr.Dataset) -> dict[str, Figure]:
     return {f"map_{number}" if number else "map": over_two_axes(sweep, each) for number, each in enumerate(chosen)}
 
 
-def _page(folder: SweepFolder, sweep: xr.Dataset, pictures: list[str]) -> str:
+def _page(folder: SweepFolder, sweep: xr.Dataset, phases: xr.DataArray, pictures: list[str]) -> str:
     ended, of = int(sweep["finished"].sum()), int(sweep["finished"].size)
     failures = "".join(note(f"{count} failed: {reason}") for reason, count in failed_members(sweep).items())
     return page(
         f"Sweep: {folder.path.name}",
-        f"<p>{ended} of {of} runs ended.</p>{failures}{sweep_explorer(sweep)}{''.join(pictures)}"
+        f"<p>{ended} of {of} runs ended.</p>{failures}{sweep_explorer(sweep, phases)}{''.join(pictures)}"
         + note("Medians over seeds; grey where no run shows such a thing. All of it is in sweep.nc.")
         + f"<h2>In numbers</h2>{table(*sweep_rows(sweep, ranges=True))}{note('Medians over seeds, and their range.')}"
         f"<h2>Plan</h2><pre>{html.escape(folder.plan.read_text(encoding='utf-8'))}</pre>",

@@ -19,7 +19,7 @@ from sgdphases.estimators.phases.find import find_phases
 from sgdphases.estimators.phases.phase_time import combine_phases, phase_kind
 from sgdphases.faces.sweep.figures import over_one_axis, over_seeds, over_two_axes
 from sgdphases.faces.sweep.page import failed_members, sweep_rows, write_sweep_report
-from sgdphases.sim.sweep.dataset import member_trajectory, read_sweep
+from sgdphases.sim.sweep.dataset import gathered, member_trajectory, read_sweep
 from sgdphases.sim.sweep.folder import SweepFolder, is_finished, start_sweep
 from sgdphases.sim.sweep.member import measured, read_member
 from sgdphases.sim.sweep.plan import plan_sweep, plan_toml, read_plan
@@ -178,11 +178,11 @@ def test_tables_and_pictures_show_what_was_found(whole, tmp_path):
     assert {"noise fraction ρ", "learning rate α", "t_m (epochs)"} <= labels
     sizes, plan = swept(tmp_path / "sizes", {"train_size": [40, 80, 160], "seed": [0, 1]}, noise_fraction=0.4)
     assert all(outcome.failure is None for outcome in run_sweep(sizes, plan, workers=1))
-    by_size = write_sweep_report(sizes, plan)
+    by_size, phases = write_sweep_report(sizes, plan), gathered(sizes, plan)[1]
     axes = over_one_axis(by_size).axes[-1]
     assert axes.get_xlabel() == "training samples N (N/d)"
     assert [text.get_text() for text in axes.get_xticklabels()] == ["40 (0.8)", "80 (1.6)", "160 (3.2)"]
-    assert len(over_seeds(by_size.isel(train_size=2)).axes) >= 2
+    assert len(over_seeds(by_size.isel(train_size=2), phases.isel(train_size=2)).axes) >= 2
 
 
 def test_phases_that_seeds_have_in_common_are_written(whole):
