@@ -19,7 +19,7 @@ N_BATCHES = 200  # of the training loop's own
 
 
 class Checks(tuple[Check, ...]):
-    """The checks made; printed, a table of them."""
+    """The checks made; printed, a table of them, and whether all hold."""
 
     @property
     def hold(self) -> bool:
@@ -34,6 +34,8 @@ class Checks(tuple[Check, ...]):
             f"{'holds' if c.holds else 'VIOLATED'}"
             for c in self
         ]
+        violated = sum(not c.holds for c in self)
+        lines.append(f"{violated} of {len(self)} VIOLATED" if violated else f"all {len(self)} hold")
         return "\n".join(lines)
 
 

@@ -359,7 +359,8 @@ class TorchBackend:
         if self.coupled:
             raise UsageError(
                 f"layer {self.coupled[0]} normalises with the statistics of its minibatch, so a sample has no gradient "
-                "of its own: choose batch_norm='frozen' (running statistics), or estimator='sampled', which keeps them."
+                "of its own: give batch_norm='frozen' to take its running statistics, or `measure` with "
+                "estimator='sampled', which keeps those of the minibatch."
             )
         if self.only_minibatches:
             raise UsageError("per_sample=False knows gradients of minibatches only: use estimator='sampled'.")
