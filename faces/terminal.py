@@ -101,12 +101,19 @@ def _status(state: Any, room: int = 200) -> str:
 
 
 def show_report(folder: Any, *, first: bool = False) -> None:
-    """Write the report and print the table of phases and where the report is; see `write_report` for ``first``."""
+    """Write the report; print what happened, a picture and a table of the phases, and where the report is.
+
+    See `write_report` for ``first``.
+    """
     from sgdphases.faces.run.page import phase_rows, reading_lines, signature_lines, summary_line, write_report
+    from sgdphases.faces.run.terminal_picture import picture_lines
 
     with console.status("drawing"):
         trajectory, phases, shown = write_report(folder, first=first)
     console.print(summary_line(trajectory, phases), markup=False, highlight=False, soft_wrap=True)
+    if console.encoding.lower().startswith("utf"):  # there is no other way to write bars
+        for line in picture_lines(trajectory, phases, console.width):
+            console.print(line, markup=False, highlight=False, no_wrap=True)
     heading, rows = phase_rows(trajectory, phases)
     print_table(heading, rows)
     for line in [*reading_lines(phases), *signature_lines(shown)]:

@@ -6,12 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
 from command_line import PROGRAM, call, call_process
 from hypothesis import given
 from hypothesis import strategies as st
+from joblib.externals.loky.backend.utils import kill_process_tree
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from sgdphases.estimators.errors import UsageError
@@ -183,6 +188,16 @@ def test_tables_and_pictures_show_what_was_found(whole, tmp_path):
     assert axes.get_xlabel() == "training samples N (N/d)"
     assert [text.get_text() for text in axes.get_xticklabels()] == ["40 (0.8)", "80 (1.6)", "160 (3.2)"]
     assert len(over_seeds(by_size.isel(train_size=2), phases.isel(train_size=2)).axes) >= 2
+
+
+def test_workers_are_ended_without_a_helper_that_ctrl_c_reaches_as_well():
+    """Without psutil joblib asks `pgrep` for their children: a process of the same terminal, which Ctrl-C kills."""
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert any(each.startswith("psutil") for each in project["dependencies"])
+    with mock.patch("subprocess.check_output", side_effect=AssertionError("a helper was started")):
+        ended = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        kill_process_tree(SimpleNamespace(pid=ended.pid, kill=ended.kill, join=ended.wait))
+    assert ended.returncode == -signal.SIGKILL
 
 
 def test_phases_that_seeds_have_in_common_are_written(whole):
