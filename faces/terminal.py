@@ -169,7 +169,7 @@ def stage_progress() -> Iterator[Any]:
 
 def show_sweep(folder: Any, plan: Any) -> None:
     """Write a sweep's report and print its table and where the report is."""
-    from sgdphases.faces.sweep.page import failed_members, sweep_rows, write_sweep_report
+    from sgdphases.faces.sweep.page import failed_members, legend, sweep_rows, write_sweep_report
 
     with console.status("drawing"):
         sweep = write_sweep_report(folder, plan)
@@ -177,6 +177,7 @@ def show_sweep(folder: Any, plan: Any) -> None:
     print_table(heading, rows[:MOST_ROWS], repeated=heading.index("runs"))
     if len(rows) > MOST_ROWS:
         console.print(f"… {len(rows) - MOST_ROWS} rows more in the report")
+    console.print(legend(sweep), markup=False, highlight=False, soft_wrap=True)
     for reason, count in failed_members(sweep).items():
         console.print(f"{count} failed: {reason}", markup=False, style="red")
     console.print(f"data: {folder.dataset}", markup=False, highlight=False, soft_wrap=True)

@@ -89,6 +89,14 @@ def sweep_rows(sweep: xr.Dataset, *, ranges: bool) -> tuple[list[str], list[list
     return heading, rows
 
 
+def legend(sweep: xr.Dataset) -> str:
+    """What the columns of `sweep_rows` are, in words."""
+    known = [sweep[name].attrs for name in COLUMNS if np.isfinite(sweep[name]).any()]
+    axes = [(symbol, name) for symbol, name in (SYMBOLS.get(axis, ("", "")) for axis in axes_of(sweep)) if symbol]
+    meaning = [*axes, *((each["symbol"], each["long_name"]) for each in known)]
+    return "; ".join(f"{symbol}: {text}" for symbol, text in meaning)
+
+
 def failed_members(sweep: xr.Dataset) -> dict[str, int]:
     """Why members failed -> how many did so."""
     reasons, counts = np.unique([text for text in sweep["failure"].to_numpy().ravel() if text], return_counts=True)
@@ -128,5 +136,6 @@ def _page(folder: SweepFolder, sweep: xr.Dataset, phases: xr.DataArray, pictures
         f"<p>{ended} of {of} runs ended.</p>{failures}{sweep_explorer(sweep, phases)}{''.join(pictures)}"
         + note("Medians over seeds; grey where no run shows such a thing. All of it is in sweep.nc.")
         + f"<h2>In numbers</h2>{table(*sweep_rows(sweep, ranges=True))}{note('Medians over seeds, and their range.')}"
-        f"<h2>Plan</h2><pre>{html.escape(folder.plan.read_text(encoding='utf-8'))}</pre>",
+        + note(legend(sweep))
+        + f"<h2>Plan</h2><pre>{html.escape(folder.plan.read_text(encoding='utf-8'))}</pre>",
     )

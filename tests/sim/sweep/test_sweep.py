@@ -23,7 +23,7 @@ from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.phases.find import find_phases
 from sgdphases.estimators.phases.phase_time import combine_phases, phase_kind
 from sgdphases.faces.sweep.figures import over_one_axis, over_seeds, over_two_axes
-from sgdphases.faces.sweep.page import failed_members, sweep_rows, write_sweep_report
+from sgdphases.faces.sweep.page import failed_members, legend, sweep_rows, write_sweep_report
 from sgdphases.sim.sweep.dataset import gathered, member_trajectory, read_sweep
 from sgdphases.sim.sweep.folder import SweepFolder, is_finished, start_sweep
 from sgdphases.sim.sweep.member import measured, read_member
@@ -176,6 +176,9 @@ def test_tables_and_pictures_show_what_was_found(whole, tmp_path):
     heading, rows = sweep_rows(sweep, ranges=True)
     assert heading[:3] == ["ρ", "α", "runs"] and len(rows) == 4
     assert [row[2] for row in rows] == ["2/2", "0/2", "2/2", "0/2"]
+    said = legend(sweep)
+    assert "ρ: noise fraction; α: learning rate; " in said and "t_m: epoch of the lowest test error" in said
+    assert all(f"{symbol}: " in said for symbol in heading if symbol != "runs") and said in folder.report.read_text()
     assert folder.report.exists() and (folder.figures / "map.png").stat().st_size > 10_000
     figure = over_two_axes(sweep, {})
     FigureCanvasAgg(figure).draw()
