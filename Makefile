@@ -12,7 +12,7 @@ BIN    := $(VENV)/bin
 
 demo: $(VENV)/installed
 	@folder=runs/demo-$$(date +%Y%m%d-%H%M%S) && $(BIN)/sgdphases run --preset mixture-turning --out $$folder && \
-	  echo "drawing the page to play with ..." && $(BIN)/sgdphases report $$folder > /dev/null && \
+	  echo "drawing the interactive page ..." && $(BIN)/sgdphases report $$folder > /dev/null && \
 	  echo "ready: open $$folder/report.html in a browser"
 
 test: $(VENV)/installed-test

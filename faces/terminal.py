@@ -36,7 +36,7 @@ def show_data_warnings() -> None:
 
 @contextmanager
 def interrupts() -> Iterator[list[int]]:
-    """Remember Ctrl-C: raised while a kernel is compiled, the interrupt itself may be swallowed on the way."""
+    """Remember Ctrl-C: raised while a kernel is compiled, the interrupt itself may be lost."""
     pressed: list[int] = []
 
     def remember(number: int, frame: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a cleansing shows a person: figures, and one self-contained page."""
+"""What is shown of a cleansing: figures, and one self-contained page."""
 
 import html
 

@@ -1,4 +1,4 @@
-"""What a finished run shows a person: phases.json, the figures, and one self-contained page."""
+"""What is shown of a finished run: phases.json, the figures, and one self-contained page."""
 
 import html
 import math
@@ -35,7 +35,7 @@ MEDIANS = (
     "p: how likely the errors differ as much by sampling noise alone, under the null hypothesis of the phase (below). "
     "The rest are medians over the checkpoints of a phase."
 )
-WATCHED = "Phases of learning"  # heading of a page about somebody's own training
+WATCHED = "Phases of learning"  # heading of a page about the user's own training
 NETWORKS = {"cnn": "Small convolutional network", "resnet": "Small residual network"}
 
 
@@ -112,7 +112,7 @@ def _written(
     if first:
         later = [picture.title.lower() for picture in chosen.values() if not picture.first]
         chosen = {name: picture for name, picture in chosen.items() if picture.first}
-        more = ", ".join(["one to play with", *later])
+        more = ", ".join(["an interactive one", *later])
         last = note(f"More pictures ({more}): sgdphases report {folder.path}") + last
     pictures = [
         f"<h2>{html.escape(picture.title)}</h2>"
@@ -130,7 +130,7 @@ def summary_line(trajectory: xr.Dataset, phases: Phases) -> str:
     by_name = {phase.name: phase for phase in phases.found}
     if not by_name:
         reason = phases.doubt or next(iter(phases.not_reached.values()), "too few checkpoints")
-        return f"No phase can be told from the errors: {reason}."
+        return f"No phase can be identified from the errors: {reason}."
     errors = trajectory["test_error"].to_numpy() if "test_error" in trajectory else np.full(1, np.nan)
     ends = f" The test error ends at {errors[-1]:.2g}." if math.isfinite(errors[-1]) else ""
     if "III" in by_name:
@@ -177,7 +177,7 @@ def evidence_lines(phases: Phases) -> list[str]:
 
 def signature_lines(found: list[Signature]) -> list[str]:
     """One line a phase: what the paper finds there, and whether this run shows it."""
-    marks = {True: "yes", False: "no", None: "cannot be told"}
+    marks = {True: "yes", False: "no", None: "undecided"}
     names = dict.fromkeys(each.phase for each in found)
     return [
         f"The paper's signatures of {name}: "

@@ -1,4 +1,4 @@
-"""A sweep to play with: the phase diagram as a map, and the curves of the member that is clicked."""
+"""A sweep as an interactive page: the phase diagram as a map, and the curves of the member that is clicked."""
 
 from itertools import product
 from typing import Any
@@ -111,7 +111,7 @@ def _members(
         each_seed = phases.isel(where).isel({name: 0 for name in phases.dims if name not in ("seed", *where)})
         found = each_seed.to_numpy().ravel()[first].found
         spans = "; ".join(f"{named(each.name)}: epochs {each.start:.3g} to {each.end:.3g}" for each in found)
-        sentences.append(f"<b>{title}</b>. {spans or 'No phase can be told'}.")
+        sentences.append(f"<b>{title}</b>. {spans or 'No phase can be identified'}.")
         columns = {name: run[name].to_numpy() for name in names if name in run}
         curves.append({name: _short(column) for name, column in {**columns, "x": places(run)}.items()})
     return {name: np.array(each) for name, each in values.items()}, _alike(curves), sentences

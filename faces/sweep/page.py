@@ -1,4 +1,4 @@
-"""What a finished sweep shows a person: sweep.nc, the phase diagrams, and one self-contained page."""
+"""What is shown of a finished sweep: sweep.nc, the phase diagrams, and one self-contained page."""
 
 import html
 from itertools import islice, product

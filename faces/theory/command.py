@@ -23,7 +23,7 @@ TrainOutput = Annotated[bool, typer.Option("--train-output", help="Train the out
 Loss = Annotated[str, typer.Option(help="logistic or squared.")]
 Inputs = Annotated[str, typer.Option(help="Two clusters, or a teacher's labels: clusters or teacher.")]
 Separation = Annotated[float, typer.Option(help="Distance of the clusters, in standard deviations.")]
-NoiseKind = Annotated[str, typer.Option(help="Wrong labels: uniform-other (flipped) or uniform-all (drawn anew).")]
+NoiseKind = Annotated[str, typer.Option(help="Wrong labels: uniform-other (flipped) or uniform-all (any class).")]
 LearningRate = Annotated[float, typer.Option(help="alpha, on inputs of unit variance.")]
 Steps = Annotated[int, typer.Option(min=1, help="Of SGD.")]
 BatchFraction = Annotated[float, typer.Option(help="B/N; 1: full batches.")]

@@ -238,7 +238,7 @@ def check_fixed(stored: str, settings: RunSettings, config: Path, again: str) ->
     config : Path
         Where they come from, for the message.
     again : str
-        How to begin anew with the present ones, for the message.
+        How to start again with the present ones, for the message.
 
     Raises
     ------

@@ -30,7 +30,7 @@ from sgdphases.sim.run.settings import RunSettings, check_batch_size, check_fixe
 from sgdphases.sim.run.streams import stream
 from sgdphases.sim.run.trajectory import error_sizes, lost_samples
 
-if TYPE_CHECKING:  # few runs are held against a theory, and all would wait for its libraries
+if TYPE_CHECKING:  # few runs are compared with a theory, and all would wait for its libraries
     from sgdphases.sim.run.theory_curves import Curves
 
 SAVE_SECONDS = 20.0  # at most this much training is lost between two measurements, if a run is killed

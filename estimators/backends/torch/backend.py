@@ -340,7 +340,7 @@ class TorchBackend:
     def _check_again(self) -> None:
         """Compare captured gradients with autograd at the present weights, on other samples each time.
 
-        Where they differ, the claims are settled anew on these samples; what cannot be settled is refused.
+        Where they differ, the ways are chosen again on these samples; what cannot be settled is refused.
         """
         self._checked += 1
         rng = np.random.default_rng([1, self._checked])
