@@ -24,6 +24,9 @@ DATA = {
     "gaussian-mixture, overlapping": dict(
         dataset="gaussian-mixture", train_size=2000, dataset_options={"separation": 3.5}
     ),
+    "two classes, overlapping": dict(
+        dataset="gaussian-mixture", train_size=2000, dataset_options={"separation": 1.5, "classes": 2, "dimension": 2}
+    ),
     "teacher-student": dict(train_size=1000, dataset_options={"classes": 4, "dimension": 20}),
     "digits": {},
     "mnist": dict(train_size=2000),

@@ -9,17 +9,22 @@ the two. What can be said without knowing which case it is:
   stand out clearly: mistakes that can be learnt do not), and hard samples. That bounds their share from above.
 - Where two populations are seen, and the wrong one accounts for much of the disagreement, labels for which this network
   and the one trained on them name the same other class are wrong, or the two share a mistake. Their share, or the lower
-  end of the fitted one, bounds it from below.
-- Where no two populations are seen, mistakes planted on purpose show how those that follow the input score: see
-  `sgdphases.estimators.cleansing.planted`. They bound the share from above, and show arbitrary
-  mistakes.
+  end of the fitted one, bounds it from below; and so does the share of labels that are contradicted where networks are
+  surest, if that is less.
+- Where no two populations are seen, labels may still be *contradicted*: two networks that share no sample agree with
+  one another more often than with them (see `sgdphases.estimators.cleansing.outside`). Where they are contradicted as
+  often by networks that are sure as by others, that gives a number and a lower bound. Where contradictions vanish with
+  sureness, mistakes that follow the input and right labels of overlapping classes look the same: there is no number
+  then, and the lower bound is 0, even if two populations are seen.
+- Mistakes planted on purpose, which follow the input, show how such mistakes score, and bound their share from above:
+  see `sgdphases.estimators.cleansing.planted`.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from sgdphases.estimators.cleansing.planted import PlantedShare
+from sgdphases.estimators.cleansing.outside import Contradiction
 from sgdphases.estimators.cleansing.wrong_labels import WrongLabels
 from sgdphases.estimators.errors import InputError
 from sgdphases.theory.proportions import share_at_least, share_at_most
@@ -38,7 +43,7 @@ class Share:
     ----------
     fraction : float
         The best number; 0 where no noise is seen and few labels could be wrong, NaN where it cannot be told: no noise
-        is seen, or so little that most disagreement is left unexplained.
+        is seen, or so little that most disagreement is left unexplained, or contradictions vanish with sureness.
     low, high : float
         Bounds at 95 %: of the sampling error, and of what cannot be known.
     """
@@ -56,7 +61,8 @@ class Share:
         if self.low == self.high:
             return f"{self.fraction:.1%}, as given"
         if not self.is_known:
-            return f"between {self.low:.0%} and {self.high:.0%}: wrong labels cannot be told from hard samples"
+            bounds = f"between {self.low:.0%} and {self.high:.0%}"
+            return f"{bounds}: wrong labels cannot be told from right ones of hard samples"
         if self.fraction == 0:
             return f"none seen, and at most {self.high:.1%}"
         return f"{self.fraction:.1%}, between {self.low:.1%} and {self.high:.1%}"
@@ -67,7 +73,8 @@ def share_of_wrong(
     labels: np.ndarray,
     inside: np.ndarray,
     outside: np.ndarray,
-    planted: PlantedShare | None = None,
+    against: Contradiction | None = None,
+    planted_high: float = 1.0,
 ) -> Share:
     """The share of wrong labels, from losses and from what networks answer that have not seen a label.
 
@@ -81,8 +88,10 @@ def share_of_wrong(
         The class that the network trained on all labels gives each sample around t_c.
     outside : ndarray of int, shape (N,)
         That of a network trained on other samples.
-    planted : PlantedShare or None
-        Where mistakes were planted.
+    against : Contradiction, optional
+        Labels held against two networks that share no sample.
+    planted_high : float
+        Of `sgdphases.estimators.cleansing.planted.planted_bound`, where mistakes were planted.
 
     Returns
     -------
@@ -101,18 +110,27 @@ def share_of_wrong(
     high = share_at_most(int(disagree.sum()), n, TAIL)
     if not found.is_clear:
         high = min(1.0, high / (1 - LEARNT))
-    if planted is not None:
-        high = min(high, planted.high)
-    agreed = share_at_least(int((disagree & (inside == outside)).sum()), n, TAIL)
-    if found.is_planted:
-        high = max(high, found.noise_fraction)
-        return Share(found.noise_fraction, min((1 - LEARNT) * agreed, found.noise_fraction), high)
+    high = min(high, planted_high)
+    if found.is_disputed and against is not None:
+        return _disputed_share(against, high)
     if not found.has_noise:
         return Share(0.0 if high <= FEW else float("nan"), 0.0, high)
     if found.noise_fraction < EXPLAINED * disagree.mean():  # a few of many: hard samples, as likely as wrong labels
         return Share(float("nan"), 0.0, high)
+    agreed = share_at_least(int((disagree & (inside == outside)).sum()), n, TAIL)
     low = min(found.noise_interval[0], agreed)
+    if against is not None:
+        if against.follows_input:
+            return Share(float("nan"), 0.0, high)
+        low = min(low, against.surest_low)
     return Share(float(np.clip(found.noise_fraction, low, high)), low, high)
+
+
+def _disputed_share(against: Contradiction, high: float) -> Share:
+    if against.follows_input:
+        return Share(float("nan"), 0.0, high)
+    low = min(against.low, high)
+    return Share(float(np.clip(against.surest, low, high)), low, high)
 
 
 def share_from_losses(found: WrongLabels, early_error: float, n: int) -> Share:

@@ -38,8 +38,8 @@ class WrongLabels:
         Whether the share of wrong labels was given, not estimated.
     is_confirmed : bool
         Whether networks that have not seen the labels took part: see `confirmed`.
-    is_planted : bool
-        Whether the share was read off planted mistakes: see `from_planted`.
+    is_disputed : bool
+        Whether labels are flagged because networks that have not seen them go against them: see `disputed`.
     """
 
     probability: np.ndarray
@@ -50,18 +50,18 @@ class WrongLabels:
     label_share: float
     is_given: bool = False
     is_confirmed: bool = False
-    is_planted: bool = False
+    is_disputed: bool = False
 
     @property
     def has_noise(self) -> bool:
         """Whether label noise is found, by whatever way, or its share was given."""
-        known = self.is_given or self.is_confirmed or self.is_planted
+        known = self.is_given or self.is_confirmed or self.is_disputed
         return known or _is_noise(self.mixture, self.label_share, bool(self.per_class))
 
     @property
     def is_fitted(self) -> bool:
         """Whether the components are those that fit the losses, not cut where a share demands."""
-        return not (self.is_given or self.is_planted)
+        return not (self.is_given or self.is_disputed)
 
     @property
     def is_clear(self) -> bool:
@@ -178,30 +178,30 @@ def confirmed(found: WrongLabels, losses: np.ndarray, labels: np.ndarray, outsid
     )
 
 
-def from_planted(losses: np.ndarray, labels: np.ndarray, fraction: float, outside: np.ndarray) -> WrongLabels:
-    """Flag as many labels as planted mistakes say there are, those with the highest scores.
-
-    But no more than are disagreed with: where wrong labels have nothing to do with the input they score higher than
-    planted ones, and the share read off these is too high.
+def disputed(losses: np.ndarray, labels: np.ndarray, fraction: float) -> WrongLabels:
+    """Flag as many labels as networks that have not seen them go against, those with the highest scores.
 
     Parameters
     ----------
     losses : ndarray, shape (N,)
-    labels, outside : ndarray of int, shape (N,)
-        As given, and what a network answers that was trained on other samples.
+    labels : ndarray of int, shape (N,)
+        As given.
     fraction : float
-        Of `sgdphases.estimators.cleansing.planted.PlantedShare`.
+        Of `sgdphases.estimators.cleansing.outside.Contradiction`.
 
     Returns
     -------
     WrongLabels
-        Its ``noise_interval`` is (0, ``fraction``).
+        Its ``noise_interval`` is (0, 1): what bounds the share is in `sgdphases.estimators.cleansing.share`.
+
+    Raises
+    ------
+    InputError
+        As `wrong_labels` does where a share is given.
     """
     n = len(labels)
-    most = min(fraction, float((outside != labels).mean()))
-    share = float(np.clip(most, 1 / n, 1 - 1 / n))
-    found = wrong_labels(losses, labels, known_fraction=share)
-    return replace(found, noise_interval=(0.0, fraction), is_given=False, is_planted=True)
+    found = wrong_labels(losses, labels, known_fraction=float(np.clip(fraction, 1 / n, 1 - 1 / n)))
+    return replace(found, noise_interval=(0.0, 1.0), is_given=False, is_disputed=True)
 
 
 def reliability(wrong: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

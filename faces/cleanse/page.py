@@ -6,8 +6,8 @@ import numpy as np
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from sgdphases.estimators.cleansing.mixture import DISBELIEVED
+from sgdphases.estimators.cleansing.outside import Contradiction
 from sgdphases.estimators.cleansing.share import Share
-from sgdphases.estimators.cleansing.wrong_labels import WrongLabels
 from sgdphases.faces.cleanse.figures import (
     SUSPECTS,
     agreement_figure,
@@ -107,21 +107,43 @@ def suspect_rows(labelled: LabelledData, found: Cleansing) -> tuple[list[str], l
     return ["sample", "given", "suggested", "probability wrong", "loss (nats)"], rows
 
 
-def _flagged(labels: WrongLabels, share: Share, removed: int, n: int) -> str:
+FOLLOWING = (
+    "either wrong labels follow the input, as people's mistakes do, or the inputs do not determine the class, and "
+    "these labels are right"
+)
+
+
+def _disputed(removed: int, n: int, share: Share, against: Contradiction) -> str:
+    """Why labels are flagged that form no population of their own."""
+    begin = (
+        f"{removed} of {n} labels are flagged, those with the highest losses. Two networks that have not seen a sample "
+        f"agree on its class in {against.agreement:.0%} of cases, but either gives the label in {against.given:.0%} "
+        "only"
+    )
+    if against.follows_input:
+        begin += f". Among the samples that they are surest of, they contradict {against.surest:.0%}: {FOLLOWING}"
+    else:
+        begin += f", and among the samples that they are surest of, {against.surest:.0%} of the labels are contradicted"
+    return (
+        f"{begin}. Share of wrong labels: {share}. Right labels of hard samples are among those flagged: look at the "
+        "most suspect (review.html) before you remove them."
+    )
+
+
+def _flagged(found: Cleansing, removed: int, n: int) -> str:
     """How many labels are flagged, and why so many."""
+    labels = found.found
     if labels.is_given:
         return (
             f"{removed} of {n} labels are flagged, those with the highest losses: a share of "
             f"{labels.noise_fraction:.1%} was given."
         )
-    if labels.is_planted:
-        return (
-            f"{removed} of {n} labels are flagged, those with the highest losses: arbitrary mistakes planted on "
-            f"purpose score as if so many were wrong. Share of wrong labels: {share}. They form no population of "
-            "their own, so right labels of hard samples are among them: look at the most suspect (review.html) before "
-            "you remove them."
-        )
-    return f"{removed} of {n} labels are probably wrong. Share of wrong labels: {share}."
+    if labels.is_disputed and found.against is not None:
+        return _disputed(removed, n, found.share, found.against)
+    doubt = ""
+    if found.against is not None and found.against.follows_input:
+        doubt = f" Networks that have not seen them contradict few where they are surest: {FOLLOWING}."
+    return f"{removed} of {n} labels are probably wrong. Share of wrong labels: {found.share}.{doubt}"
 
 
 def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
@@ -135,7 +157,7 @@ def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
         f"{last:.3g}."
     ]
     if labels.has_noise:
-        lines = [_flagged(labels, share, removed, n), *lines]
+        lines = [_flagged(found, removed, n), *lines]
         if np.isfinite(labels.mixture.loss_threshold):
             limit = labels.mixture.loss_threshold
             lines.append(f"With a loss above l_c = {limit:.2f} nats a label is more probably wrong than right.")

@@ -10,12 +10,18 @@ import numpy as np
 from sgdphases.estimators.backend import Backend
 from sgdphases.estimators.cleansing.consensus import Consensus, consensus
 from sgdphases.estimators.cleansing.mixture import DISBELIEVED
-from sgdphases.estimators.cleansing.planted import PlantedShare
+from sgdphases.estimators.cleansing.outside import Contradiction, contradiction
 from sgdphases.estimators.cleansing.share import Share, share_of_wrong
-from sgdphases.estimators.cleansing.wrong_labels import WrongLabels, check_known_fraction, confirmed, wrong_labels
+from sgdphases.estimators.cleansing.wrong_labels import (
+    WrongLabels,
+    check_known_fraction,
+    confirmed,
+    disputed,
+    wrong_labels,
+)
 from sgdphases.estimators.ensemble.scores import mean_scores
 from sgdphases.estimators.errors import InputError, UsageError
-from sgdphases.sim.cleansing.cross_fit import cross_fitted_answers
+from sgdphases.sim.cleansing.cross_fit import cross_fitted_probabilities
 from sgdphases.sim.cleansing.sample_losses import (
     Watched,
     class_probabilities,
@@ -47,6 +53,8 @@ class Cleansing:
         Probabilities, the mixture, the share of wrong labels fitted.
     share : Share
         How many labels are wrong, with bounds of what cannot be known.
+    against : Contradiction or None
+        The labels held against networks that have not seen them; None where the share of wrong ones was given.
     suggested : ndarray of int, shape (N,)
         The class that the network's answers, averaged over probes of the window, hold for the likeliest.
     keep : ndarray of bool, shape (N,)
@@ -68,6 +76,7 @@ class Cleansing:
     consensus: Consensus
     found: WrongLabels
     share: Share
+    against: Contradiction | None
     suggested: np.ndarray
     keep: np.ndarray
     weights: np.ndarray
@@ -93,8 +102,9 @@ def cleanse(
 
     Trains once on all labels, recording every sample's loss at log-spaced probes, and finds the medoid of the probes.
     Then trains once more, through the same weights, as far as the window around it: there the network is asked what it
-    would call each sample. No weights but two vectors are kept. Last, two networks trained on one half of the samples
-    each, to about t_c, are asked for the other half: what they disagree with bounds the share of wrong labels.
+    would call each sample. No weights but two vectors are kept. Last, three networks trained on a third of the samples
+    each, to about t_c, are asked about the other two: what they disagree with bounds the share of wrong labels, and if
+    they agree with one another more often than with the labels, these are flagged even where losses show nothing.
 
     Parameters
     ----------
@@ -148,43 +158,61 @@ def cleanse(
     agreed = consensus(last.epochs, last.sample_loss)
     found = wrong_labels(agreed.loss, y, kind=kind, per_class=per_class, known_fraction=known_fraction)
     suggested, weights = _second_look(settings, x, y, n_classes, steps, agreed.medoid, agreed.in_window, show)
-    outside = y if found.is_given else cross_fitted_answers(settings, x, y, n_classes, agreed.t_clean, show)
+    outside = None
+    if not found.is_given:
+        outside = cross_fitted_probabilities(settings, x, y, n_classes, agreed.t_clean, show)
     return Cleansing(
         consensus=agreed,
         suggested=suggested,
         weights=weights,
         clean_step=int(steps[agreed.medoid]),
         end_weights=last.weights,
-        **judged(confirmed(found, agreed.loss, y, outside), y, suggested, outside, last.sample_loss[-1]),
+        **judged(found, agreed.loss, y, suggested, outside, last.sample_loss[-1]),
     )
 
 
 def judged(
     found: WrongLabels,
+    score: np.ndarray,
     y: np.ndarray,
     suggested: np.ndarray,
-    outside: np.ndarray,
+    outside: np.ndarray | None,
     last_loss: np.ndarray,
-    planted: PlantedShare | None = None,
+    bound: Callable[[np.ndarray], float] | None = None,
 ) -> dict[str, Any]:
     """What a `Cleansing` says of labels, once networks that have not seen them were asked: by its names.
 
     Parameters
     ----------
     found : WrongLabels
-        From the scores, and `confirmed`.
-    y, suggested, outside : ndarray of int, shape (N,)
-        Labels given, and the answers of the network that has seen them and of those that have not.
+        From the scores alone.
+    score : ndarray, shape (N,)
+        Those scores.
+    y, suggested : ndarray of int, shape (N,)
+        Labels given, and what the network that has seen them calls the samples.
+    outside : ndarray, shape (2, N, K), or None
+        Probabilities by networks that have not; None where the share of wrong labels was given.
     last_loss : ndarray, shape (N,)
         At the end of the run on all labels.
-    planted : PlantedShare or None
-        Where mistakes were planted.
+    bound : callable, optional
+        Takes ``outside`` and returns one more upper bound of the share; asked only where no wrong labels are seen.
     """
+    against, share = None, Share(found.noise_fraction, found.noise_fraction, found.noise_fraction)
+    if outside is not None:
+        against, answers = contradiction(outside, y), outside.mean(axis=0).argmax(axis=1)
+        found = confirmed(found, score, y, answers)
+        share = share_of_wrong(found, y, suggested, answers, against)
+        if against.is_seen and found.is_learnt and not (found.has_noise and share.is_known):
+            found = disputed(score, y, against.fraction)
+            share = share_of_wrong(found, y, suggested, answers, against)
+        elif bound is not None and not found.has_noise and found.is_learnt:
+            share = share_of_wrong(found, y, suggested, answers, against, bound(outside))
     keep = ~found.flagged
     learnt = last_loss[~keep] < DISBELIEVED
     return {
         "found": found,
-        "share": share_of_wrong(found, y, suggested, outside, planted),
+        "share": share,
+        "against": against,
         "keep": keep,
         "memorised": float(learnt.mean()) if len(learnt) else float("nan"),
     }

@@ -7,18 +7,20 @@ from pathlib import Path
 import numpy as np
 
 from sgdphases.estimators.cleansing.consensus import LEAST_PROBES, consensus
-from sgdphases.estimators.cleansing.planted import PlantedShare, planted_share
-from sgdphases.estimators.cleansing.wrong_labels import confirmed, from_planted, wrong_labels
+from sgdphases.estimators.cleansing.planted import planted_bound
+from sgdphases.estimators.cleansing.wrong_labels import wrong_labels
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.sim.cleansing.cleanse import Cleansing, Show, judged
-from sgdphases.sim.cleansing.cross_fit import halves
+from sgdphases.sim.cleansing.cross_fit import PARTS, part_settings, parts, place
 from sgdphases.sim.data.label_noise.input_dependent import LEAST_PROBABILITY, mistakes_from
+from sgdphases.sim.recipe.choose import LEAST_STEPS
 from sgdphases.sim.recipe.learner import ImageLearner
 from sgdphases.sim.recipe.watch import PIECE_STEPS, Learnt, first_counted, learn
+from sgdphases.sim.run.schedule import steps_per_epoch
 from sgdphases.sim.run.settings import RunSettings
 from sgdphases.sim.run.streams import stream
 
-PLANTED = 0.075  # share of the labels that are replaced by known mistakes of each of two kinds
+PLANTED = 0.075  # share of the labels that are replaced by known mistakes
 
 
 def cleanse_images(
@@ -37,13 +39,14 @@ def cleanse_images(
 
     Trains once on all labels. A sample's score is -log of the probability of its given label, averaged over the epochs
     of the second half of the run; suggested is the class with the highest such probability. t_c and its window come
-    from log-spaced epochs, as for other networks. Then trains once on each half of the samples, to ask about the other:
-    what these two disagree with bounds the share of wrong labels. Where the scores show no two populations, trains once
-    more, with some labels replaced by mistakes that those two might make, and others by any class: see
+    from log-spaced epochs, as for other networks. Then trains once on each third of the samples, and asks about the
+    others: what these networks disagree with bounds the share of wrong labels, and if they agree with one another more
+    often than with the labels, these are flagged even where scores show no two populations. Where nothing is seen,
+    trains once more, with some labels replaced by mistakes that those networks might make, which bound the share: see
     `sgdphases.estimators.cleansing.planted`.
 
     Parameters, returns and errors are those of `sgdphases.sim.cleansing.cleanse.cleanse`; beside ``checkpoint`` each
-    of these has a file of its own, ``watch-half-1.npz`` beside ``watch.npz``. Of the weights only those at the end are
+    of these has a file of its own, ``watch-part-1.npz`` beside ``watch.npz``. Of the weights only those at the end are
     kept, with BatchNorm's running means.
     """
     epochs = probe_epochs(settings)
@@ -52,23 +55,20 @@ def cleanse_images(
     score = _scores(last.probability, y)
     agreed = replace(agreed, loss=score)
     found = wrong_labels(score, y, kind=kind, per_class=per_class, known_fraction=known_fraction)
-    suggested = last.probability.argmax(axis=1)
-    outside, planted = y, None
+    suggested, outside = last.probability.argmax(axis=1), None
     if not found.is_given:
-        probability = probabilities_of_halves(settings, x, y, n_classes, checkpoint, show)
-        outside = probability.argmax(axis=1)
-        found = confirmed(found, score, y, outside)
-        if not found.has_noise and found.is_learnt:
-            planted = ask_planted(settings, x, y, n_classes, probability, checkpoint, show)
-            if planted.is_seen:
-                found = from_planted(score, y, planted.fraction, outside)
+        outside = probabilities_of_parts(settings, x, y, n_classes, checkpoint, show)
+
+    def bound(outside: np.ndarray) -> float:
+        return bound_by_planting(settings, x, y, n_classes, outside, checkpoint, show)
+
     return Cleansing(
         consensus=agreed,
         suggested=suggested,
         weights=np.empty(0),
         clean_step=round(agreed.t_clean) * (last.n_steps // settings.epochs),
         end_weights=last.state,
-        **judged(found, y, suggested, outside, last.sample_loss[-1], planted),
+        **judged(found, score, y, suggested, outside, last.sample_loss[-1], bound),
         scored=(float(first_counted(settings.epochs)), float(settings.epochs)),
     )
 
@@ -91,7 +91,7 @@ def probe_epochs(settings: RunSettings) -> np.ndarray:
     return found
 
 
-def probabilities_of_halves(
+def probabilities_of_parts(
     settings: RunSettings,
     x: np.ndarray,
     y: np.ndarray,
@@ -99,33 +99,42 @@ def probabilities_of_halves(
     checkpoint: Path | None = None,
     show: Show | None = None,
 ) -> np.ndarray:
-    """How probable the recipe's network trained on one half finds each class of a sample of the other, shape (N, K).
+    """How probable the recipe's networks, trained on a third of the samples, find each class of the others.
 
-    The halves are those of `sgdphases.sim.cleansing.cross_fit.cross_fitted_answers`.
+    The parts are those of `sgdphases.sim.cleansing.cross_fit.cross_fitted_probabilities`, and so is what is returned,
+    of shape (2, N, K).
     """
-    half, found = halves(y, settings.seed), np.empty((len(y), n_classes))
-    for k in (0, 1):
-        trained, asked = np.flatnonzero(half != k), np.flatnonzero(half == k)
-        place = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-half-{k + 1}.npz")
+    part, found = parts(y, settings.seed), np.empty((PARTS - 1, len(y), n_classes))
+    for k in range(PARTS):
+        trained, asked = np.flatnonzero(part == k), np.flatnonzero(part != k)
+        where = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-part-{k + 1}.npz")
 
         def shown(what: str, step: int, last: int, k: int = k) -> None:
             if show is not None:
-                show(what, k * last + step, 2 * last)
+                show(what, k * last + step, PARTS * last)
 
-        found[asked] = probabilities_of_others(
-            settings, x[trained], y[trained], n_classes, x[asked], checkpoint=place, show=shown,
+        made = part_settings(settings, k, len(trained))
+        made = made.model_copy(update={"epochs": _part_epochs(settings, len(y), made.batch_size, len(trained))})
+        found[place(part[asked], k), asked] = probabilities_of_others(
+            made, x[trained], y[trained], n_classes, x[asked], checkpoint=where, show=shown,
             what="asking networks that have not seen a label",
         )  # fmt: skip
     return found
 
 
-def plant(probability: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _part_epochs(settings: RunSettings, n_samples: int, batch_size: int, n_trained: int) -> int:
+    """As many epochs as on all samples, and as many steps, but of these no more than the recipe does at least."""
+    steps = settings.epochs * steps_per_epoch(n_samples, settings.batch_size)
+    return max(settings.epochs, -(-min(steps, LEAST_STEPS) // steps_per_epoch(n_trained, batch_size)))
+
+
+def plant(probability: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The labels, some of them replaced by known mistakes.
 
     Parameters
     ----------
     probability : ndarray, shape (N, K)
-        Of `probabilities_of_halves`.
+        Of each class, by networks that have not seen the sample.
     y : ndarray of int, shape (N,)
         As given.
     seed : int
@@ -134,43 +143,39 @@ def plant(probability: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray
     Returns
     -------
     labels : ndarray of int64, shape (N,)
-    plausible, arbitrary : ndarray of bool, shape (N,)
-        Those replaced by what a network that has not seen the sample might say (see
-        `sgdphases.sim.data.label_noise.input_dependent.mistakes_from`), and, as many, by any other class.
+    planted : ndarray of bool, shape (N,)
+        Those replaced by what a network that has not seen the sample might say: see
+        `sgdphases.sim.data.label_noise.input_dependent.mistakes_from`.
     """
-    rng, count = stream(seed, "planted"), round(PLANTED * len(y))
-    labels = mistakes_from(np.maximum(probability, LEAST_PROBABILITY), y, count, rng)
-    plausible, arbitrary = labels != y, np.zeros(len(y), dtype=bool)
-    arbitrary[rng.permutation(np.flatnonzero(~plausible))[:count]] = True
-    others = rng.integers(1, probability.shape[1], count)
-    labels[arbitrary] = (labels[arbitrary] + others[: arbitrary.sum()]) % probability.shape[1]
-    return labels, plausible, arbitrary
+    count = round(PLANTED * len(y))
+    labels = mistakes_from(np.maximum(probability, LEAST_PROBABILITY), y, count, stream(seed, "planted"))
+    return labels, labels != y
 
 
-def ask_planted(
+def bound_by_planting(
     settings: RunSettings,
     x: np.ndarray,
     y: np.ndarray,
     n_classes: int,
-    probability: np.ndarray,
+    outside: np.ndarray,
     checkpoint: Path | None = None,
     show: Show | None = None,
-) -> PlantedShare:
-    """Train by the recipe on labels with planted mistakes, and read off them how many others there are.
+) -> float:
+    """Train by the recipe on labels with planted mistakes, and read off them how many others there are at most.
 
     Parameters
     ----------
-    probability : ndarray, shape (N, K)
-        Of `probabilities_of_halves`.
+    outside : ndarray, shape (2, N, K)
+        Of `probabilities_of_parts`.
     checkpoint : Path, optional
         Of the training on the labels as they are: this one's is ``watch-planted.npz`` beside ``watch.npz``.
 
     Other parameters and errors are those of `cleanse_images`.
     """
-    labels, plausible, arbitrary = plant(probability, y, settings.seed)
-    place = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-planted.npz")
-    learnt = _to_the_end(settings, x, labels, n_classes, "training with planted mistakes", show, checkpoint=place)
-    return planted_share(_scores(learnt.probability, labels), plausible, arbitrary)
+    labels, planted = plant(outside.mean(axis=0), y, settings.seed)
+    where = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-planted.npz")
+    learnt = _to_the_end(settings, x, labels, n_classes, "training with planted mistakes", show, checkpoint=where)
+    return planted_bound(_scores(learnt.probability, labels), planted)
 
 
 def probabilities_of_others(

@@ -1,4 +1,4 @@
-"""What a network answers that has not seen a sample: two halves, each asked of the network trained on the other."""
+"""What networks answer that have not seen a sample: three parts, a network for each, asked about the other two."""
 
 from collections.abc import Callable
 
@@ -9,11 +9,12 @@ from sgdphases.sim.run.schedule import steps_per_epoch
 from sgdphases.sim.run.settings import RunSettings
 from sgdphases.sim.run.streams import stream
 
+PARTS = 3  # two networks that share no sample, and a third part that neither has seen
 PROBES = 3  # over which answers are averaged
-LATEST = 2.0  # times t_c: as many steps on half of the samples as t_c on all
+LATEST = float(PARTS)  # times t_c: as many steps on a part of the samples as t_c on all
 
 
-def cross_fitted_answers(
+def cross_fitted_probabilities(
     settings: RunSettings,
     x: np.ndarray,
     y: np.ndarray,
@@ -21,48 +22,65 @@ def cross_fitted_answers(
     t_clean: float,
     show: Callable[[str, int, int], None] | None = None,
 ) -> np.ndarray:
-    """The class that each sample is given by the network trained on the other half of the samples, around t_c.
+    """How probable the two networks trained on the other parts of the samples find each class, around t_c.
 
     Parameters
     ----------
     settings : RunSettings
-        As in the training on all samples.
+        As in the training on all samples; each network has a seed of its own.
     x : ndarray, shape (N, ...)
     y : ndarray of int, shape (N,)
     n_classes : int
     t_clean : float
-        t_c, in epochs; answers are averaged between once and twice that.
+        t_c, in epochs; answers are averaged between once and three times that.
     show : callable, optional
         Called with what is done, and the steps done of all.
 
     Returns
     -------
-    ndarray of int, shape (N,)
+    ndarray, shape (2, N, K)
+        Of fewer than three samples: certain of each label, as nobody else can be asked.
     """
-    half = halves(y, settings.seed)
-    answers = np.empty(len(y), dtype=int)
-    for k in (0, 1):
-        trained, asked = np.flatnonzero(half != k), np.flatnonzero(half == k)
-        if not len(trained) or not len(asked):
-            return y.copy()  # a single sample: nobody else to ask
-        made = settings.model_copy(update={"batch_size": min(settings.batch_size, len(trained))})
+    if len(y) < PARTS:
+        return certain(y, n_classes)
+    part = parts(y, settings.seed)
+    found = np.zeros((PARTS - 1, len(y), n_classes))
+    for k in range(PARTS):
+        trained, asked = np.flatnonzero(part == k), np.flatnonzero(part != k)
+        made = part_settings(settings, k, len(trained))
         backend = trainer(made, x[trained], y[trained], n_classes)
         per_epoch = steps_per_epoch(len(trained), made.batch_size)
         epochs = np.clip(np.geomspace(t_clean, LATEST * t_clean, PROBES), 1, max(settings.epochs, 1))
         stops, step = np.unique(np.rint(epochs * per_epoch).astype(int)), 0
-        total = np.zeros((len(asked), n_classes))
         for stop in stops:
             start = step
             for step in train_to(backend, made, start, int(stop)):
                 if show is not None:
-                    show("asking networks that have not seen a label", k * int(stops[-1]) + step, 2 * int(stops[-1]))
-            total += class_probabilities(backend, x[asked], n_classes)
-        answers[asked] = total.argmax(axis=1)
-    return answers
+                    last = PARTS * int(stops[-1])
+                    show("asking networks that have not seen a label", k * int(stops[-1]) + step, last)
+            found[place(part[asked], k), asked] += class_probabilities(backend, x[asked], n_classes) / len(stops)
+    return found
 
 
-def halves(y: np.ndarray, seed: int) -> np.ndarray:
-    """0 or 1 for each sample, shape (N,), at random; the samples of a label take turns."""
-    half = np.empty(len(y), dtype=int)
-    half[np.lexsort((stream(seed, "data").random(len(y)), y))] = np.arange(len(y)) % 2
-    return half
+def parts(y: np.ndarray, seed: int) -> np.ndarray:
+    """0, 1 or 2 for each sample, shape (N,), at random; the samples of a label take turns."""
+    part = np.empty(len(y), dtype=int)
+    part[np.lexsort((stream(seed, "data").random(len(y)), y))] = np.arange(len(y)) % PARTS
+    return part
+
+
+def part_settings(settings: RunSettings, k: int, n_samples: int) -> RunSettings:
+    """Settings of the network trained on part k: a seed of its own, and no batches larger than the part."""
+    return settings.model_copy(
+        update={"seed": settings.seed + k + 1, "batch_size": min(settings.batch_size, n_samples)}
+    )
+
+
+def place(part: np.ndarray, k: int) -> np.ndarray:
+    """Which of the two networks that are asked about samples of other parts the one of part k is: 0 or 1."""
+    return (k - part) % PARTS - 1
+
+
+def certain(y: np.ndarray, n_classes: int) -> np.ndarray:
+    """Probability 1 of each label, twice, shape (2, N, K)."""
+    return np.repeat(np.eye(n_classes)[y][None], PARTS - 1, axis=0)

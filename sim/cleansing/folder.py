@@ -4,7 +4,7 @@ import csv
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,9 @@ class CleansingFolder(ReportFolder):
     """Where the parts of a cleansing stand.
 
     ``config.toml`` (settings, versions), ``options.json`` (of the fit), ``watch.npz`` (weights and losses so
-    far; for the recipe for images also ``watch-half-1.npz`` and ``watch-half-2.npz``), ``labels.csv``, ``cleaned.npz``
-    (or another form, as the data came), ``cleansing.json`` (what was found, in numbers), ``figures/``, ``report.html``
-    and ``review.html``.
+    far; for the recipe for images also ``watch-part-1.npz`` to ``watch-part-3.npz`` and ``watch-planted.npz``),
+    ``labels.csv``, ``cleaned.npz`` (or another form, as the data came), ``cleansing.json`` (what was found, in
+    numbers), ``figures/``, ``report.html`` and ``review.html``.
     """
 
     @property
@@ -190,7 +190,7 @@ def summary(found: Cleansing) -> dict[str, Any]:
     return {
         "has_noise": labels.has_noise,
         "is_given": labels.is_given,
-        "is_planted": labels.is_planted,
+        "is_disputed": labels.is_disputed,
         "is_learnt": labels.is_learnt,
         "n_samples": len(found.keep),
         "n_flagged": int((~found.keep).sum()),
@@ -206,6 +206,7 @@ def summary(found: Cleansing) -> dict[str, Any]:
         "gain": mixture.gain,
         "distance": mixture.distance,
         "label_share": labels.label_share,
+        "outside": None if found.against is None else asdict(found.against),
     }
 
 

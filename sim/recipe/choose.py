@@ -9,7 +9,7 @@ from sgdphases.sim.run.settings import IMAGE, RunSettings, check_batch_size, che
 
 LEAST_SIDE = 8  # pixels; smaller images have no room for the network
 GREY_SIDE = 28  # pixels; grey images up to this size are learnt by a perceptron as well
-LEAST_SAMPLES = 20  # to find wrong labels among
+LEAST_SAMPLES = 24  # to find wrong labels among: a third of them has to do for a network
 LEAST_LEARNT = 8  # to learn from, as a part of them
 LEAST_BATCH = 4  # no batch has fewer than half as many, and BatchNorm needs two
 LEARNING_RATE, BATCH_SIZE = 0.05, 64
@@ -65,7 +65,7 @@ def recipe_settings(settings: RunSettings, shape: tuple[int, ...], n_samples: in
     Raises
     ------
     UsageError
-        As `check_recipe` does; and for fewer than 20 samples.
+        As `check_recipe` does; and for fewer than 24 samples.
     """
     _check_samples(n_samples, LEAST_SAMPLES)
     given = settings.model_fields_set

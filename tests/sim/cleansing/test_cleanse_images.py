@@ -19,13 +19,13 @@ from sgdphases.faces.cleanse.command import cleanse as command
 from sgdphases.faces.cleanse.command import labelled_and_settings
 from sgdphases.sim.cleansing.cleanse import cleanse, train_cleansed
 from sgdphases.sim.cleansing.cleanse_images import (
-    ask_planted,
+    bound_by_planting,
     image_accuracy,
     plant,
-    probabilities_of_halves,
     probabilities_of_others,
+    probabilities_of_parts,
 )
-from sgdphases.sim.cleansing.cross_fit import halves
+from sgdphases.sim.cleansing.cross_fit import part_settings, parts
 from sgdphases.sim.cleansing.data import labelled_data
 from sgdphases.sim.recipe.choose import recipe_settings
 from sgdphases.sim.recipe.learner import ImageLearner
@@ -110,15 +110,22 @@ def test_what_is_trained_afterwards(noisy):
         train_cleansed(settings, x, given, 3, found, "guess")
 
 
-def test_halves_are_asked_about_each_other(noisy, place):
+def test_three_parts_are_asked_about_each_other(noisy, place):
+    """Sample n of part k is asked of the networks of parts k+1 and k+2, in this order."""
     x, right, given, settings, found = noisy
-    assert {each.name for each in place.parent.iterdir()} == {"watch.npz", "watch-half-1.npz", "watch-half-2.npz"}
-    outside = probabilities_of_halves(settings, x, given, 3, place).argmax(axis=1)
-    half = halves(given, settings.seed)
-    learnt, asked = half == 1, half == 0
-    alone = probabilities_of_others(settings, x[learnt], given[learnt], 3, x[asked]).argmax(axis=1)
-    assert np.array_equal(outside[asked], alone) and np.mean(outside == right) > 0.8
+    assert {f"watch-part-{k}.npz" for k in (1, 2, 3)} < {each.name for each in place.parent.iterdir()}
+    outside = probabilities_of_parts(settings, x, given, 3, place)
+    part = parts(given, settings.seed)
+    assert np.bincount(part).tolist() == [40, 40, 40]
+    for k in range(3):
+        learnt, asked = part == k, part == (k + 1) % 3
+        made = part_settings(settings, k, 40).model_copy(update={"epochs": 24})  # as many steps as on all samples
+        alone = probabilities_of_others(made, x[learnt], given[learnt], 3, x[asked])
+        np.testing.assert_allclose(outside[1, asked], alone, rtol=1e-4, atol=1e-6)
+    assert made.seed != settings.seed
+    assert np.mean(outside.mean(axis=0).argmax(axis=1) == right) > 0.8
     assert found.share.low <= (given != right).mean() <= found.share.high
+    assert found.against.given < found.against.agreement
 
 
 def test_mistakes_are_planted_where_networks_would_make_them():
@@ -128,30 +135,22 @@ def test_mistakes_are_planted_where_networks_would_make_them():
     probability[np.arange(500), y] = 0.98
     probability[:100] = [0.4, 0.3, 0.3]
     probability[:60, 1:] = [0.6, 0.0]  # class 2 is out of the question
-    labels, plausible, arbitrary = plant(probability, y, seed=1)
-    assert np.array_equal(labels != y, plausible | arbitrary) and not (plausible & arbitrary).any()
-    assert plausible.sum() == arbitrary.sum() == 38 and plausible[:100].sum() > 25
-    assert not (labels[:60] == 2)[(y[:60] != 2) & plausible[:60]].any()
-    assert np.bincount((labels - y)[arbitrary] % 3, minlength=3)[1:].min() > 8  # either other class
+    labels, planted = plant(probability, y, seed=1)
+    assert np.array_equal(labels != y, planted) and planted.sum() == 38 and planted[:100].sum() > 25
+    assert not (labels[:60] == 2)[(y[:60] != 2) & planted[:60]].any()
     assert np.array_equal(labels, plant(probability, y, seed=1)[0])
     assert not np.array_equal(labels, plant(probability, y, seed=2)[0])
 
 
-def test_planted_mistakes_are_asked_where_losses_show_no_two_populations(tmp_path):
-    """Every third image shows nothing of its class, and its label is any: hard samples, or wrong labels."""
-    x, _, given = pictures(300, seed=3)
-    rng = np.random.default_rng(1)
-    blank = np.arange(300) % 3 == 0
-    x[blank] = rng.normal(size=x[blank].shape)
-    settings = quick(x)
-    found = cleanse(settings, x, given, 3, checkpoint=tmp_path / "watch.npz")
-    asked = (tmp_path / "watch-planted.npz").exists()
-    assert asked != (found.found.is_fitted and found.found.has_noise)
-    probability = probabilities_of_halves(settings, x, given, 3, tmp_path / "watch.npz")
-    planted = ask_planted(settings, x, given, 3, probability, tmp_path / "watch.npz")
-    assert planted.high == 1.0 and not planted.is_seen  # 22 are too few to say
-    assert planted == ask_planted(settings, x, given, 3, probability)  # with a checkpoint and without
-    assert found.share.low <= 0.2
+def test_planted_mistakes_are_asked_where_nothing_is_seen(tmp_path):
+    x, right, _ = pictures(60, seed=3)
+    settings = quick(x, epochs=3)
+    place = tmp_path / "watch.npz"
+    outside = probabilities_of_parts(settings, x, right, 3)
+    assert bound_by_planting(settings, x, right, 3, outside, place) == 1.0  # five are too few to say
+    with np.load(tmp_path / "watch-planted.npz") as stored:
+        assert stored["step"] == 9
+    assert bound_by_planting(settings, x, right, 3, outside) == 1.0
 
 
 def test_others_are_answered_by_what_was_learnt_from_a_part(noisy, tmp_path):
@@ -209,7 +208,7 @@ def test_the_command_takes_the_recipe_and_goes_on_with_it(tmp_path, monkeypatch)
         left[0] -= 1
         original(self, stop)
 
-    for epochs, name, step in ((2, "watch.npz", 8), (2 + 4 + 1, "watch-half-2.npz", 2)):
+    for epochs, name, step in ((2, "watch.npz", 8), (2 + 8 + 1, "watch-part-2.npz", 2)):
         with monkeypatch.context() as patched:
             patched.setattr(ImageLearner, "advance", interrupted)
             left[0] = epochs

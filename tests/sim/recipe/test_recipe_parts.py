@@ -159,7 +159,7 @@ def test_what_is_not_given_is_filled_in():
     assert recipe_settings(made(), (3, 32, 32), 50_000).epochs == 25
     few = recipe_settings(made(network="image"), (1, 9, 9), 30)
     assert (few.augment, few.batch_size, few.epochs) == ("shifts", 30, 2000)
-    with pytest.raises(UsageError, match="needs 20 samples at least, not 19"):
+    with pytest.raises(UsageError, match="needs 24 samples at least, not 19"):
         recipe_settings(made(), (3, 32, 32), 19)
     own = recipe_settings(made(learning_rate=0.1, batch_size=50, epochs=3, augment="none"), (3, 9, 9), 60)
     assert (own.learning_rate, own.batch_size, own.epochs, own.augment) == (0.1, 50, 3, "none")

@@ -160,11 +160,11 @@ def test_a_checkpoint_of_something_else_is_refused(short, tmp_path):
 @pytest.mark.parametrize(
     ("n", "classes", "shape", "values"),
     [
-        (20, 2, (1, 8, 8), {}),  # of one batch and a bit
+        (24, 2, (1, 8, 8), {}),  # of one batch and a bit
         (33, 3, (9, 8), {"batch_size": 4}),  # grey, without a channel
         (24, 5, (3, 8, 8), {"batch_size": 4}),  # classes missing in batches
-        (21, 2, (4, 40, 8), {"dtype": "float64"}),
-        (21, 2, (3, 36, 64), {"augment": "none"}),
+        (25, 2, (4, 40, 8), {"dtype": "float64"}),
+        (25, 2, (3, 36, 64), {"augment": "none"}),
     ],
 )
 def test_odd_shapes_and_few_samples(n, classes, shape, values):

@@ -1,0 +1,130 @@
+"""Labels held against networks that have not seen them: is a label one more answer like theirs, or against them?
+
+Two networks that share no sample agree about a third one's class as often as either agrees with its label, if labels
+are right: what a network misses is mostly by chance of what it was trained on, and another network misses it elsewhere
+(Jiang, Nagarajan, Baek & Kolter, "Assessing generalization of SGD via disagreement", 2022). Networks that learn before
+they memorise do not repeat wrong labels, so with these they agree with one another more often than with the labels.
+
+They also do where inputs do not determine the class: where two classes overlap, networks agree on the boundary, and
+right labels lie on either side of it. Such contradictions vanish where networks are surest, and so do those of mistakes
+that follow the input: the two cannot be told apart. Wrong labels that have nothing to do with the input are
+contradicted as often where networks are surest as anywhere.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sgdphases.estimators.errors import InputError
+from sgdphases.theory.proportions import share_at_least
+
+SEEN = 3.0  # standard errors of the excess: 0.1 % of sets whose labels behave like one more network's answers
+LEAST_EXCESS = 0.02  # of it, by the networks' agreement: so few contradictions may be of other origin
+LEAST_ASKED = 100  # samples to say so
+SUREST = 0.2  # share of the samples that counts as those about which the networks are surest
+FOLLOWS = 0.4  # contradictions among these by those among all, below which they are taken to follow the input
+DEVIATIONS = 1.96  # of a bound at 97.5 %
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """How labels compare with what networks say that have not seen them.
+
+    Attributes
+    ----------
+    agreement : float
+        Share of the samples to which two networks give the same class.
+    given : float
+        Share to which one of them gives the label, on average.
+    error : float
+        Standard error of the difference of the two.
+    disagreed : float
+        Share of the labels that both together, by their mean probability, do not give.
+    surest : float
+        The same among the fifth of the samples about which they are surest.
+    surest_low : float
+        Lower bound of it at 97.5 %.
+    n_samples : int
+    """
+
+    agreement: float
+    given: float
+    error: float
+    disagreed: float
+    surest: float
+    surest_low: float
+    n_samples: int
+
+    @property
+    def excess(self) -> float:
+        """How much more often networks agree with one another than with the labels."""
+        return self.agreement - self.given
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether they do so by more than chance explains."""
+        if self.n_samples < LEAST_ASKED or not self.excess > SEEN * self.error:
+            return False
+        return self.excess >= LEAST_EXCESS * self.agreement
+
+    @property
+    def follows_input(self) -> bool:
+        """Whether contradictions vanish where networks are surest."""
+        return self.surest < FOLLOWS * self.disagreed
+
+    @property
+    def fraction(self) -> float:
+        """How many labels count as contradicted: the share among the surest, unless contradictions follow the input."""
+        return self.disagreed if self.follows_input else self.surest
+
+    @property
+    def low(self) -> float:
+        """Lower bound of the share of wrong labels at 97.5 %; 0 where right labels of overlapping classes will do."""
+        if self.follows_input or not self.is_seen:
+            return 0.0
+        return max(0.0, min(self.surest_low, (self.excess - DEVIATIONS * self.error) / self.agreement))
+
+
+def contradiction(probability: np.ndarray, labels: np.ndarray) -> Contradiction:
+    """Compare labels with the answers of two networks.
+
+    Parameters
+    ----------
+    probability : ndarray, shape (2, N, K)
+        Of each class for each sample, by two networks that have not seen it and share no sample with each other.
+    labels : ndarray of int, shape (N,)
+        As given, 0..K-1.
+
+    Returns
+    -------
+    Contradiction
+
+    Raises
+    ------
+    InputError
+        If shapes do not fit, or a probability is not finite.
+    """
+    probability, labels = np.asarray(probability, dtype=float), np.asarray(labels)
+    if probability.ndim != 3 or len(probability) != 2 or probability.shape[1:2] != labels.shape or not labels.size:
+        raise InputError(
+            f"probabilities of shape {probability.shape} do not go with labels of shape {labels.shape}: give (2, N, K) "
+            "and (N,)."
+        )
+    if not np.isfinite(probability).all():
+        raise InputError("probabilities hold NaN or infinity: ask both networks about every sample.")
+    n, both = len(labels), probability.mean(axis=0)
+    first, second = probability.argmax(axis=2)
+    given = ((first == labels) + (second == labels).astype(float)) / 2
+    excess = (first == second) - given
+    against = both.argmax(axis=1) != labels
+    surest = np.argsort(-both.max(axis=1), kind="stable")[: max(1, round(SUREST * n))]
+    count = int(against[surest].sum())
+    return Contradiction(
+        agreement=float((first == second).mean()),
+        given=float(given.mean()),
+        error=float(excess.std(ddof=1) / np.sqrt(n)) if n > 1 else float("inf"),
+        disagreed=float(against.mean()),
+        surest=count / len(surest),
+        surest_low=share_at_least(count, len(surest), 0.025),
+        n_samples=n,
+    )

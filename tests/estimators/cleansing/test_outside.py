@@ -1,0 +1,165 @@
+"""Labels held against networks that have not seen them: answers drawn by known laws, and real overlap."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sgdphases import InputError, find_wrong_labels
+from sgdphases.estimators.cleansing.outside import LEAST_ASKED, SEEN, contradiction
+from sgdphases.estimators.cleansing.share import share_of_wrong
+from sgdphases.estimators.cleansing.wrong_labels import disputed, wrong_labels
+from sgdphases.sim.cleansing.cleanse import judged
+
+
+def answers_of(truth, error, rng, classes=5):
+    """Two networks that miss a sample with the probability ``error`` each, independently, and are less sure then."""
+    n, found = len(truth), []
+    for _ in range(2):
+        missed = rng.random(n) < error
+        answer = np.where(missed, (truth + rng.integers(1, classes, n)) % classes, truth)
+        sureness = np.where(missed, rng.uniform(0.3, 0.6, n), rng.uniform(0.5, 0.99, n))
+        probability = np.repeat(((1 - sureness) / (classes - 1))[:, None], classes, axis=1)
+        probability[np.arange(n), answer] = sureness
+        found.append(probability)
+    return np.array(found)
+
+
+def wrongly(truth, share, rng, classes=5):
+    wrong = rng.random(len(truth)) < share
+    return np.where(wrong, (truth + rng.integers(1, classes, len(truth))) % classes, truth), wrong
+
+
+@pytest.mark.parametrize("error", [0.02, 0.2, 0.5])
+def test_a_label_that_is_one_more_answer_is_not_contradicted(error):
+    """z exceeds 3 in 0.13 % of such sets: two of 200 have a probability of 3 %, four of 1e-4."""
+    seen = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        truth = rng.integers(0, 5, 400)
+        labels, _ = wrongly(truth, error, rng)  # as often beside what is right as the networks' answers
+        seen += contradiction(answers_of(truth, error, rng), labels).is_seen
+    assert seen < 4
+
+
+@given(st.floats(0.3, 0.6), st.floats(0.01, 0.15), st.integers(0, 10_000))
+@settings(max_examples=40, deadline=None)
+def test_wrong_labels_are_seen_counted_and_bounded(share, error, seed):
+    """Networks that err independently of one another show labels that err more than they do.
+
+    Bounds miss in 5 % of sets at most, here in none of 40 by more than 0.03.
+    """
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 5, 2000)
+    labels, wrong = wrongly(truth, share, rng)
+    found = contradiction(answers_of(truth, error, rng), labels)
+    assert found.agreement - found.given == pytest.approx(found.excess) and found.excess > SEEN * found.error > 0
+    assert found.is_seen and not found.follows_input
+    assert found.fraction == found.surest == pytest.approx(wrong.mean(), abs=0.12)
+    assert found.low <= wrong.mean() + 0.03
+
+
+def test_contradictions_that_vanish_where_networks_are_sure_prove_nothing():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 5, 2000)
+    probability = answers_of(truth, 0.05, rng)
+    near = probability.mean(axis=0).max(axis=1) < np.quantile(probability.mean(axis=0).max(axis=1), 0.4)
+    labels = np.where(near & (rng.random(2000) < 0.7), (truth + 1) % 5, truth)
+    found = contradiction(probability, labels)
+    assert found.is_seen and found.follows_input and found.low == 0 and found.surest == 0
+    assert found.fraction == found.disagreed > 0.2
+    scores = rng.random(2000) + (labels != truth)
+    flagged = disputed(scores, labels, found.fraction)
+    assert flagged.has_noise and flagged.is_disputed and not flagged.is_given and not flagged.is_fitted
+    assert flagged.flagged.sum() == round(found.fraction * 2000)
+    answers = probability.mean(axis=0).argmax(axis=1)
+    share = share_of_wrong(flagged, labels, truth, answers, found)
+    assert not share.is_known and share.low == 0 and share.high > (labels != truth).mean()
+    even = contradiction(probability, wrongly(truth, 0.3, rng)[0])
+    share = share_of_wrong(flagged, labels, truth, answers, even)
+    assert share.is_known and share.low == even.low > 0.1 and share.fraction == even.surest
+
+
+def test_a_fitted_share_loses_its_lower_bound_where_contradictions_vanish():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 5, 2000)
+    wrong = rng.random(2000) < 0.3
+    labels = np.where(wrong, (truth + 1) % 5, truth)
+    found = wrong_labels(np.log1p(np.exp(np.where(wrong, 4.0, -4.0) + rng.normal(size=2000))), labels)
+    sure = answers_of(truth, 0.02, rng)
+    even = contradiction(sure, labels)
+    assert share_of_wrong(found, labels, truth, truth, even).low > 0.25
+    sure[:, wrong] = 0.2 + 0.1 * np.eye(5)[truth[wrong]]
+    assert share_of_wrong(found, labels, truth, truth, contradiction(sure, labels)).low == 0
+
+
+@pytest.mark.parametrize("n", [1, 2, LEAST_ASKED - 1])
+def test_of_few_samples_nothing_is_concluded(n):
+    found = contradiction(np.repeat(np.eye(2)[None, np.zeros(n, int)], 2, axis=0), np.ones(n, int))
+    assert not found.is_seen and found.disagreed == 1 and found.low == 0
+
+
+def test_what_does_not_fit_is_refused():
+    good = np.full((2, 6, 3), 1 / 3)
+    for probability, n in ((good[:1], 6), (good, 5), (good[0], 6), (np.full((2, 6, 3), np.nan), 6), (good[:, :0], 0)):
+        with pytest.raises(InputError):
+            contradiction(probability, np.zeros(n, int))
+
+
+@pytest.mark.parametrize(("dimension", "apart"), [(2, 1.5), (5, 1.5), (2, 3.0)])
+def test_right_labels_of_overlapping_classes_are_within_what_is_said(dimension, apart):
+    """Two Gaussians, every label that of its own: up to 23 % lie beyond the boundary, and none is wrong."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 1000)
+    x = rng.normal(size=(1000, dimension))
+    x[:, 0] += apart * labels
+    found = find_wrong_labels(x, labels, hidden=(20,), epochs=100)
+    assert found.noise_interval[0] == 0
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_right_labels_of_separate_classes_are_not_flagged(seed):
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 4, 600)
+    x = 4.5 * np.eye(4, 10)[truth] + rng.normal(size=(600, 10))
+    right = find_wrong_labels(x, truth, hidden=(20,), epochs=100)
+    assert not right.flagged.any() and right.noise_interval[0] == 0
+    beyond = np.where(rng.random(600) < 0.25, np.argsort(-x[:, :4], axis=1)[:, 1], truth)  # the class next in line
+    found = find_wrong_labels(x, beyond, hidden=(20,), epochs=100)
+    wrong = beyond != truth
+    assert found.noise_interval[0] <= wrong.mean() <= found.noise_interval[1]
+    assert found.flagged[wrong].mean() > 0.7 and wrong[found.flagged].mean() > 0.7
+
+
+def judge(labels, outside, bound, losses=None):
+    scores = np.random.default_rng(0).random(len(labels)) if losses is None else losses
+    return judged(wrong_labels(scores, labels), scores, labels, labels, outside, scores, bound)
+
+
+def test_one_more_bound_is_asked_for_where_nothing_is_seen_and_only_there():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 5, 1000)
+    outside, asked = answers_of(truth, 0.1, rng), []
+
+    def bound(given):
+        asked.append(given)
+        return 0.004
+
+    found = judge(truth, outside, bound)
+    assert asked[0] is outside and len(asked) == 1 and found["share"].high == 0.004 and found["keep"].all()
+    against = judge(wrongly(truth, 0.4, rng)[0], outside, bound)
+    assert len(asked) == 1 and against["found"].is_disputed and against["share"].is_known
+    assert (~against["keep"]).sum() == round(against["against"].surest * 1000)
+
+
+def test_two_populations_that_account_for_the_disagreement_stay_as_they_are():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 5, 1000)
+    labels, wrong = wrongly(truth, 0.3, rng)
+    losses = np.log1p(np.exp(np.where(wrong, 4.0, -4.0) + rng.normal(size=1000)))
+    found = judge(labels, answers_of(truth, 0.1, rng), None, losses)
+    assert found["found"].is_fitted and np.mean(~found["keep"] == wrong) > 0.99
+    assert found["share"].fraction == pytest.approx(wrong.mean(), abs=0.02)
+    few = wrong & (np.cumsum(wrong) < 60)  # a small population of many that are contradicted
+    losses = np.log1p(np.exp(np.where(few, 4.0, -4.0) + rng.normal(size=1000)))
+    assert judge(labels, answers_of(truth, 0.1, rng), None, losses)["found"].is_disputed
