@@ -105,7 +105,14 @@ def show_report(folder: Any, *, first: bool = False) -> None:
 
     See `write_report` for ``first``.
     """
-    from sgdphases.faces.run.page import phase_rows, reading_lines, signature_lines, summary_line, write_report
+    from sgdphases.faces.run.page import (
+        meanings_line,
+        phase_rows,
+        reading_lines,
+        signature_lines,
+        summary_line,
+        write_report,
+    )
     from sgdphases.faces.run.terminal_picture import picture_lines
 
     with console.status("drawing"):
@@ -116,7 +123,7 @@ def show_report(folder: Any, *, first: bool = False) -> None:
             console.print(line, markup=False, highlight=False, no_wrap=True)
     heading, rows = phase_rows(trajectory, phases)
     print_table(heading, rows)
-    for line in [*reading_lines(phases), *signature_lines(shown)]:
+    for line in [*([meanings_line(trajectory)] if rows else []), *reading_lines(phases), *signature_lines(shown)]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"report: {folder.report}", markup=False, highlight=False, soft_wrap=True)
 

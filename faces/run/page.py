@@ -35,6 +35,18 @@ MEDIANS = (
     "p: how likely the errors differ as much by sampling noise alone, under the null hypothesis of the phase (below). "
     "The rest are medians over the checkpoints of a phase."
 )
+MEANINGS = {
+    "train_error": "training error",
+    "test_error": "test error",
+    "error_c": "error on right labels",
+    "error_w": "error on wrong labels",
+    "activity": "mean squared minibatch gradient",
+    "directed_activity": "the square of the mean gradient",
+    "alignment": "cosine of two minibatch gradients",
+    "alignment_cw": "cosine of the mean gradients of right and wrong labels",
+    "projection_variance": "noise along the mean gradient",
+}
+"""What each of `COLUMNS` is, in a few words."""
 WATCHED = "Phases of learning"  # heading of a page about the user's own training
 NETWORKS = {"cnn": "Small convolutional network", "resnet": "Small residual network"}
 
@@ -155,6 +167,12 @@ def phase_rows(trajectory: xr.Dataset, phases: Phases) -> tuple[list[str], list[
     return heading, rows
 
 
+def meanings_line(trajectory: xr.Dataset) -> str:
+    """What the columns of `phase_rows` are, in words."""
+    known = [f"{title} {MEANINGS[name]}" for name, title in COLUMNS.items() if worth_showing(trajectory, name)]
+    return f"Medians: {', '.join(known)}."
+
+
 def p_value(value: float) -> str:
     """A p-value to one digit; below a millionth its size says no more; a question mark where unknown."""
     return "?" if math.isnan(value) else "<1e-6" if value < 1e-6 else f"{value:.1g}"
@@ -232,7 +250,7 @@ def _page(
     played: str,
 ) -> str:
     heading, rows = phase_rows(trajectory, phases)
-    medians = table(heading, rows) + note(MEDIANS) if rows else ""
+    medians = table(heading, rows) + note(MEDIANS) + note(meanings_line(trajectory)) if rows else ""
     read = "".join(f"<p>{html.escape(line)}</p>" for line in reading_lines(phases))
     explained = ["Signatures with the number they are about and its interval at 95 %."] if found else []
     remarks = read + "".join(map(note, [*evidence_lines(phases), *signature_lines(found), *explained]))

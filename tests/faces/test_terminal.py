@@ -15,6 +15,7 @@ from sgdphases import find_phases
 from sgdphases.cli import app
 from sgdphases.faces import terminal
 from sgdphases.faces.cleanse.command import PROBES
+from sgdphases.faces.run.page import meanings_line, phase_rows
 from sgdphases.faces.run.terminal_picture import BARS, LEAST, MOST, NAME, RANGE, picture_lines
 
 
@@ -108,6 +109,13 @@ def test_there_is_no_picture_without_phases_or_room():
     assert picture_lines(found, replace(phases, found=()), 80) == []
     found["activity"][-1] = np.nan
     assert picture_lines(found, phases, 400)[2][NAME + MOST - 1] == " "
+
+
+def test_every_column_of_the_table_of_phases_is_explained():
+    found, few = trajectory(), trajectory(noise=0)
+    heading, _ = phase_rows(found, find_phases(found))
+    assert len(heading) == 12 and all(re.search(rf"(: |, ){title} \w", meanings_line(found)) for title in heading[3:])
+    assert "R_cw" not in meanings_line(few) and "ε_te test error" in meanings_line(few)
 
 
 def test_other_progress_fits_forty_columns(monkeypatch):
