@@ -52,7 +52,7 @@ def interrupts() -> Iterator[list[int]]:
 
 @contextmanager
 def stoppable(how_to_go_on: str) -> Iterator[None]:
-    """Ctrl-C ends in a line that says how to go on, and in the exit code a shell knows for it."""
+    """Ctrl-C ends in a line that says how to continue, and in the exit code a shell knows for it."""
     try:
         yield
     except KeyboardInterrupt:

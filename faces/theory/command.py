@@ -10,7 +10,7 @@ import typer
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.faces.terminal import console
 
-app = typer.Typer(help="Draw predictions, without a fitted number.", no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(help="Draw predictions; no number is fitted.", no_args_is_help=True, rich_markup_mode="rich")
 
 NoiseFraction = Annotated[float, typer.Option(help="Share of wrong targets, 0 to 1.")]
 Time = Annotated[float, typer.Option(help="Until when.")]
@@ -84,13 +84,13 @@ def committee(
 def clean_priority(
     classes: Annotated[int, typer.Option(min=2, help="Classes K.")] = 10,
     noise_fraction: Annotated[str, typer.Option(help="Shares of wrong labels, with commas between.")] = "0.2,0.5,0.8",
-    samples: Annotated[int, typer.Option(min=0, help="Say what N samples show at the start; 0: nothing.")] = 0,
+    samples: Annotated[int, typer.Option(min=0, help="Also print what N samples show at the start; 0: nothing.")] = 0,
     noise_scale: Annotated[
         float, typer.Option(help="With --samples: Tr Sigma_c / |g_c|^2 of the clean samples.")
     ] = 150.0,
     out: Annotated[Path | None, _out("clean-priority")] = None,
 ) -> None:
-    """How hard wrong labels pull beside clean ones before anything is memorised."""
+    """How strongly wrong labels act on the weights, relative to clean ones, before anything is memorised."""
     from sgdphases.faces.theory.figures import clean_priority_figure
 
     fractions = _numbers("--noise-fraction", noise_fraction)

@@ -84,7 +84,7 @@ def learn(
         Other samples that the network is asked about, instead of those that it learns.
     checkpoint : Path, optional
         A file to go on from, if it is there, and to be kept up to date: on a CPU, with as many threads, a run that is
-        gone on with ends in the same bits.
+        continued ends in the same bits.
 
     Yields
     ------
