@@ -44,7 +44,9 @@ def test_h_is_help_everywhere(command):
 def test_the_help_of_cleanse_shows_its_own_defaults():
     run, cleanse = helped("run", "-h"), helped("cleanse", "-h")
     assert "[default: 60]" in line_of(run, "--checkpoints") and "[default: 300]" in line_of(run, "--epochs")
-    assert f"[default: {PROBES}]" in line_of(cleanse, "--checkpoints") and "losses are recorded" in line_of(cleanse, "--checkpoints")
+    assert f"[default: {PROBES}]" in line_of(cleanse, "--checkpoints") and "losses are recorded" in line_of(
+        cleanse, "--checkpoints"
+    )
     assert "[default: 100, or 10,000 steps; network image: 25, or 2,000]" in line_of(cleanse, "--epochs")
     assert "300" not in line_of(cleanse, "--epochs")
     for flag, own in (("--learning-rate", "network image: 0.05"), ("--batch-size", "network image: 64")):
