@@ -81,7 +81,7 @@ def run(
     from sgdphases.sim.run.run import begun
 
     with ExitStack() as stack:
-        with console.status("loading data"):
+        with console.status("loading data, predicting" if settings.with_theory else "loading data"):
             experiment, folder = stack.enter_context(begun(settings, out))
         if settings.standardize == "auto" and experiment.settings.standardize == "always":
             console.print("features are too large or too small to be learnt from, and are standardised", soft_wrap=True)
@@ -215,9 +215,16 @@ def verify(
         str | None, typer.Option(help="Where the files of mnist or cifar10 are.", show_default=False)
     ] = None,
     samples: Annotated[int, typer.Option(min=4, help="Samples to check on.")] = 300,
-    seed: Annotated[int, typer.Option(min=0, help="Of random directions and minibatches.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of random directions, states and minibatches.")] = 0,
+    theory: Annotated[
+        str | None,
+        typer.Option(help="Check a theory against examples instead: committee.", show_default=False),
+    ] = None,
 ) -> None:
     """Check every identity, and that the backends agree; exit code 1 if one does not hold."""
+    if theory is not None:
+        _verify_theory(theory, seed, alone=run_folder is None and backend is None)
+        return
     from sgdphases.sim.run.verification import verify_backends
     from sgdphases.sim.sweep.member import run_at
 
@@ -225,8 +232,26 @@ def verify(
         run_at(run_folder)
     with console.status("checking"):
         results = verify_backends(run_folder, backend, dataset, data_dir, samples, seed)
+    _judge(results, "backend")
+
+
+def _verify_theory(name: str, seed: int, *, alone: bool) -> None:
+    if name != "committee":
+        raise UsageError(f"--theory {name}: choose committee.")
+    if not alone:
+        raise UsageError("--theory checks no run and no backend: leave them out, or leave out --theory.")
+    from sgdphases.sim.solvable.committee_check import check_committee, tolerance
+
+    with console.status("checking"):
+        results = check_committee(seed)
+    console.print(tolerance(), highlight=False, soft_wrap=True)
+    _judge(results, "committee of units")
+
+
+def _judge(results: dict[str, Any], what: str) -> None:
+    """Show the tables; exit code 1 if a check fails."""
     broken = sum(not check.holds for checks in results.values() for check in checks)
-    show_checks(results)
+    show_checks(results, what)
     console.print("all identities hold" if not broken else f"{broken} identities are violated")
     if broken:
         raise typer.Exit(1)

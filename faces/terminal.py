@@ -221,10 +221,10 @@ def print_table(heading: list[str], rows: list[list[str]], repeated: int = 1) ->
         console.print()
 
 
-def show_checks(results: dict[str, Any]) -> None:
-    """A table of checked identities for each backend."""
+def show_checks(results: dict[str, Any], what: str = "backend") -> None:
+    """A table of checked identities for each backend, or whatever they were checked for."""
     for name, checks in results.items():
-        table = Table(title=f"backend {name}", title_justify="left", box=None, padding=(0, 1, 0, 0))
+        table = Table(title=f"{what} {name}", title_justify="left", box=None, padding=(0, 1, 0, 0))
         table.add_column("identity")
         for title in ("left", "right", "residual", "allowed"):
             table.add_column(title, justify="right", no_wrap=True)

@@ -16,8 +16,8 @@ the two. What can be said without knowing which case it is:
   often by networks that are sure as by others, that gives a number and a lower bound. Where contradictions vanish with
   sureness, mistakes that follow the input and right labels of overlapping classes look the same: there is no number
   then, and the lower bound is 0, even if two populations are seen.
-- Mistakes planted on purpose, which follow the input, show how such mistakes score, and bound their share from above:
-  see `sgdphases.estimators.cleansing.planted`.
+- Where neither is seen, mistakes planted on purpose show how those that follow the input score: see
+  `sgdphases.estimators.cleansing.planted`. They bound the share from above, and show arbitrary mistakes.
 """
 
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sgdphases.estimators.cleansing.outside import Contradiction
+from sgdphases.estimators.cleansing.planted import PlantedShare
 from sgdphases.estimators.cleansing.wrong_labels import WrongLabels
 from sgdphases.estimators.errors import InputError
 from sgdphases.theory.proportions import share_at_least, share_at_most
@@ -74,7 +75,7 @@ def share_of_wrong(
     inside: np.ndarray,
     outside: np.ndarray,
     against: Contradiction | None = None,
-    planted_high: float = 1.0,
+    planted: PlantedShare | None = None,
 ) -> Share:
     """The share of wrong labels, from losses and from what networks answer that have not seen a label.
 
@@ -90,8 +91,8 @@ def share_of_wrong(
         That of a network trained on other samples.
     against : Contradiction, optional
         Labels held against two networks that share no sample.
-    planted_high : float
-        Of `sgdphases.estimators.cleansing.planted.planted_bound`, where mistakes were planted.
+    planted : PlantedShare, optional
+        Where mistakes were planted.
 
     Returns
     -------
@@ -110,14 +111,18 @@ def share_of_wrong(
     high = share_at_most(int(disagree.sum()), n, TAIL)
     if not found.is_clear:
         high = min(1.0, high / (1 - LEARNT))
-    high = min(high, planted_high)
+    if planted is not None:
+        high = min(high, planted.high)
     if found.is_disputed and against is not None:
         return _disputed_share(against, high)
+    agreed = share_at_least(int((disagree & (inside == outside)).sum()), n, TAIL)
+    if found.is_planted:
+        high = max(high, found.noise_fraction)
+        return Share(found.noise_fraction, min((1 - LEARNT) * agreed, found.noise_fraction), high)
     if not found.has_noise:
         return Share(0.0 if high <= FEW else float("nan"), 0.0, high)
     if found.noise_fraction < EXPLAINED * disagree.mean():  # a few of many: hard samples, as likely as wrong labels
         return Share(float("nan"), 0.0, high)
-    agreed = share_at_least(int((disagree & (inside == outside)).sum()), n, TAIL)
     low = min(found.noise_interval[0], agreed)
     if against is not None:
         if against.follows_input:

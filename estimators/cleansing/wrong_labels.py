@@ -40,6 +40,8 @@ class WrongLabels:
         Whether networks that have not seen the labels took part: see `confirmed`.
     is_disputed : bool
         Whether labels are flagged because networks that have not seen them go against them: see `disputed`.
+    is_planted : bool
+        Whether the share was read off planted mistakes: see `from_planted`.
     """
 
     probability: np.ndarray
@@ -51,17 +53,18 @@ class WrongLabels:
     is_given: bool = False
     is_confirmed: bool = False
     is_disputed: bool = False
+    is_planted: bool = False
 
     @property
     def has_noise(self) -> bool:
         """Whether label noise is found, by whatever way, or its share was given."""
-        known = self.is_given or self.is_confirmed or self.is_disputed
+        known = self.is_given or self.is_confirmed or self.is_disputed or self.is_planted
         return known or _is_noise(self.mixture, self.label_share, bool(self.per_class))
 
     @property
     def is_fitted(self) -> bool:
         """Whether the components are those that fit the losses, not cut where a share demands."""
-        return not (self.is_given or self.is_disputed)
+        return not (self.is_given or self.is_disputed or self.is_planted)
 
     @property
     def is_clear(self) -> bool:
@@ -199,9 +202,35 @@ def disputed(losses: np.ndarray, labels: np.ndarray, fraction: float) -> WrongLa
     InputError
         As `wrong_labels` does where a share is given.
     """
+    return replace(_as_many(losses, labels, fraction), noise_interval=(0.0, 1.0), is_given=False, is_disputed=True)
+
+
+def from_planted(losses: np.ndarray, labels: np.ndarray, fraction: float, outside: np.ndarray) -> WrongLabels:
+    """Flag as many labels as planted mistakes say there are, those with the highest scores.
+
+    But no more than are disagreed with: where wrong labels have nothing to do with the input they score higher than
+    planted ones, and the share read off these is too high.
+
+    Parameters
+    ----------
+    losses : ndarray, shape (N,)
+    labels, outside : ndarray of int, shape (N,)
+        As given, and what networks answer that were trained on other samples.
+    fraction : float
+        Of `sgdphases.estimators.cleansing.planted.PlantedShare`.
+
+    Returns
+    -------
+    WrongLabels
+        Its ``noise_interval`` is (0, ``fraction``).
+    """
+    found = _as_many(losses, labels, min(fraction, float((outside != labels).mean())))
+    return replace(found, noise_interval=(0.0, fraction), is_given=False, is_planted=True)
+
+
+def _as_many(losses: np.ndarray, labels: np.ndarray, fraction: float) -> WrongLabels:
     n = len(labels)
-    found = wrong_labels(losses, labels, known_fraction=float(np.clip(fraction, 1 / n, 1 - 1 / n)))
-    return replace(found, noise_interval=(0.0, 1.0), is_given=False, is_disputed=True)
+    return wrong_labels(losses, labels, known_fraction=float(np.clip(fraction, 1 / n, 1 - 1 / n)))
 
 
 def reliability(wrong: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -140,6 +140,13 @@ def _flagged(found: Cleansing, removed: int, n: int) -> str:
         )
     if labels.is_disputed and found.against is not None:
         return _disputed(removed, n, found.share, found.against)
+    if labels.is_planted:
+        return (
+            f"{removed} of {n} labels are flagged, those with the highest losses: arbitrary mistakes planted on "
+            f"purpose score as if so many were wrong. Share of wrong labels: {found.share}. They form no population of "
+            "their own, so right labels of hard samples are among them: look at the most suspect (review.html) before "
+            "you remove them."
+        )
     doubt = ""
     if found.against is not None and found.against.follows_input:
         doubt = f" Networks that have not seen them contradict few where they are surest: {FOLLOWING}."

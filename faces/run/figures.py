@@ -271,6 +271,9 @@ def _curves(axes: Axes, panel: Panel, trajectory: xr.Dataset) -> None:
         if worth_showing(trajectory, f"{name}_theory"):
             theory = trajectory[f"{name}_theory"].to_numpy()[1:]
             axes.plot(epoch, theory, ":", color=colour, linewidth=2.2, zorder=3)
+            if f"{name}_theory_standard_error" in trajectory:
+                doubt = trajectory[f"{name}_theory_standard_error"].to_numpy()[1:]
+                axes.fill_between(epoch, theory - doubt, theory + doubt, color="0.6", alpha=0.3, linewidth=0)
         if f"{name}_standard_error" in trajectory:
             error = trajectory[f"{name}_standard_error"].to_numpy()[1:]
             axes.fill_between(epoch, values - error, values + error, color=colour, alpha=0.2, linewidth=0)

@@ -146,7 +146,14 @@ def summary_line(trajectory: xr.Dataset, phases: Phases) -> str:
     errors = trajectory["test_error"].to_numpy() if "test_error" in trajectory else np.full(1, np.nan)
     ends = f" The test error ends at {errors[-1]:.2g}." if math.isfinite(errors[-1]) else ""
     if "III" in by_name:
-        rest, begun = by_name["II"], by_name["III"].start
+        begun = by_name["III"].start
+        if "II" not in by_name:
+            lowest = f" (lowest test error {phases.error_min:.2g})" if math.isfinite(phases.error_min) else ""
+            return (
+                f"From epoch {begun:.3g} on the network memorises what the common rule does not explain, while it "
+                f"still learns that rule{lowest}.{ends} Stop near epoch {max(begun, phases.t_min):.3g}."
+            )
+        rest = by_name["II"]
         lowest = f" (test error {phases.error_min:.2g})" if math.isfinite(phases.error_min) else ""
         return (
             f"The network is at its best between epochs {rest.start:.3g} and {rest.end:.3g}{lowest}; from epoch "

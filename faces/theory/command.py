@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.faces.terminal import console
+
+if TYPE_CHECKING:  # the help does without it
+    from sgdphases.theory.dmft.settings import Descent, Student
 
 app = typer.Typer(help="Draw predictions; no number is fitted.", no_args_is_help=True, rich_markup_mode="rich")
 
@@ -17,7 +20,7 @@ Time = Annotated[float, typer.Option(help="Until when.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of what is drawn at random.")]
 
 Units = Annotated[int, typer.Option(min=1, help="Hidden units K; one linear unit is a linear classifier.")]
-Activation = Annotated[str, typer.Option(help="Of the units: linear, erf or tanh.")]
+Activation = Annotated[str, typer.Option(help="Of the units: linear, erf, tanh or relu.")]
 OutputWeight = Annotated[float, typer.Option(help="Weight of each unit in the output, at the start.")]
 TrainOutput = Annotated[bool, typer.Option("--train-output", help="Train the output weights, too.")]
 Loss = Annotated[str, typer.Option(help="logistic or squared.")]
@@ -123,11 +126,12 @@ def dmft(
 ) -> None:
     """Learning and memorising a finite data set, all four phases, by dynamical mean-field theory."""
     from sgdphases.faces.theory.memorising import memorising_figure
-    from sgdphases.theory.dmft.settings import Descent, Student, Task
+    from sgdphases.theory.dmft.settings import Task
 
     task = Task(samples_per_dimension, noise_fraction, noise_kind, inputs, separation)
-    student = Student(units, activation, loss, (output_weight,) * units, train_output=train_output)
-    descent = Descent(learning_rate, steps, batch_fraction, sampler if batch_fraction < 1 else "independent", ridge)
+    student, descent = _learner(
+        units, activation, loss, output_weight, train_output, learning_rate, steps, batch_fraction, sampler, ridge
+    )
     _show(
         "dmft",
         out,
@@ -166,11 +170,12 @@ def phase_diagram(
     import numpy as np
 
     from sgdphases.faces.theory.memorising import phase_diagram_figure
-    from sgdphases.theory.dmft.settings import Descent, Student, Task
+    from sgdphases.theory.dmft.settings import Task
 
     task = Task(noise_kind=noise_kind, inputs=inputs, separation=separation)
-    student = Student(units, activation, loss, (output_weight,) * units, train_output=train_output)
-    descent = Descent(learning_rate, steps, batch_fraction, sampler if batch_fraction < 1 else "independent", ridge)
+    student, descent = _learner(
+        units, activation, loss, output_weight, train_output, learning_rate, steps, batch_fraction, sampler, ridge
+    )
     shares, sizes = (
         np.array(_numbers(name, text)) for name, text in (("--noise-fractions", noise_fractions), ("--ratios", ratios))
     )
@@ -187,13 +192,50 @@ def phase_diagram(
 def finite_rate(
     statement: Annotated[str, typer.Argument(help="alignment, losses, reshuffling or flatness.")],
     checkpoints: Annotated[int, typer.Option(min=3, max=200, help="Along the run.")] = 12,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="For flatness: a network trained on this data set instead of least squares.", show_default=False
+        ),
+    ] = None,
+    data_dir: Annotated[
+        str | None, typer.Option(help="Where the files of mnist or cifar10 are.", show_default=False)
+    ] = None,
+    train_size: Annotated[
+        int | None, typer.Option(help=r"With --dataset: training samples. \[default: 1000]", show_default=False)
+    ] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, _out("finite-rate")] = None,
 ) -> None:
     """What finite learning rates and minibatches change, tried on a small network, with a verdict."""
     from sgdphases.faces.theory.finite_rate import finite_rate_figure
 
-    _show("finite-rate", out, lambda: finite_rate_figure(statement, checkpoints, seed))
+    _show(
+        "finite-rate",
+        out,
+        lambda: finite_rate_figure(
+            statement, checkpoints, seed, dataset=dataset, data_dir=data_dir, train_size=train_size
+        ),
+    )
+
+
+def _learner(
+    units: int,
+    activation: str,
+    loss: str,
+    output_weight: float,
+    train_output: bool,
+    learning_rate: float,
+    steps: int,
+    batch_fraction: float,
+    sampler: str,
+    ridge: float,
+) -> "tuple[Student, Descent]":
+    """Who learns and how, from the options that two commands share."""
+    from sgdphases.theory.dmft.settings import Descent, Student
+
+    student = Student(units, activation, loss, (output_weight,) * units, train_output=train_output)
+    return student, Descent(learning_rate, steps, batch_fraction, sampler, ridge)
 
 
 def _numbers(name: str, text: str) -> tuple[float, ...]:

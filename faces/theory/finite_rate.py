@@ -16,26 +16,43 @@ from sgdphases.sim.solvable.finite_rate import (
     losses_experiment,
     reshuffling_experiment,
 )
+from sgdphases.sim.solvable.network_flatness import network_flatness_experiment
 from sgdphases.sim.solvable.sampler_flatness import flatness_experiment
 
 EXPERIMENTS = ("alignment", "losses", "reshuffling", "flatness")
 NETWORK = "a tanh network of one hidden layer on a mixture of five classes, 40 % of 300 labels wrong; float64."
 VALLEY = "least squares at its minimum: 400 samples in 20 dimensions, targets without a rule, minibatches of 40."
 
+TRAINED = "a tanh network with two hidden layers of 50 on {}, {:,} samples, alpha = 0.1, B = 50, after 400 epochs."
+SAMPLES = 1000
 
-def finite_rate_figure(name: str, checkpoints: int, seed: int) -> Prediction:
+
+def finite_rate_figure(
+    name: str,
+    checkpoints: int,
+    seed: int,
+    *,
+    dataset: str | None = None,
+    data_dir: str | None = None,
+    train_size: int | None = None,
+) -> Prediction:
     """One of the experiments: what is predicted, what is measured, and the verdict.
 
     Raises
     ------
-    UsageError
-        For a name that is none of `EXPERIMENTS`.
+    UsageError, InputError
+        For a name that is none of `EXPERIMENTS`, or a data set with any but "flatness" or that cannot be had.
     """
     if name not in EXPERIMENTS:
         raise UsageError(f"{name!r}: choose among {', '.join(EXPERIMENTS)}.")
+    if name != "flatness" and dataset is not None:
+        raise UsageError(f"--dataset {dataset}: {name} is tried on a small mixture of its own; leave it out.")
+    if dataset is None and (data_dir is not None or train_size is not None):
+        raise UsageError("--data-dir and --train-size belong to a data set: name it with --dataset, or leave them out.")
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.0, 3.6), layout="constrained")
         axes = figure.subplots()
+        assumes = NETWORK
         if name == "alignment":
             found = alignment_experiment(checkpoints, seed)
             _alignment(axes, found)
@@ -45,12 +62,17 @@ def finite_rate_figure(name: str, checkpoints: int, seed: int) -> Prediction:
         elif name == "reshuffling":
             found = reshuffling_experiment(seed)
             _reshuffling(axes, found)
-        else:
-            found = flatness_experiment(seed)
+        elif dataset is None:
+            found, assumes = flatness_experiment(seed), VALLEY
             _flatness(axes, found)
+        else:
+            size = train_size or SAMPLES
+            found = network_flatness_experiment(dataset, data_dir, size, seed)
+            assumes = TRAINED.format(dataset, size)
+            _network_flatness(axes, found, dataset)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     verdict = "the statement holds" if found.holds else "the statement FAILS"
-    return Prediction(figure, (found.finding, f"verdict: {verdict}"), VALLEY if name == "flatness" else NETWORK)
+    return Prediction(figure, (found.finding, f"verdict: {verdict}"), assumes)
 
 
 def _alignment(axes: Axes, found: Experiment) -> None:
@@ -106,3 +128,17 @@ def _flatness(axes: Axes, found: Experiment) -> None:
     axes.plot([], [], ":", color="0.4", label="dotted: theory")
     axes.set(xscale="log", yscale="log", xlabel="curvature $h$ (flatness $F \\propto h^{-1/2}$)",
              ylabel="variance of the weights", title="Spread around a minimum, by sampler")  # fmt: skip
+
+
+def _network_flatness(axes: Axes, found: Experiment, dataset: str) -> None:
+    for name, colour, marker, text in (
+        ("independent_epoch", CLEAN, "s", "independent, once an epoch"),
+        ("independent_step", CLEAN, "o", "independent, every step"),
+        ("epoch", ALL, "s", "reshuffled, once an epoch"),
+        ("step", WRONG, "o", "reshuffled, every step"),
+    ):
+        flatness, variances = found.rows[f"{name}_flatness"], found.rows[name]
+        axes.plot(flatness, variances, marker, color=colour, markersize=4, label=text,
+                  markerfacecolor="none" if name.startswith("independent") else colour)  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel="flatness $F$", ylabel="variance of the weights",
+             title=f"Spread in a trained network, by sampler: {dataset}")  # fmt: skip

@@ -61,6 +61,10 @@ def memorising_figure(
             f"doubt: responses of up to {share:.2g} of the samples are too large to be averaged, from epoch {epoch:.3g}"
             " on; from there A_0 and the cosines may be further off than their bands, losses and errors are not",
         )
+    lost = np.isnan(trajectory["directed_activity"].to_numpy())
+    if lost.any():
+        epoch = float(trajectory["epoch"].to_numpy()[lost][0])
+        findings += (f"A_0 and the cosines of ReLU units are left out from epoch {epoch:.3g} on, as A_0 has faded",)
     if simulate:
         measured = simulated_trajectory(task, student, descent, simulate, seeds=seeds, seed=seed)
         label = f"SGD, d = {simulate:,}" + (f",\nmean of {seeds} data sets" if seeds > 1 else "")

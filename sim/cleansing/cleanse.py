@@ -11,12 +11,14 @@ from sgdphases.estimators.backend import Backend
 from sgdphases.estimators.cleansing.consensus import Consensus, consensus
 from sgdphases.estimators.cleansing.mixture import DISBELIEVED
 from sgdphases.estimators.cleansing.outside import Contradiction, contradiction
+from sgdphases.estimators.cleansing.planted import PlantedShare
 from sgdphases.estimators.cleansing.share import Share, share_of_wrong
 from sgdphases.estimators.cleansing.wrong_labels import (
     WrongLabels,
     check_known_fraction,
     confirmed,
     disputed,
+    from_planted,
     wrong_labels,
 )
 from sgdphases.estimators.ensemble.scores import mean_scores
@@ -178,7 +180,7 @@ def judged(
     suggested: np.ndarray,
     outside: np.ndarray | None,
     last_loss: np.ndarray,
-    bound: Callable[[np.ndarray], float] | None = None,
+    plant: Callable[[np.ndarray], PlantedShare] | None = None,
 ) -> dict[str, Any]:
     """What a `Cleansing` says of labels, once networks that have not seen them were asked: by its names.
 
@@ -194,8 +196,8 @@ def judged(
         Probabilities by networks that have not; None where the share of wrong labels was given.
     last_loss : ndarray, shape (N,)
         At the end of the run on all labels.
-    bound : callable, optional
-        Takes ``outside`` and returns one more upper bound of the share; asked only where no wrong labels are seen.
+    plant : callable, optional
+        Takes ``outside``, plants mistakes and says what they show; called only where no wrong labels are seen.
     """
     against, share = None, Share(found.noise_fraction, found.noise_fraction, found.noise_fraction)
     if outside is not None:
@@ -205,8 +207,11 @@ def judged(
         if against.is_seen and found.is_learnt and not (found.has_noise and share.is_known):
             found = disputed(score, y, against.fraction)
             share = share_of_wrong(found, y, suggested, answers, against)
-        elif bound is not None and not found.has_noise and found.is_learnt:
-            share = share_of_wrong(found, y, suggested, answers, against, bound(outside))
+        elif plant is not None and not found.has_noise and found.is_learnt:
+            planted = plant(outside)
+            if planted.is_seen:
+                found = from_planted(score, y, planted.fraction, answers)
+            share = share_of_wrong(found, y, suggested, answers, against, planted)
     keep = ~found.flagged
     learnt = last_loss[~keep] < DISBELIEVED
     return {

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sgdphases.estimators.cleansing.consensus import LEAST_PROBES, consensus
-from sgdphases.estimators.cleansing.planted import planted_bound
+from sgdphases.estimators.cleansing.planted import PlantedShare, planted_share
 from sgdphases.estimators.cleansing.wrong_labels import wrong_labels
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.sim.cleansing.cleanse import Cleansing, Show, judged
@@ -20,7 +20,7 @@ from sgdphases.sim.run.schedule import steps_per_epoch
 from sgdphases.sim.run.settings import RunSettings
 from sgdphases.sim.run.streams import stream
 
-PLANTED = 0.075  # share of the labels that are replaced by known mistakes
+PLANTED = 0.075  # share of the labels that are replaced by known mistakes of each of two kinds
 
 
 def cleanse_images(
@@ -42,7 +42,7 @@ def cleanse_images(
     from log-spaced epochs, as for other networks. Then trains once on each third of the samples, and asks about the
     others: what these networks disagree with bounds the share of wrong labels, and if they agree with one another more
     often than with the labels, these are flagged even where scores show no two populations. Where nothing is seen,
-    trains once more, with some labels replaced by mistakes that those networks might make, which bound the share: see
+    trains once more, with some labels replaced by mistakes that those networks might make, and others by any class: see
     `sgdphases.estimators.cleansing.planted`.
 
     Parameters, returns and errors are those of `sgdphases.sim.cleansing.cleanse.cleanse`; beside ``checkpoint`` each
@@ -59,8 +59,8 @@ def cleanse_images(
     if not found.is_given:
         outside = probabilities_of_parts(settings, x, y, n_classes, checkpoint, show)
 
-    def bound(outside: np.ndarray) -> float:
-        return bound_by_planting(settings, x, y, n_classes, outside, checkpoint, show)
+    def planted(outside: np.ndarray) -> PlantedShare:
+        return ask_planted(settings, x, y, n_classes, outside.mean(axis=0), checkpoint, show)
 
     return Cleansing(
         consensus=agreed,
@@ -68,7 +68,7 @@ def cleanse_images(
         weights=np.empty(0),
         clean_step=round(agreed.t_clean) * (last.n_steps // settings.epochs),
         end_weights=last.state,
-        **judged(found, score, y, suggested, outside, last.sample_loss[-1], bound),
+        **judged(found, score, y, suggested, outside, last.sample_loss[-1], planted),
         scored=(float(first_counted(settings.epochs)), float(settings.epochs)),
     )
 
@@ -128,7 +128,7 @@ def _part_epochs(settings: RunSettings, n_samples: int, batch_size: int, n_train
     return max(settings.epochs, -(-min(steps, LEAST_STEPS) // steps_per_epoch(n_trained, batch_size)))
 
 
-def plant(probability: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def plant(probability: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The labels, some of them replaced by known mistakes.
 
     Parameters
@@ -143,39 +143,43 @@ def plant(probability: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray
     Returns
     -------
     labels : ndarray of int64, shape (N,)
-    planted : ndarray of bool, shape (N,)
-        Those replaced by what a network that has not seen the sample might say: see
-        `sgdphases.sim.data.label_noise.input_dependent.mistakes_from`.
+    plausible, arbitrary : ndarray of bool, shape (N,)
+        Those replaced by what a network that has not seen the sample might say (see
+        `sgdphases.sim.data.label_noise.input_dependent.mistakes_from`), and, as many, by any other class.
     """
-    count = round(PLANTED * len(y))
-    labels = mistakes_from(np.maximum(probability, LEAST_PROBABILITY), y, count, stream(seed, "planted"))
-    return labels, labels != y
+    rng, count = stream(seed, "planted"), round(PLANTED * len(y))
+    labels = mistakes_from(np.maximum(probability, LEAST_PROBABILITY), y, count, rng)
+    plausible, arbitrary = labels != y, np.zeros(len(y), dtype=bool)
+    arbitrary[rng.permutation(np.flatnonzero(~plausible))[:count]] = True
+    others = rng.integers(1, probability.shape[1], count)
+    labels[arbitrary] = (labels[arbitrary] + others[: arbitrary.sum()]) % probability.shape[1]
+    return labels, plausible, arbitrary
 
 
-def bound_by_planting(
+def ask_planted(
     settings: RunSettings,
     x: np.ndarray,
     y: np.ndarray,
     n_classes: int,
-    outside: np.ndarray,
+    probability: np.ndarray,
     checkpoint: Path | None = None,
     show: Show | None = None,
-) -> float:
-    """Train by the recipe on labels with planted mistakes, and read off them how many others there are at most.
+) -> PlantedShare:
+    """Train by the recipe on labels with planted mistakes, and read off them how many others there are.
 
     Parameters
     ----------
-    outside : ndarray, shape (2, N, K)
-        Of `probabilities_of_parts`.
+    probability : ndarray, shape (N, K)
+        Of each class, by networks that have not seen the sample.
     checkpoint : Path, optional
         Of the training on the labels as they are: this one's is ``watch-planted.npz`` beside ``watch.npz``.
 
     Other parameters and errors are those of `cleanse_images`.
     """
-    labels, planted = plant(outside.mean(axis=0), y, settings.seed)
-    where = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-planted.npz")
-    learnt = _to_the_end(settings, x, labels, n_classes, "training with planted mistakes", show, checkpoint=where)
-    return planted_bound(_scores(learnt.probability, labels), planted)
+    labels, plausible, arbitrary = plant(probability, y, settings.seed)
+    place = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-planted.npz")
+    learnt = _to_the_end(settings, x, labels, n_classes, "training with planted mistakes", show, checkpoint=place)
+    return planted_share(_scores(learnt.probability, labels), plausible, arbitrary)
 
 
 def probabilities_of_others(

@@ -191,6 +191,7 @@ def summary(found: Cleansing) -> dict[str, Any]:
         "has_noise": labels.has_noise,
         "is_given": labels.is_given,
         "is_disputed": labels.is_disputed,
+        "is_planted": labels.is_planted,
         "is_learnt": labels.is_learnt,
         "n_samples": len(found.keep),
         "n_flagged": int((~found.keep).sum()),

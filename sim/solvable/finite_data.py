@@ -47,22 +47,28 @@ def simulate(
     n_samples, steps = round(task.samples_per_dimension * dimension), np.asarray(steps, dtype=np.int64)
     _check(task, descent, dimension, n_samples, steps)
     samples, fresh = draw_samples(task, n_samples, rng), draw_samples(task, test_samples, rng)
-    inputs = _inputs(samples, dimension, rng)
-    weights = student.initial_scale / np.sqrt(dimension) * rng.standard_normal((dimension, student.units))
-    weights, outputs = weights.astype(np.float32), student.outputs
+    if student.biases:
+        samples, fresh = samples.with_constant(), fresh.with_constant()
+    inputs = _inputs(samples, dimension + student.biases, rng)
+    weights, outputs = _start(task, student, dimension, rng), student.outputs
+    decay = np.full((len(weights), 1), descent.ridge, dtype=np.float32)
+    if student.biases:
+        decay[task.informative] = 0.0
     batch = round(descent.batch_fraction * n_samples)
     rows, order = [], np.arange(n_samples)
     for t in range(int(steps[-1]) + 1):
         if t in steps:
             now = _pull(inputs, samples.labels, weights, outputs, student)
-            rows.append(_measured(now, inputs, samples, student) | _tested(fresh, weights, outputs, student, rng))
+            rows.append(
+                _measured(now, inputs, samples, student, task) | _tested(fresh, weights, outputs, student, task, rng)
+            )
         if batch < n_samples:
             order = _minibatch(t, n_samples, batch, descent, rng, order)
         chosen = slice(None) if batch == n_samples else order[_place(t, n_samples, batch, descent)]
         now = _pull(inputs[chosen], samples.labels[chosen], weights, outputs, student)
-        slope = inputs[chosen].T @ now.slope.astype(np.float32) / len(now.slope) + np.float32(descent.ridge) * weights
+        slope = inputs[chosen].T @ now.slope.astype(np.float32) / len(now.slope) + decay * weights
         if student.train_output:
-            outputs = outputs - descent.learning_rate * now.output_slope.mean(axis=0)
+            outputs = outputs - descent.learning_rate * student.logits * now.output_slope.mean(axis=0)
         weights = weights - np.float32(descent.learning_rate) * slope
     rho = (n_samples - samples.n_clean) / n_samples
     raw = {name: np.array([row[name] for row in rows]) for name in rows[0]}
@@ -84,6 +90,17 @@ def _check(task: Task, descent: Descent, dimension: int, n_samples: int, steps: 
         )
     if (np.diff(steps) <= 0).any() or steps[0] < 0 or steps[-1] > descent.steps:
         raise ValueError(f"steps = {steps}: give rising ones from 0 to {descent.steps}.")
+
+
+def _start(task: Task, student: Student, dimension: int, rng: np.random.Generator) -> np.ndarray:
+    """Shape (d, K), with a row more after the informative ones for biases; single precision."""
+    rest = rng.standard_normal((dimension, student.units)) / np.sqrt(dimension)
+    overlap, root = student.start_in(task)
+    if student.start is not None:  # to have exactly these products
+        rest = np.linalg.qr(rest[: dimension - task.informative])[0]
+        return np.concatenate([overlap.T, rest @ root.T]).astype(np.float32)
+    rest = student.initial_scale * rest
+    return (np.insert(rest, task.informative, 0.0, axis=0) if student.biases else rest).astype(np.float32)
 
 
 def _inputs(samples: Samples, dimension: int, rng: np.random.Generator) -> np.ndarray:
@@ -114,14 +131,16 @@ def _pull(inputs: np.ndarray, labels: np.ndarray, weights: np.ndarray, outputs: 
     return pull((inputs @ weights).astype(np.float64), labels, outputs, student.activation, student.loss)
 
 
-def _measured(found: Pull, inputs: np.ndarray, samples: Samples, student: Student) -> dict[str, float]:
+def _measured(found: Pull, inputs: np.ndarray, samples: Samples, student: Student, task: Task) -> dict[str, float]:
     raw, gradients = {}, {}
     for name, part in samples.parts.items():
         gradient = inputs[part].T.astype(np.float64) @ found.slope[part] / (part.stop - part.start)
         out = found.output_slope[part].mean(axis=0)
+        out *= np.sqrt(student.logits)  # one copy of the same for each
         gradients[name] = np.append(gradient.ravel(), out) if student.train_output else gradient.ravel()
         raw[f"loss_{name}"] = float(found.loss[part].mean())
-        raw[f"error_{name}"] = float((np.sign(found.output[part]) != samples.labels[part]).mean())
+        if task.target == "sign":
+            raw[f"error_{name}"] = float((np.sign(found.output[part]) != samples.labels[part]).mean())
         lengths = np.einsum("nd,nd->n", inputs[part], inputs[part]) / inputs.shape[1]
         raw[f"squares_{name}"] = float((lengths * (found.slope[part] ** 2).sum(axis=1)).mean())
     for p, q in ("cc", "cw", "ww"):
@@ -131,7 +150,7 @@ def _measured(found: Pull, inputs: np.ndarray, samples: Samples, student: Studen
 
 
 def _tested(
-    fresh: Samples, weights: np.ndarray, outputs: np.ndarray, student: Student, rng: np.random.Generator
+    fresh: Samples, weights: np.ndarray, outputs: np.ndarray, student: Student, task: Task, rng: np.random.Generator
 ) -> dict[str, float]:
     """On fresh inputs, of which only the fields are drawn."""
     informative = fresh.informative.shape[1]
@@ -140,4 +159,7 @@ def _tested(
     root = vectors * np.sqrt(np.maximum(values, 0))
     fields = fresh.informative @ weights[:informative] + rng.standard_normal((len(fresh.truth), len(root))) @ root.T
     found = pull(fields, fresh.truth, outputs, student.activation, student.loss)
-    return {"test_loss": float(found.loss.mean()), "test_error": float((np.sign(found.output) != fresh.truth).mean())}
+    scores = {"test_loss": float(found.loss.mean())}
+    if task.target == "sign":
+        scores["test_error"] = float((np.sign(found.output) != fresh.truth).mean())
+    return scores

@@ -1,5 +1,6 @@
 """A run to play with: what is said at each moment, and the page in a real browser."""
 
+import dataclasses
 import json
 import re
 
@@ -10,6 +11,7 @@ from trajectories import trajectory
 from sgdphases import find_phases, member_trajectory, report, sweep
 from sgdphases.estimators.phases.records import Phase, Phases
 from sgdphases.faces.run.explorer import explorer, places, sentences
+from sgdphases.faces.run.page import summary_line
 from sgdphases.faces.sweep.explorer import sweep_explorer
 from sgdphases.sim.sweep.dataset import gathered
 from sgdphases.sim.sweep.folder import SweepFolder
@@ -42,6 +44,14 @@ def test_each_moment_says_its_phase_what_goes_on_and_what_to_do():
     inside = int(np.abs(found["epoch"].to_numpy() - (second.start + second.end) / 2).argmin())
     assert "<b>Phase II</b>" in lines[inside] and f"Stop before epoch {third.start:.3g}." in lines[inside]
     assert "Stop" not in lines[0] and "Stop" not in lines[-1]
+
+
+def test_a_run_that_memorises_before_it_rests_is_summed_up_too():
+    found = trajectory()
+    phases = find_phases(found)
+    restless = dataclasses.replace(phases, found=tuple(each for each in phases.found if each.name != "II"))
+    assert "while it still learns that rule" in summary_line(found, restless)
+    assert "at its best between" in summary_line(found, phases)
 
 
 def test_the_start_stands_at_the_left_edge_of_a_logarithmic_axis():

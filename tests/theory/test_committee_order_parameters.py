@@ -1,12 +1,17 @@
 """Order parameters of the online committee: against points in the space of the fields, and gradients at finite d."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from command_line import call
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import erf
 from scipy.stats import qmc
 
+from sgdphases.sim.solvable import committee_check
+from sgdphases.theory.committee import order_parameters
 from sgdphases.theory.committee.averages import field_averages
 from sgdphases.theory.committee.order_parameters import committee_order_parameters
 from sgdphases.theory.committee.rectified import rectified_averages
@@ -157,3 +162,36 @@ def test_settings_that_make_no_sense_are_named(change, message):
     state, _ = random_state(0, 2, 2)
     with pytest.raises(ValueError, match=message):
         committee_order_parameters(state, **dict(dimension=10, batch_size=2) | change)
+
+
+def test_verify_compares_the_committee_with_examples_and_says_how_often_it_is_wrong(monkeypatch):
+    monkeypatch.setattr(committee_check, "STATES", 3)
+    done = call("verify", "--theory", "committee")
+    assert done.returncode == 0, done.stdout
+    assert "probability of at most 0.1%" in done.stdout and "R_cw" in done.stdout and "VIOLATED" not in done.stdout
+    assert call("verify", "--theory", "wind").returncode == 2
+    alone = call("verify", "somewhere", "--theory", "committee")
+    assert alone.returncode == 2 and "no run" in alone.stderr
+
+
+@pytest.mark.parametrize("term", ["slope_field_product", "slopes_product", "product"])
+@pytest.mark.parametrize("units", ["erf", "relu"])
+def test_a_closed_form_that_is_one_part_in_twenty_off_is_noticed(monkeypatch, units, term):
+    monkeypatch.setattr(committee_check, "STATES", 3)
+    right = order_parameters.UNITS[units]
+
+    def off(covariance, k):
+        found = right(covariance, k)
+        return replace(found, **{term: 1.05 * getattr(found, term)})
+
+    monkeypatch.setitem(order_parameters.UNITS, units, off)
+    assert call("verify", "--theory", "committee").returncode == 1
+
+
+def test_deviations_of_right_formulas_are_those_of_standard_errors(monkeypatch):
+    """Of 66 independent t-distributed numbers the largest is above 4.3 once in 250 times, below 1.5 once in 19,000."""
+    monkeypatch.setattr(committee_check, "STATES", 3)
+    monkeypatch.setattr(committee_check, "EXAMPLES", 512)
+    largest = [max(c.residual for checks in committee_check.check_committee(seed).values() for c in checks)
+               for seed in range(3)]  # fmt: skip
+    assert 1.5 < min(largest) and max(largest) < 4.3

@@ -14,7 +14,8 @@ weights orthogonal to the informative directions obey, coordinate by coordinate,
 
 with ``G(t, t') = E[d a(t) / d push(t')]``, where a push adds to the fields. R(t, t') is the response of ``w(t)`` to a
 force at t', C the covariance of the weights, and R_i the response to the start. Each expectation is an average over the
-population; nothing else is approximated, but that responses of a field are cut at `response.LIMIT`. The noise of a
+population; nothing else is approximated, but that responses of a field are cut at `response.LIMIT`, and that those of
+ReLU units at their kink are taken from samples near it (`sgdphases.theory.dmft.kinks`). The noise of a
 sample is drawn as a random combination of the slopes of all samples, ``xi(t) = sum_s g_s a_s(t) / sqrt(n S)`` with
 normal ``g_s``, which has the covariance M whatever its rank; a factorisation of M, which is nearly singular for full
 batches, makes the theory run away at late times. (Mignacco, Krzakala, Urbani & Zdeborova 2020; Gerbelot, Troiani,
@@ -25,10 +26,11 @@ Kernels are matrices of blocks of K x K, with the index ``t K + k``.
 
 import numpy as np
 
+from sgdphases.theory.dmft.kinks import Kinks, Moment
 from sgdphases.theory.dmft.response import Responses
 from sgdphases.theory.dmft.samples import Samples, draw_batches, draw_samples, stratified_normals
 from sgdphases.theory.dmft.settings import Descent, Student, Task
-from sgdphases.theory.dmft.units import Pull, output_of, pull
+from sgdphases.theory.dmft.units import Pull, pull
 
 TEST_SAMPLES = 20_000
 
@@ -43,9 +45,9 @@ class Kernels:
         self.covariance = np.zeros((size + k, size + k))
         self.start = np.zeros((size + k, k))
         self.noise = np.zeros((size, size))
-        self.overlap = np.zeros((k, task.informative))
+        self.overlap, root = student.start_in(task)
         self.outputs = student.outputs
-        self.covariance[:k, :k] = student.initial_scale**2 * np.eye(k)
+        self.covariance[:k, :k] = root @ root.T
         self.start[:k] = np.eye(k)
 
     def at(self, t: int) -> slice:
@@ -67,14 +69,17 @@ def evolve(
     Returns
     -------
     dict of ndarray, shape (steps + 1,)
-        ``loss_c``, ``error_c``, ``squares_c`` (mean squared slope), ``inner_cc``, ``inner_cw``, ... where the
-        populations exist, ``test_loss``, ``test_error``, ``cut_responses`` (share of samples).
+        ``loss_c``, ``error_c`` (of signs), ``squares_c`` (mean squared slope), ``inner_cc``, ``inner_cw``, ... where
+        the populations exist, ``test_loss``, ``test_error``, ``cut_responses`` (share of samples).
     """
     times, k = descent.steps + 1, student.units
     samples, fresh = draw_samples(task, size, rng), draw_samples(task, TEST_SAMPLES, rng)
+    if student.biases:
+        samples, fresh = samples.with_constant(), fresh.with_constant()
     taken, chance = draw_batches(descent, samples, times, rng)
     kernels, responses = Kernels(times, task, student), Responses(taken, k)
-    start = student.initial_scale * stratified_normals(samples.strata, k, rng)
+    kinks = Kinks(samples.labels, taken, student) if student.activation == "relu" else None
+    start = stratified_normals(samples.strata, k, rng) @ student.start_in(task)[1].T
     mixing = stratified_normals(samples.strata, size, rng) / np.sqrt(size * task.samples_per_dimension)
     test_normals = stratified_normals(fresh.strata, k, rng)
     taught, slopes = np.zeros((size, times * k)), np.zeros((size, times * k))
@@ -87,12 +92,18 @@ def evolve(
         weights = _weights(samples, chance[t] / descent.batch_fraction)
         coupling = -descent.learning_rate / task.samples_per_dimension * kernels.response[now, past]
         strength = 1 / descent.batch_fraction
-        means = responses.advance(t, coupling, found.curvature, np.array(list(weights.values())), strength)
+        counts = np.array(list(weights.values()))
+        chosen = None if kinks is None else kinks.nearest(fields)
+        means, own = responses.advance(t, coupling, found.curvature, counts, strength, chosen)
+        if kinks is not None and chosen is not None:
+            joint = kernels.covariance[now, : now.stop]
+            moment = Moment(t, fields, found.slope, kernels.outputs, coupling, joint, counts, strength)
+            means += kinks.advance(moment, chosen, own)
         feedback = dict(zip(weights, means, strict=True))
         row = (
             {"cut_responses": responses.cut}
-            | _scores(samples, found)
-            | _test_scores(kernels, student, fresh, test_normals, now)
+            | _scores(task, samples, found)
+            | _test_scores(task, kernels, student, fresh, test_normals, now)
         )
         rows.append(row | _inner_products(t, task, student, descent, kernels, samples, found, feedback, slopes))
         slopes[:, now] = taken[t][:, None] * strength * found.slope
@@ -113,26 +124,28 @@ def _weights(samples: Samples, drawn: np.ndarray) -> dict[str, np.ndarray]:
     return weights
 
 
-def _scores(samples: Samples, found: Pull) -> dict[str, float]:
+def _scores(task: Task, samples: Samples, found: Pull) -> dict[str, float]:
     scores = {}
     for name, part in samples.parts.items():
-        wrong = np.sign(found.output[part]) != samples.labels[part]
         scores[f"loss_{name}"] = float(found.loss[part].mean())
-        scores[f"error_{name}"] = float(wrong.mean())
+        if task.target == "sign":
+            scores[f"error_{name}"] = float((np.sign(found.output[part]) != samples.labels[part]).mean())
         scores[f"squares_{name}"] = float((found.slope[part] ** 2).sum(axis=1).mean())
     return scores
 
 
 def _test_scores(
-    kernels: Kernels, student: Student, fresh: Samples, normals: np.ndarray, now: slice
+    task: Task, kernels: Kernels, student: Student, fresh: Samples, normals: np.ndarray, now: slice
 ) -> dict[str, float]:
     """Loss and error on samples that were never seen, by their right labels."""
     values, vectors = np.linalg.eigh(kernels.covariance[now, now])
     root = vectors * np.sqrt(np.maximum(values, 0))
     fields = fresh.informative @ kernels.overlap.T + normals @ root.T
-    output = output_of(fields, kernels.outputs, student.activation)
-    loss = pull(fields, fresh.truth, kernels.outputs, student.activation, student.loss).loss
-    return {"test_loss": float(loss.mean()), "test_error": float((np.sign(output) != fresh.truth).mean())}
+    found = pull(fields, fresh.truth, kernels.outputs, student.activation, student.loss)
+    scores = {"test_loss": float(found.loss.mean())}
+    if task.target == "sign":
+        scores["test_error"] = float((np.sign(found.output) != fresh.truth).mean())
+    return scores
 
 
 def _inner_products(
@@ -165,7 +178,7 @@ def _inner_products(
             share = len(found.slope[parts[p]]) / len(found.slope)
             total += np.mean(np.sum(found.slope[parts[p]] ** 2, axis=1)) / (n * share)
         if student.train_output:
-            total += out[p] @ out[q]
+            total += student.logits * (out[p] @ out[q])
         inner[f"inner_{p}{q}"] = float(total)
     return inner
 
@@ -196,9 +209,11 @@ def _advance_weights(
     now, after, until = kernels.at(t), kernels.at(t + 1), slice(0, (t + 1) * kernels.k)
     if now.stop == len(kernels.noise):
         return
-    kernels.overlap = keep * kernels.overlap - rate * (drive * found.slope).T @ samples.informative
+    kept = np.full(kernels.overlap.shape[1], keep)
+    kept[kept.size - student.biases :] = 1.0  # biases do not decay
+    kernels.overlap = kept * kernels.overlap - rate * (drive * found.slope).T @ samples.informative
     if student.train_output:
-        kernels.outputs = kernels.outputs - rate * (drive * found.output_slope).sum(axis=0)
+        kernels.outputs = kernels.outputs - student.logits * rate * (drive * found.output_slope).sum(axis=0)
     response, covariance, start = kernels.response, kernels.covariance, kernels.start
     response[after, until] = keep * response[now, until] - rate * feedback @ response[until, until]
     response[after, now] = np.eye(kernels.k)

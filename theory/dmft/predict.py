@@ -5,11 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sgdphases.theory.dmft.kinks import copies_memory
 from sgdphases.theory.dmft.population import evolve
 from sgdphases.theory.dmft.response import memory_needed
 from sgdphases.theory.dmft.settings import Descent, Student, Task, check_populations, check_settings
 
 MEMORY = 4e9  # bytes
+FADED = 0.05
+"""Share of its largest A_0 below which that of ReLU units is left out: a small difference of uncertain averages."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +55,10 @@ def predict(
         ``loss``, ``loss_c``, ``loss_w``, ``train_error``, ``error_c``, ``error_w``, ``test_loss``, ``test_error``,
         ``directed_activity`` and those of the populations, ``total_variance`` and ``activity`` (minibatches of
         ``batch_fraction``), ``alignment`` (A_0/A, exact in the limit), ``alignment_cw``, ``alignment_ac``,
-        ``alignment_aw``. Without wrong samples those of the populations are missing. ``cut_responses``: the share of
-        samples whose responses were too large to be averaged; from where it is above 0, squared gradients and cosines
-        may be further off than their standard errors, losses and errors are not.
+        ``alignment_aw``. Without wrong samples those of the populations are missing, errors for a regression.
+        ``cut_responses``: the share of samples whose responses were too large to be averaged; from where it is above 0,
+        squared gradients and cosines may be further off than their standard errors, losses and errors are not. For
+        ReLU units those are NaN from where ``directed_activity`` has fallen to `FADED` of its largest value.
 
     Raises
     ------
@@ -72,6 +76,8 @@ def predict(
             f"10 samples; take a population of at least {int(np.ceil(10 / descent.batch_fraction))}."
         )
     needed = memory_needed(descent.steps + 1, student.units, population, descent.batch_fraction)
+    if student.activation == "relu":
+        needed += descent.batch_fraction * copies_memory(descent.steps + 1, student.units, population)
     if needed > MEMORY:
         raise ValueError(
             f"a population of {population} over {descent.steps} steps needs {needed / 1e9:.3g} GB, more than "
@@ -86,7 +92,20 @@ def predict(
             raise RuntimeError(f"learning_rate = {descent.learning_rate}: the weights run away; choose a smaller one.")
         raw.append(found)
     rho = round(task.noise_fraction * population) / population
-    return _averaged(raw, rho, task.samples_per_dimension, descent.batch_fraction)
+    path = _averaged(raw, rho, task.samples_per_dimension, descent.batch_fraction)
+    return _without_faded(path, descent) if student.activation == "relu" else path
+
+
+def _without_faded(path: PredictedPath, descent: Descent) -> PredictedPath:
+    """The same, NaN for order parameters of mean gradients from where these have nearly vanished."""
+    directed = path.values["directed_activity"]
+    faded = np.maximum.accumulate(directed < FADED * directed.max())
+    lost = [name for name in path.values if name.startswith(("directed_activity", "alignment"))]
+    if descent.batch_fraction == 1:  # otherwise most of A is variance
+        lost.append("activity")
+    for found in (path.values, path.errors):
+        found.update({name: np.where(faded, np.nan, found[name]) for name in lost})
+    return path
 
 
 def _averaged(raw: Sequence[dict[str, np.ndarray]], rho: float, n: float, b: float) -> PredictedPath:
@@ -113,7 +132,9 @@ def order_parameters(raw: dict[str, np.ndarray], rho: float, n: float, b: float)
     def mixed(name: str) -> np.ndarray:
         return np.sum([share[part] * raw[f"{name}_{part}"] for part in parts], axis=0)
 
-    found |= {"loss": mixed("loss"), "train_error": mixed("error")}
+    found["loss"], errors = mixed("loss"), f"error_{parts[0]}" in raw  # a regression has none
+    if errors:
+        found["train_error"] = mixed("error")
     found["directed_activity"] = np.maximum(
         np.sum([share[p] * share[q] * raw[f"inner_{min(p, q)}{max(p, q)}"] for p in parts for q in parts], axis=0), 0.0
     )
@@ -123,7 +144,7 @@ def order_parameters(raw: dict[str, np.ndarray], rho: float, n: float, b: float)
     if len(parts) == 2:
         cc, cw, ww = raw["inner_cc"], raw["inner_cw"], raw["inner_ww"]
         to_c, to_w = share["c"] * cc + share["w"] * cw, share["c"] * cw + share["w"] * ww
-        found |= {f"{name}_{part}": raw[f"{name}_{part}"] for name in ("loss", "error") for part in parts}
+        found |= {f"{name}_{part}": raw[f"{name}_{part}"] for name in ("loss", "error")[: 1 + errors] for part in parts}
         found["directed_activity_c"], found["directed_activity_w"] = share["c"] ** 2 * cc, share["w"] ** 2 * ww
         found["alignment_cw"] = _cosine(cw, cc, ww)
         found["alignment_ac"] = _cosine(to_c, found["directed_activity"], cc)

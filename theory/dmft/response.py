@@ -28,9 +28,15 @@ class Responses:
         """Share of the samples whose responses were cut at the last time."""
 
     def advance(
-        self, t: int, coupling: np.ndarray, curvature: np.ndarray, weights: np.ndarray, strength: float
-    ) -> np.ndarray:
-        """Average responses at time t, shape (P, K, (t+1) K), one for each row of ``weights`` of shape (P, S).
+        self,
+        t: int,
+        coupling: np.ndarray,
+        curvature: np.ndarray,
+        weights: np.ndarray,
+        strength: float,
+        chosen: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Average responses of the slopes at time t, one for each row of ``weights`` of shape (P, S).
 
         Parameters
         ----------
@@ -41,15 +47,26 @@ class Responses:
         weights : ndarray, shape (P, S)
         strength : float
             1/b, with which a sample of a minibatch counts.
+        chosen : ndarray of int, shape (K, n), or None
+            Samples of which the responses of unit k's field itself are wanted, too.
+
+        Returns
+        -------
+        tuple of ndarray, shapes (P, K, (t+1) K) and (K, n, (t+1) K)
         """
         k = self.n_units
         sums = np.zeros((len(weights), k, (t + 1) * k))
+        chosen = np.empty((k, 0), dtype=np.int64) if chosen is None else chosen
+        wanted = np.full((len(curvature), k), -1, dtype=np.int64)
+        for unit in range(k):
+            wanted[chosen[unit], unit] = np.arange(chosen.shape[1])
+        own = np.zeros((k, chosen.shape[1], (t + 1) * k), dtype=np.float32)
         cut = _advance(
             t, k, coupling.astype(np.float32), curvature.astype(np.float32), np.ascontiguousarray(weights.T),
-            np.float32(strength), np.float32(LIMIT), self._taken, self._starts, self._rows, sums,
+            np.float32(strength), np.float32(LIMIT), self._taken, self._starts, self._rows, sums, wanted, own,
         )  # fmt: skip
         self.cut = cut / len(curvature)
-        return sums
+        return sums, own
 
 
 def memory_needed(n_steps: int, n_units: int, size: int, batch_fraction: float) -> float:
@@ -59,7 +76,7 @@ def memory_needed(n_steps: int, n_units: int, size: int, batch_fraction: float) 
 
 
 @njit(cache=True, fastmath=FAST)
-def _advance(t, k, coupling, curvature, weights, strength, limit, taken, starts, rows, sums):
+def _advance(t, k, coupling, curvature, weights, strength, limit, taken, starts, rows, sums, wanted, own):
     width = (t + 1) * k
     field, slope = np.empty((k, width), dtype=np.float32), np.empty((k, width), dtype=np.float32)
     n_cut = 0
@@ -84,6 +101,8 @@ def _advance(t, k, coupling, curvature, weights, strength, limit, taken, starts,
                 for a in range(width):
                     field[i, a] = min(max(field[i, a], -limit), limit)
         for i in range(k):
+            if wanted[s, i] >= 0:
+                own[i, wanted[s, i]] = field[i]
             slope[i] = 0.0
             for m in range(k):
                 _add(slope[i], field[m], curvature[s, i, m], width)

@@ -21,7 +21,7 @@ class Samples(NamedTuple):
     informative : ndarray, shape (S, J)
         Coordinates along the informative directions, centre and noise.
     truth, labels : ndarray, shape (S,)
-        -1 or 1: the right label, and the one given.
+        The right label, and the one given: -1 or 1, or values.
     n_clean : int
     strata : tuple of slice
         Samples of one population, cluster and label.
@@ -39,13 +39,17 @@ class Samples(NamedTuple):
         slices = {"c": slice(0, self.n_clean), "w": slice(self.n_clean, len(self.labels))}
         return {name: part for name, part in slices.items() if part.start < part.stop}
 
+    def with_constant(self) -> "Samples":
+        """The same with one coordinate more, which is 1 everywhere: what biases are weights of."""
+        return self._replace(informative=np.column_stack([self.informative, np.ones(len(self.labels))]))
+
 
 def draw_samples(task: Task, size: int, rng: np.random.Generator) -> Samples:
     """Samples of a task with exactly ``round(rho size)`` wrong ones, classes and clusters alike in each population."""
     n_wrong = round(task.noise_fraction * size)
     n_clean = size - n_wrong
     n_clusters = 1 if task.inputs == "teacher" else 2
-    redrawn = 1 + (task.noise_kind == "uniform-all")
+    redrawn = 1 + (task.noise_kind == "uniform-all" and task.target == "sign")
     kinds = [(n_clean, n_clusters), (n_wrong, n_clusters * redrawn)]
     kind = np.concatenate([np.sort(rng.permutation(many)[np.arange(n) % many]) for n, many in kinds])
     kind[n_clean:] += n_clusters
@@ -54,12 +58,25 @@ def draw_samples(task: Task, size: int, rng: np.random.Generator) -> Samples:
     cluster, flipped = kind % n_clusters, kind >= n_clusters * redrawn
 
     x = stratified_normals(strata, task.informative, rng)
+    if task.target == "value":
+        truth = _answers(task, x)
+        labels = truth + task.output_noise * rng.standard_normal(size) if task.output_noise else truth.copy()
+        labels[n_clean:] *= -1
+        if task.noise_kind == "uniform-all" and n_wrong:
+            labels[n_clean:] = _answers(task, stratified_normals((slice(0, n_wrong),), task.informative, rng))
+            labels[n_clean:] += task.output_noise * rng.standard_normal(n_wrong)
+        return Samples(x, truth, labels, n_clean, strata)
     if task.inputs == "teacher":
-        truth = np.where(erf(x / np.sqrt(2)).sum(axis=1) > 0, 1.0, -1.0)
+        truth = np.where(_answers(task, x) > 0, 1.0, -1.0)
     else:
         truth = np.where(cluster == 1, 1.0, -1.0)
         x[:, 0] += 0.5 * task.separation * truth
     return Samples(x, truth, np.where(flipped, -truth, truth), n_clean, strata)
+
+
+def _answers(task: Task, x: np.ndarray) -> np.ndarray:
+    """Of the teacher, shape (S,)."""
+    return np.asarray((x if task.teacher == "linear" else erf(x / np.sqrt(2))).sum(axis=1))
 
 
 def stratified_normals(strata: tuple[slice, ...], columns: int, rng: np.random.Generator) -> np.ndarray:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from sgdphases import InputError, find_wrong_labels
 from sgdphases.estimators.cleansing.outside import LEAST_ASKED, SEEN, contradiction
+from sgdphases.estimators.cleansing.planted import PlantedShare
 from sgdphases.estimators.cleansing.share import share_of_wrong
 from sgdphases.estimators.cleansing.wrong_labels import disputed, wrong_labels
 from sgdphases.sim.cleansing.cleanse import judged
@@ -131,23 +132,25 @@ def test_right_labels_of_separate_classes_are_not_flagged(seed):
     assert found.flagged[wrong].mean() > 0.7 and wrong[found.flagged].mean() > 0.7
 
 
-def judge(labels, outside, bound, losses=None):
+def judge(labels, outside, plant, losses=None):
     scores = np.random.default_rng(0).random(len(labels)) if losses is None else losses
-    return judged(wrong_labels(scores, labels), scores, labels, labels, outside, scores, bound)
+    return judged(wrong_labels(scores, labels), scores, labels, labels, outside, scores, plant)
 
 
-def test_one_more_bound_is_asked_for_where_nothing_is_seen_and_only_there():
+def test_mistakes_are_planted_where_nothing_is_seen_and_only_there():
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 5, 1000)
     outside, asked = answers_of(truth, 0.1, rng), []
 
-    def bound(given):
+    def plant(given):
         asked.append(given)
-        return 0.004
+        return PlantedShare(0.003, 0.004, 0.5, 0.0, False)
 
-    found = judge(truth, outside, bound)
+    found = judge(truth, outside, plant)
     assert asked[0] is outside and len(asked) == 1 and found["share"].high == 0.004 and found["keep"].all()
-    against = judge(wrongly(truth, 0.4, rng)[0], outside, bound)
+    seen = judge(truth, outside, lambda _: PlantedShare(0.005, 0.3, 1.0, 0.9, True))
+    assert seen["found"].is_planted and (~seen["keep"]).sum() == 5
+    against = judge(wrongly(truth, 0.4, rng)[0], outside, plant)
     assert len(asked) == 1 and against["found"].is_disputed and against["share"].is_known
     assert (~against["keep"]).sum() == round(against["against"].surest * 1000)
 
