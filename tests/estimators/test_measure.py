@@ -65,7 +65,7 @@ def test_printed_it_is_a_table_of_what_is_known():
 def test_a_printed_check_ends_with_what_came_of_it():
     model, x, y, _ = problem()
     checks = sgdphases.check(model, x, y)
-    assert str(checks).endswith(f"\nall {len(checks)} hold")
+    assert str(checks).endswith(f"\nall {len(checks)} hold") and "K: all products g_i·g_j" in str(checks)
     bad = Checks((*checks, Check("1 = 2", 1.0, 2.0, 0.5, 1e-9)))
     assert not bad.hold and str(bad).endswith(f"\n1 of {len(bad)} VIOLATED")
 
