@@ -17,8 +17,8 @@ from sgdphases.estimators.verify import ROUNDING, SIGMAS, Check, verify
 HALF = 0.05  # rounding of models that compute in half precision, relative
 N_BATCHES = 200  # of the training loop's own
 LEGEND = """\
-g_i: gradient of sample i; K: all products g_i·g_j; v, c_i: random directions and numbers; the reference: float64, sample
-by sample. Compared is a random part of the samples in small minibatches, so values differ from those of `measure`."""
+g_i: gradient of sample i; K: all products g_i·g_j; v, c_i: random directions and numbers; reference: float64, sample by
+sample. Compared is a random part of the samples in small minibatches, so values differ from those of `measure`."""
 
 
 class Checks(tuple[Check, ...]):
