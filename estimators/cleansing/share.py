@@ -121,7 +121,7 @@ def share_of_wrong(
         return Share(found.noise_fraction, min((1 - LEARNT) * agreed, found.noise_fraction), high)
     if not found.has_noise:
         return Share(0.0 if high <= FEW else float("nan"), 0.0, high)
-    if found.noise_fraction < EXPLAINED * disagree.mean():  # a few of many: hard samples, as likely as wrong labels
+    if explains_little(found, float(disagree.mean())):
         return Share(float("nan"), 0.0, high)
     low = min(found.noise_interval[0], agreed)
     if against is not None:
@@ -129,6 +129,11 @@ def share_of_wrong(
             return Share(float("nan"), 0.0, high)
         low = min(low, against.surest_low)
     return Share(float(np.clip(found.noise_fraction, low, high)), low, high)
+
+
+def explains_little(found: WrongLabels, disagreed: float) -> bool:
+    """Whether the noise found, if any, is a few of the labels disagreed with: hard samples, just as likely."""
+    return found.noise_fraction < EXPLAINED * disagreed
 
 
 def _disputed_share(against: Contradiction, high: float) -> Share:

@@ -12,7 +12,7 @@ from sgdphases.estimators.cleansing.consensus import Consensus, consensus
 from sgdphases.estimators.cleansing.mixture import DISBELIEVED
 from sgdphases.estimators.cleansing.outside import Contradiction, contradiction
 from sgdphases.estimators.cleansing.planted import PlantedShare
-from sgdphases.estimators.cleansing.share import Share, share_of_wrong
+from sgdphases.estimators.cleansing.share import Share, explains_little, share_of_wrong
 from sgdphases.estimators.cleansing.wrong_labels import (
     WrongLabels,
     check_known_fraction,
@@ -204,7 +204,7 @@ def judged(
         against, answers = contradiction(outside, y), outside.mean(axis=0).argmax(axis=1)
         found = confirmed(found, score, y, answers)
         share = share_of_wrong(found, y, suggested, answers, against)
-        if against.is_seen and found.is_learnt and not (found.has_noise and share.is_known):
+        if against.is_seen and found.is_learnt and explains_little(found, against.disagreed):
             found = disputed(score, y, against.fraction)
             share = share_of_wrong(found, y, suggested, answers, against)
         elif plant is not None and not found.has_noise and found.is_learnt:
