@@ -1,20 +1,25 @@
 # make demo   install, and show all four phases of a toy run
 # make test   install what the tests need, and run them, but for those that take long
 # make test-all   all tests: also long ones, with a browser, several processes, training frameworks
+# make coverage   `make test`, and which lines it runs: fails below the floor in pyproject.toml; takes half as long again
 # make docs   the site, in build/site; runs the tutorials, and fails on a broken link or a missing docstring
 # make check  style and types
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test test-slow test-all docs check clean
+.PHONY: demo test test-slow test-all coverage docs check clean
 
 demo: $(VENV)/installed
 	@folder=runs/demo-$$(date +%Y%m%d-%H%M%S) && $(BIN)/sgdphases run --preset mixture-turning --out $$folder && \
-	  echo "drawing the page to play with:" && $(BIN)/sgdphases report $$folder
+	  echo "drawing the interactive page ..." && $(BIN)/sgdphases report $$folder > /dev/null && \
+	  echo "ready: open $$folder/report.html in a browser"
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal $(COVERAGE)
+
+coverage:
+	$(MAKE) test COVERAGE=--cov
 
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n auto --dist worksteal -m slow

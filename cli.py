@@ -159,7 +159,7 @@ def resume(
         bool, typer.Option("--keep-members", help="A run folder for every member of a sweep.")
     ] = False,
 ) -> None:
-    """Go on with an interrupted run from its last checkpoint, or with a sweep."""
+    """Continue an interrupted run from its last checkpoint, or a sweep."""
     from sgdphases.sim.cleansing.folder import refuse_study
     from sgdphases.sim.run.run import continued
     from sgdphases.sim.storage.claims import claim
@@ -273,7 +273,7 @@ def datasets() -> None:
 
 @app.command()
 def presets() -> None:
-    """List settings that show what there is to see, in seconds."""
+    """List ready-made settings, each of which shows its phases in seconds."""
     from sgdphases.sim.run.presets import PRESETS
 
     for name, entry in PRESETS.items():
@@ -290,7 +290,7 @@ def backends() -> None:
 
 @app.command()
 def doctor() -> None:
-    """Show versions, threads, devices, and where data is looked for: what a bug report needs."""
+    """Show versions, threads, devices and where data is looked for; add it to a bug report."""
     from sgdphases.faces.doctor import sections
 
     for title, rows in sections().items():
@@ -340,10 +340,10 @@ def _complain(error: BaseException | str) -> None:
 
 
 def _finish(experiment: Any, folder: Any, start: Any) -> None:
-    """Train to the end with a progress bar, then draw; Ctrl-C ends in how to go on."""
+    """Train to the end with a progress bar, then draw; Ctrl-C ends in how to continue."""
     from sgdphases.sim.run.training import advance
 
-    with stoppable(f"Go on with: sgdphases resume {folder.path}"):
+    with stoppable(f"Continue with: sgdphases resume {folder.path}"):
         with interrupts() as pressed, progress(experiment.n_steps) as show:
             for state in advance(experiment, folder, start):
                 show(state)
@@ -353,10 +353,10 @@ def _finish(experiment: Any, folder: Any, start: Any) -> None:
 
 
 def _finish_sweep(folder: Any, plan: Any, workers: int | None, dask: str | None, keep_members: bool) -> None:
-    """Run what is left of a sweep with a progress bar, then draw; Ctrl-C ends in how to go on."""
+    """Run what is left of a sweep with a progress bar, then draw; Ctrl-C ends in how to continue."""
     from sgdphases.sim.sweep.run import run_sweep
 
-    with stoppable(f"Go on with: sgdphases resume {folder.path}"):
+    with stoppable(f"Continue with: sgdphases resume {folder.path}"):
         with interrupts() as pressed, sweep_progress(folder, plan) as show:
             for outcome in run_sweep(folder, plan, workers=workers, dask=dask, keep_members=keep_members):
                 show(outcome)

@@ -16,10 +16,13 @@ from sgdphases.estimators.verify import ROUNDING, SIGMAS, Check, verify
 
 HALF = 0.05  # rounding of models that compute in half precision, relative
 N_BATCHES = 200  # of the training loop's own
+LEGEND = """\
+g_i: gradient of sample i; K: all products g_i·g_j; v, c_i: random directions and numbers; reference: float64, sample by
+sample. Compared is a random part of the samples in small minibatches, so values differ from those of `measure`."""
 
 
 class Checks(tuple[Check, ...]):
-    """The checks made; printed, a table of them."""
+    """The checks made; printed, a table of them, and whether all hold."""
 
     @property
     def hold(self) -> bool:
@@ -34,6 +37,9 @@ class Checks(tuple[Check, ...]):
             f"{'holds' if c.holds else 'VIOLATED'}"
             for c in self
         ]
+        lines.append(LEGEND)
+        violated = sum(not c.holds for c in self)
+        lines.append(f"{violated} of {len(self)} VIOLATED" if violated else f"all {len(self)} hold")
         return "\n".join(lines)
 
 

@@ -1,1 +1,1 @@
-"""What a person sees, beside cli.py and figures.py: the longer commands, the figures and pages of each kind."""
+"""What a user sees, beside cli.py and figures.py: the longer commands, the figures and pages of each kind."""

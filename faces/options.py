@@ -42,7 +42,7 @@ class Flag:
 
     text: str
     metavar: str = "TEXT"
-    default: str | None = None  # as the help shows it; the tests hold it against that of the setting
+    default: str | None = None  # as the help shows it; the tests compare it with that of the setting
     hidden: bool = False  # from the help of a command that has no use for it
 
 

@@ -36,7 +36,7 @@ def show_data_warnings() -> None:
 
 @contextmanager
 def interrupts() -> Iterator[list[int]]:
-    """Remember Ctrl-C: raised while a kernel is compiled, the interrupt itself may be swallowed on the way."""
+    """Remember Ctrl-C: raised while a kernel is compiled, the interrupt itself may be lost."""
     pressed: list[int] = []
 
     def remember(number: int, frame: Any) -> None:
@@ -52,7 +52,7 @@ def interrupts() -> Iterator[list[int]]:
 
 @contextmanager
 def stoppable(how_to_go_on: str) -> Iterator[None]:
-    """Ctrl-C ends in a line that says how to go on, and in the exit code a shell knows for it."""
+    """Ctrl-C ends in a line that says how to continue, and in the exit code a shell knows for it."""
     try:
         yield
     except KeyboardInterrupt:
@@ -101,15 +101,29 @@ def _status(state: Any, room: int = 200) -> str:
 
 
 def show_report(folder: Any, *, first: bool = False) -> None:
-    """Write the report and print the table of phases and where the report is; see `write_report` for ``first``."""
-    from sgdphases.faces.run.page import phase_rows, reading_lines, signature_lines, summary_line, write_report
+    """Write the report; print what happened, a picture and a table of the phases, and where the report is.
+
+    See `write_report` for ``first``.
+    """
+    from sgdphases.faces.run.page import (
+        meanings_line,
+        phase_rows,
+        reading_lines,
+        signature_lines,
+        summary_line,
+        write_report,
+    )
+    from sgdphases.faces.run.terminal_picture import picture_lines
 
     with console.status("drawing"):
         trajectory, phases, shown = write_report(folder, first=first)
     console.print(summary_line(trajectory, phases), markup=False, highlight=False, soft_wrap=True)
+    if console.encoding.lower().startswith("utf"):  # there is no other way to write bars
+        for line in picture_lines(trajectory, phases, console.width):
+            console.print(line, markup=False, highlight=False, no_wrap=True)
     heading, rows = phase_rows(trajectory, phases)
     print_table(heading, rows)
-    for line in [*reading_lines(phases), *signature_lines(shown)]:
+    for line in [*([meanings_line(trajectory)] if rows else []), *reading_lines(phases), *signature_lines(shown)]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"report: {folder.report}", markup=False, highlight=False, soft_wrap=True)
 
@@ -162,7 +176,7 @@ def stage_progress() -> Iterator[Any]:
 
 def show_sweep(folder: Any, plan: Any) -> None:
     """Write a sweep's report and print its table and where the report is."""
-    from sgdphases.faces.sweep.page import failed_members, sweep_rows, write_sweep_report
+    from sgdphases.faces.sweep.page import failed_members, legend, sweep_rows, write_sweep_report
 
     with console.status("drawing"):
         sweep = write_sweep_report(folder, plan)
@@ -170,6 +184,7 @@ def show_sweep(folder: Any, plan: Any) -> None:
     print_table(heading, rows[:MOST_ROWS], repeated=heading.index("runs"))
     if len(rows) > MOST_ROWS:
         console.print(f"… {len(rows) - MOST_ROWS} rows more in the report")
+    console.print(legend(sweep), markup=False, highlight=False, soft_wrap=True)
     for reason, count in failed_members(sweep).items():
         console.print(f"{count} failed: {reason}", markup=False, style="red")
     console.print(f"data: {folder.dataset}", markup=False, highlight=False, soft_wrap=True)

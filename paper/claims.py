@@ -25,7 +25,7 @@ class Claim:
     ours : str
         Median over seeds, and the smallest and largest; empty where nothing is known.
     holds : bool or None
-        None where it cannot be told: nothing is known, or the interval holds the threshold.
+        None where it is undecided: nothing is known, or the interval holds the threshold.
     values : tuple of float
         What ``ours`` sums up: one number a seed, or one a noise fraction where the claim is about all of them.
     low, high : float

@@ -23,7 +23,7 @@ def reproduce(
     out: Annotated[
         Path | None,
         typer.Option(
-            help=r"Folder for runs and figures; goes on where it stopped. \[default: reproduction]", show_default=False
+            help=r"Of runs and figures; continues where it stopped. \[default: reproduction]", show_default=False
         ),
     ] = None,
     seeds: Annotated[
@@ -59,7 +59,7 @@ def reproduce(
             _say_what_is_missing(data_dir)
         if not quick:
             _announce(plans, folders, workers)
-        with stoppable("Go on with the same command."):
+        with stoppable("Continue with the same command."):
             failed = _run_all(plans, folders, workers)
             claims = _draw_all(place, wanted, plans, folders, quick)
     _show(claims)

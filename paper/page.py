@@ -20,7 +20,7 @@ from sgdphases.sim.storage.text import write_json
 
 Sweeps = dict[str, Runs]
 NETWORKS = {"clean": "MNIST, 784-30-30-10", "cnn": "CIFAR-10, small CNN", "resnet": "CIFAR-10, small ResNet"}
-VERDICTS = {True: "holds", False: "does not", None: "cannot be told"}
+VERDICTS = {True: "holds", False: "does not", None: "undecided"}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What Feng & Tu 2021 say of their figures 1, 3 and 4, judged on runs of ours; a claim is what all figures share.
 
 Thresholds for words such as "about zero" stand here, each beside its claim. What is judged is the median over seeds: a
-claim holds, or does not, where all of its interval says so, with 95 % on either side; in between it cannot be told.
+claim holds, or does not, where all of its interval says so, with 95 % on either side; in between it is undecided.
 """
 
 from collections.abc import Callable, Mapping, Sequence

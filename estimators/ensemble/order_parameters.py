@@ -75,6 +75,20 @@ class OrderParameters:
     alignment_w: float = _scalar("R_w", "mean cosine between the wrong parts of two minibatches")
     standard_errors: dict[str, float] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        """A table, a line for each value that is not NaN: symbol, name, value with its standard error, meaning."""
+        drawn = "with" if self.replacement else "without"
+        lines = [f"minibatches of {self.batch_size} samples, drawn {drawn} replacement, {self.ensemble} ensemble"]
+        known = {name: getattr(self, name) for name in _names() if getattr(self, name) == getattr(self, name)}
+        for name, value in known.items():
+            symbol, text = describe()[name]
+            error = self.standard_errors.get(name, NAN)
+            shown = f"{value:.4g}" + (f" ± {error:.1g}" if error == error else "")
+            lines.append(f"{symbol:8}  {name:22}  {shown:18}  {text}")
+        if "noise_fraction" not in known:
+            lines.append("nothing of right and wrong labels apart: give wrong=mask where it is known which are wrong")
+        return "\n".join(lines)
+
     def at_batch_size(self, batch_size: int, *, replacement: bool | None = None) -> "OrderParameters":
         """The same point in weight space seen with another batch size: exact, without a new measurement.
 

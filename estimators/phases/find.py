@@ -124,14 +124,14 @@ def _without_rule(errors: Errors, rule: float) -> Phases:
     fallen = learnt(smooth, counts.train, counts.chance_train, counts.looks)
     apart = lower(float(smooth[last]), counts.train, float(errors.test[last]), counts.test, counts.looks)
     if too_few(counts.test, counts.chance_test, counts.looks):
-        reason = f"{counts.test:.0f} test samples are too few to tell learning from chance, even if all were right"
+        reason = f"{counts.test:.0f} test samples are too few to show learning, even if all were right"
     elif fallen > LEVEL:
         reason = f"neither test error ({said(rule)}) nor training error ({said(fallen)}) falls below chance"
     elif apart > LEVEL or most > LITTLE:
         reason = (
             f"the training error falls, the test error does not by more than its sampling noise ({said(rule)}), yet a "
             f"rule that makes up to {most:.2g} more of the answers right than chance would not show in "
-            f"{counts.test:.0f} test samples: whether anything general is learnt cannot be told"
+            f"{counts.test:.0f} test samples: whether anything general is learnt cannot be decided"
         )
     else:
         start, end = start_of(errors.epoch), float(errors.epoch[-1])

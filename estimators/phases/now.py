@@ -26,7 +26,7 @@ class PhaseNow:
     Attributes
     ----------
     name : str
-        As in `Phases`; empty where no phase can be told from the errors so far.
+        As in `Phases`; empty where no phase can be identified from the errors so far.
     since_epoch, since_step : float
         When it began; NaN without one.
     p_value : float

@@ -137,7 +137,7 @@ def _judged(phase: str, rule: _Rule, trajectory: xr.Dataset, inside: np.ndarray)
 
 
 def drawn_spans(epoch: np.ndarray, phase: Phase, after: Phase | None) -> np.ndarray:
-    """Which checkpoints lie in a phase, shape (1 + `DRAWS`, checkpoints): as found, and with its ends drawn anew.
+    """Which checkpoints lie in a phase, shape (1 + `DRAWS`, checkpoints): as found, and with its ends drawn at random.
 
     The ends are drawn between the bounds of the phase's start and of that of the phase after it, evenly in the
     logarithm of the epoch; a draw that leaves no checkpoint is replaced by what was found.

@@ -29,7 +29,7 @@ WITHOUT_EFFECT = (
 )  # fmt: skip
 PROBES = 40
 HELPS = {
-    "checkpoints": Flag("Probes: how often losses are recorded, log-spaced along the run.", "INTEGER", str(PROBES)),
+    "checkpoints": Flag("How often losses are recorded, log-spaced along the run.", "INTEGER", str(PROBES)),
     "epochs": Flag("Passes over the training set.", "INTEGER", "100, or 10,000 steps; network image: 25, or 2,000"),
     "network": Flag(
         "mlp, cnn or resnet; image, a recipe that learns photographs; or auto: image for colour images and any larger "
@@ -76,7 +76,7 @@ def cleanse(
     out: Annotated[
         Path | None,
         typer.Option(
-            help=r"Folder; an unfinished one is gone on with. \[default: cleansed/DATASET-001, …]", show_default=False
+            help=r"Folder; an unfinished one is continued. \[default: cleansed/DATASET-001, …]", show_default=False
         ),
     ] = None,
     mixture: Annotated[str, typer.Option(help="Fitted to log-odds, log-loss, or loss.")] = "log-odds",
@@ -93,7 +93,7 @@ def cleanse(
 ) -> None:
     """Find wrong labels by the order in which they are learnt, and write the data without them.
 
-    Trains on all labels, recording every sample's loss at the probes. Noise flags try it out.
+    Trains on all labels and records the loss of every sample. Flags for label noise corrupt labels, to try it out.
     """
     given = {name: one_value(name, text) for name, text in values.items()}
     given_options = data_options(option, label_column, drop_columns)
@@ -173,13 +173,13 @@ def _check_trainable(settings: Any, labelled: Any) -> None:
 
 
 def _run(folder: Any, settings: Any, labelled: Any, fitted: dict[str, Any]) -> None:
-    """Find, write and show; Ctrl-C ends in how to go on."""
+    """Find, write and show; Ctrl-C ends in how to continue."""
     from sgdphases.faces.cleanse.page import most_suspect, suspect_rows, verdict_lines, write_cleansing_report
     from sgdphases.faces.review.page import write_review
     from sgdphases.sim.cleansing.cleanse import cleanse as find
 
     data = labelled.data
-    with stoppable(f"Go on with the same command and --out {folder.path}"):
+    with stoppable(f"Continue with the same command and --out {folder.path}"):
         with interrupts() as pressed, stage_progress() as show:
 
             def report(what: str, step: int, last: int) -> None:

@@ -11,6 +11,7 @@ from sgdphases.estimators.cleansing.wrong_labels import WrongLabels, reliability
 from sgdphases.faces.run.figures import ALL, CLEAN, OTHER, SHADES, STYLE, TEST, WRONG
 
 SUSPECTS = 40
+LONGEST = 14  # characters of a class's name above a picture
 _BINS = 60
 SCALE_NAMES = {
     "log-odds": "log-odds against the given label, $\\log\\,[(1-p)/p]$",
@@ -30,12 +31,12 @@ def agreement_figure(found: Consensus) -> Figure:
                  for place in places]  # fmt: skip
         left.set_xticks(places, names)
         left.set_yticks(places, names)
-        left.set(title="Agreement of two probes", xlabel="epoch", ylabel="epoch")
+        left.set(title="Agreement of two measurements", xlabel="epoch", ylabel="epoch")
         left.plot([found.medoid], [found.medoid], "x", color=WRONG, markersize=8, markeredgewidth=2)
         figure.colorbar(shown, ax=left, label="rank correlation of losses", shrink=0.85)
         right.axvspan(*found.window, facecolor=SHADES[1], edgecolor="none", label="window")
-        right.plot(found.epochs, found.agreement.mean(axis=1), color=ALL, label="with all probes, mean")
-        right.plot(found.epochs, found.agreement[found.medoid], "--", color=CLEAN, label="with the probe at $t_c$")
+        right.plot(found.epochs, found.agreement.mean(axis=1), color=ALL, label="with all measurements, mean")
+        right.plot(found.epochs, found.agreement[found.medoid], "--", color=CLEAN, label="with that at $t_c$")
         right.axvline(found.t_clean, color=WRONG, linestyle=":", label=f"$t_c$ = {found.t_clean:.3g} epochs")
         right.set_xscale("log")
         right.set(title="Agreement along the run", xlabel="epoch", ylabel="rank correlation", ylim=(0, 1.05))
@@ -111,16 +112,22 @@ def suspects_figure(
     across = 8
     down = -(-len(order) // across)
     with rc_context(STYLE):
-        figure = Figure(figsize=(7.6, 0.5 + 1.28 * down), layout="constrained")
-        figure.suptitle("Most suspect first: number, given label → suggested, probability of being wrong", fontsize=10)
+        figure = Figure(figsize=(7.6, 0.5 + 1.42 * down), layout="constrained")
+        figure.suptitle("Most suspect first: number, probability of being wrong, given label → suggested", fontsize=10)
         panels = figure.subplots(down, across, squeeze=False).ravel()
         for axes in panels:
             axes.axis("off")
         for axes, sample in zip(panels, order, strict=False):
             _picture(axes, images[sample])
-            text = f"#{sample}\n{given[sample]} → {suggested[sample]}  {probability[sample]:.2f}"
-            axes.set_title(text, fontsize=7)
+            names = f"{_shortened(given[sample])}\n→ {_shortened(suggested[sample])}"
+            axes.set_title(f"#{sample}  {probability[sample]:.2f}\n{names}", fontsize=7, parse_math=False)
         return figure
+
+
+def _shortened(name: object) -> str:
+    """The name of a class on one line, as much of it as fits above a picture."""
+    text = " ".join(str(name).split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def are_images(shape: tuple[int, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""What a cleansing shows a person: figures, and one self-contained page."""
+"""What is shown of a cleansing: figures, and one self-contained page."""
 
 import html
 
@@ -22,7 +22,10 @@ from sgdphases.sim.cleansing.data import LabelledData
 from sgdphases.sim.cleansing.folder import CleansingFolder
 from sgdphases.sim.storage.atomic import write_whole
 
-BESIDE = "All samples are in labels.csv, those kept in a file beside it; review.html shows the suspects one by one."
+BESIDE = (
+    "Samples are numbered from 0, in the order of the data. All of them are in labels.csv, those kept in a file beside "
+    "it; review.html shows the suspects one by one."
+)
 
 
 def write_cleansing_report(folder: CleansingFolder, labelled: LabelledData, found: Cleansing) -> None:
@@ -49,8 +52,8 @@ def write_cleansing_report(folder: CleansingFolder, labelled: LabelledData, foun
         (
             "Phase II",
             agreement_figure(found.consensus),
-            "Only the order that losses have in phase II is shared with the probes before and after: t_c is the probe "
-            "that agrees best with all others.",
+            "The order of the losses in phase II resembles the orders before and after it: t_c is the measurement "
+            "whose order agrees best with those of all others.",
             "agreement",
         ),
     ]
@@ -156,11 +159,15 @@ def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
     n, removed = len(found.keep), int((~found.keep).sum())
     share = found.share
     first, last = agreed.window
-    lines = [f"t_c: epoch {agreed.t_clean:.3g}, in a window from {first:.3g} to {last:.3g}."]
+    lines = [
+        f"Labels are judged in phase II, best at t_c: epoch {agreed.t_clean:.3g}, in a window from {first:.3g} to "
+        f"{last:.3g}."
+    ]
     if labels.has_noise:
         lines = [_flagged(found, removed, n), *lines]
         if np.isfinite(labels.mixture.loss_threshold):
-            lines.append(f"l_c: {labels.mixture.loss_threshold:.2f} nats.")
+            limit = labels.mixture.loss_threshold
+            lines.append(f"With a loss above l_c = {limit:.2f} nats a label is more probably wrong than right.")
     elif not labels.is_learnt:
         lines = [
             f"Nothing can be said: {labels.label_share:.0%} of the spread of losses lies between labels, so the "

@@ -17,7 +17,7 @@ def compare(
         "comparison"
     ),
 ) -> None:
-    """Hold runs side by side, phase by phase: toys and real data on one clock."""
+    """Compare runs phase by phase, such as a toy with real data."""
     from sgdphases.estimators.phases.comparison import compare as compare_runs
     from sgdphases.faces.compare.figures import (
         agreement,

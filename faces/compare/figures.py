@@ -1,4 +1,4 @@
-"""What a comparison of runs shows a person: curves over one another against their phases, and one page."""
+"""What is shown of a comparison of runs: curves over one another against their phases, and one page."""
 
 import html
 from collections.abc import Mapping
@@ -192,7 +192,7 @@ def start_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def median_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Heading and rows of the table of medians: phase by phase, run beside run; what nobody knows is left out."""
+    """Heading and rows of the table of medians: phase by phase, run beside run; what is known of no run is left out."""
     every = [values for table in comparison.medians.values() for values in table.values()]
     known = {name: title for name, title in COLUMNS.items() if any(np.isfinite(v.get(name, np.nan)) for v in every)}
     rows = [
@@ -218,7 +218,7 @@ def agreement(comparison: Comparison) -> str:
     verdicts = [each.agreed for each in comparison.findings]
     return (
         f"Of {len(verdicts)} signatures the runs agree on {verdicts.count(True)}, differ in {verdicts.count(False)}; "
-        f"{verdicts.count(None)} cannot be told in every run."
+        f"{verdicts.count(None)} are undecided in at least one run."
     )
 
 

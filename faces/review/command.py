@@ -36,7 +36,7 @@ def apply(
         ),
     ] = "keep",
 ) -> None:
-    """Write the data as a review decided: labels changed, samples dropped. The files given stay as they are."""
+    """Write the data as decided in a review: labels changed, samples dropped. The files given stay as they are."""
     from sgdphases.sim.cleansing.cleaned import ending, write_labelled
     from sgdphases.sim.cleansing.data import labelled_data
     from sgdphases.sim.cleansing.decisions import read_decisions, reviewed, reviewed_folder

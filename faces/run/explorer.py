@@ -1,4 +1,4 @@
-"""A run to play with: curves over one time axis, and a slider that shows what happens at a moment."""
+"""A run as an interactive page: curves over one time axis, and a slider that shows what happens at a moment."""
 
 import html
 import math
@@ -107,7 +107,7 @@ def sentences(trajectory: xr.Dataset, phases: Phases) -> list[str]:
     lines = []
     for k, (now, at) in enumerate(zip(epoch, step, strict=True)):
         phase = _phase_at(phases, float(now))
-        text = "No phase can be told from the errors here."
+        text = "No phase can be identified from the errors here."
         if phase is not None:
             advice = f" Stop before epoch {memorising:.3g}." if phase.name in ("II", "III") and memorising > 0 else ""
             text = f"<b>{html.escape(named(phase.name))}</b>: {html.escape(LEARNT[phase.name])}.{advice}"

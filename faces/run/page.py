@@ -1,4 +1,4 @@
-"""What a finished run shows a person: phases.json, the figures, and one self-contained page."""
+"""What is shown of a finished run: phases.json, the figures, and one self-contained page."""
 
 import html
 import math
@@ -35,7 +35,19 @@ MEDIANS = (
     "p: how likely the errors differ as much by sampling noise alone, under the null hypothesis of the phase (below). "
     "The rest are medians over the checkpoints of a phase."
 )
-WATCHED = "Phases of learning"  # heading of a page about somebody's own training
+MEANINGS = {
+    "train_error": "training error",
+    "test_error": "test error",
+    "error_c": "error on right labels",
+    "error_w": "error on wrong labels",
+    "activity": "mean squared minibatch gradient",
+    "directed_activity": "the square of the mean gradient",
+    "alignment": "cosine of two minibatch gradients",
+    "alignment_cw": "cosine of the mean gradients of right and wrong labels",
+    "projection_variance": "noise along the mean gradient",
+}
+"""What each of `COLUMNS` is, in a few words."""
+WATCHED = "Phases of learning"  # heading of a page about the user's own training
 NETWORKS = {"cnn": "Small convolutional network", "resnet": "Small residual network"}
 
 
@@ -112,7 +124,7 @@ def _written(
     if first:
         later = [picture.title.lower() for picture in chosen.values() if not picture.first]
         chosen = {name: picture for name, picture in chosen.items() if picture.first}
-        more = ", ".join(["one to play with", *later])
+        more = ", ".join(["an interactive one", *later])
         last = note(f"More pictures ({more}): sgdphases report {folder.path}") + last
     pictures = [
         f"<h2>{html.escape(picture.title)}</h2>"
@@ -130,7 +142,7 @@ def summary_line(trajectory: xr.Dataset, phases: Phases) -> str:
     by_name = {phase.name: phase for phase in phases.found}
     if not by_name:
         reason = phases.doubt or next(iter(phases.not_reached.values()), "too few checkpoints")
-        return f"No phase can be told from the errors: {reason}."
+        return f"No phase can be identified from the errors: {reason}."
     errors = trajectory["test_error"].to_numpy() if "test_error" in trajectory else np.full(1, np.nan)
     ends = f" The test error ends at {errors[-1]:.2g}." if math.isfinite(errors[-1]) else ""
     if "III" in by_name:
@@ -162,6 +174,12 @@ def phase_rows(trajectory: xr.Dataset, phases: Phases) -> tuple[list[str], list[
     return heading, rows
 
 
+def meanings_line(trajectory: xr.Dataset) -> str:
+    """What the columns of `phase_rows` are, in words."""
+    known = [f"{title} {MEANINGS[name]}" for name, title in COLUMNS.items() if worth_showing(trajectory, name)]
+    return f"Medians: {', '.join(known)}."
+
+
 def p_value(value: float) -> str:
     """A p-value to one digit; below a millionth its size says no more; a question mark where unknown."""
     return "?" if math.isnan(value) else "<1e-6" if value < 1e-6 else f"{value:.1g}"
@@ -184,7 +202,7 @@ def evidence_lines(phases: Phases) -> list[str]:
 
 def signature_lines(found: list[Signature]) -> list[str]:
     """One line a phase: what the paper finds there, and whether this run shows it."""
-    marks = {True: "yes", False: "no", None: "cannot be told"}
+    marks = {True: "yes", False: "no", None: "undecided"}
     names = dict.fromkeys(each.phase for each in found)
     return [
         f"The paper's signatures of {name}: "
@@ -239,7 +257,7 @@ def _page(
     played: str,
 ) -> str:
     heading, rows = phase_rows(trajectory, phases)
-    medians = table(heading, rows) + note(MEDIANS) if rows else ""
+    medians = table(heading, rows) + note(MEDIANS) + note(meanings_line(trajectory)) if rows else ""
     read = "".join(f"<p>{html.escape(line)}</p>" for line in reading_lines(phases))
     explained = ["Signatures with the number they are about and its interval at 95 %."] if found else []
     remarks = read + "".join(map(note, [*evidence_lines(phases), *signature_lines(found), *explained]))

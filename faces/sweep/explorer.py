@@ -1,4 +1,4 @@
-"""A sweep to play with: the phase diagram as a map, and the curves of the member that is clicked."""
+"""A sweep as an interactive page: the phase diagram as a map, and the curves of the member that is clicked."""
 
 from itertools import product
 from typing import Any
@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sgdphases.estimators.phases.find import find_phases
 from sgdphases.faces.run.explorer import HEIGHT, PANELS, WIDTH, embedded, named, places
 from sgdphases.faces.run.figures import worth_showing
 from sgdphases.faces.sweep.figures import axes_of, axis_name
-from sgdphases.sim.sweep.dataset import MEASURED, READ, SIZES, finished_trajectories
+from sgdphases.sim.sweep.dataset import MEASURED, finished_trajectories
 
 COLOURED = {
     "error_min": "lowest test error", "t_min": "epoch of the lowest test error", "error_fit": "test error at the end",
@@ -18,6 +17,7 @@ COLOURED = {
     "length_ii": "length of phase II, decades",
 }  # fmt: skip
 MOST_CELLS = 400
+COSINES = 1.05  # half the height of their panel
 DIGITS = 4  # of the numbers on the page
 PALETTE = "Cividis256"  # for all eyes
 
@@ -36,13 +36,14 @@ both.end = Math.max(...curves[k].x);
 """
 
 
-def sweep_explorer(sweep: xr.Dataset) -> str:
+def sweep_explorer(sweep: xr.Dataset, phases: xr.DataArray) -> str:
     """HTML that draws itself without a network: a map over two axes, and the curves of one member under it.
 
     Parameters
     ----------
     sweep : xarray.Dataset
-        Of `sgdphases.sim.sweep.dataset.sweep_dataset`.
+    phases : xarray.DataArray of Phases
+        Both of `sgdphases.sim.sweep.dataset.gathered`.
 
     Returns
     -------
@@ -57,14 +58,14 @@ def sweep_explorer(sweep: xr.Dataset) -> str:
     shown = sweep.isel({name: 0 for name in axes[2:]})
     if shown.sizes[across] * (1 if up is None else shown.sizes[up]) > MOST_CELLS:
         return ""
-    return embedded(_layout(shown, across, up))
+    return embedded(_layout(shown, phases.isel({name: 0 for name in axes[2:]}), across, up))
 
 
-def _layout(sweep: xr.Dataset, across: str, up: str | None) -> Any:
+def _layout(sweep: xr.Dataset, phases: xr.DataArray, across: str, up: str | None) -> Any:
     from bokeh.layouts import column, row
     from bokeh.models import CustomJS, Div, Range1d, Select
 
-    values, curves, sentences = _members(sweep, across, up)
+    values, curves, sentences = _members(sweep, phases, across, up)
     known = [name for name in COLOURED if name in values and np.isfinite(values[name]).any()]
     plot, cells, mapper = _map(sweep, across, up, values, known)
     ended = [k for k, curve in enumerate(curves) if curve is not None]
@@ -82,14 +83,14 @@ def _layout(sweep: xr.Dataset, across: str, up: str | None) -> Any:
 
 
 def _members(
-    sweep: xr.Dataset, across: str, up: str | None
+    sweep: xr.Dataset, phases: xr.DataArray, across: str, up: str | None
 ) -> tuple[dict[str, np.ndarray], list[dict[str, list[float]] | None], list[str]]:
     """Medians over seeds, curves, and a line of text for every cell, the second axis varying fastest."""
     names = [name for panel in PANELS for name, *_ in panel.curves]
     values: dict[str, list[float]] = {name: [] for name in COLOURED if name in sweep}
     curves: list[dict[str, list[float]] | None] = []
     sentences = []
-    needed = {*names, *READ, *SIZES, "finished"}
+    needed = {*names, "finished"}
     read = [name for name in sweep.data_vars if str(name).removesuffix(MEASURED) in needed]
     for place in product(*(range(sweep.sizes[axis]) for axis in (across, up) if axis is not None)):
         where = dict(zip([axis for axis in (across, up) if axis is not None], place, strict=True))
@@ -98,16 +99,19 @@ def _members(
             numbers = one[name].to_numpy().ravel()
             finite = numbers[np.isfinite(numbers)]
             list_.append(float(np.median(finite)) if len(finite) else np.nan)
-        runs = finished_trajectories(one[read].isel({name: 0 for name in one["finished"].dims if name != "seed"}), 1)
-        title = ", ".join(f"{axis_name(axis)} = {sweep[axis].to_numpy()[k]}" for axis, k in where.items())
+        seeds = one[read].isel({name: 0 for name in one["finished"].dims if name != "seed"})
+        runs = finished_trajectories(seeds, 1)
+        title = ", ".join(f"{axis_name(axis)} = {_names(sweep, axis)[k]}" for axis, k in where.items())
         if not runs:
             curves.append(None)
             sentences.append(f"{title}: did not end.")
             continue
         run = runs[0]
-        found = find_phases(run).found
+        first = int(np.argmax(seeds["finished"].to_numpy().ravel()))
+        each_seed = phases.isel(where).isel({name: 0 for name in phases.dims if name not in ("seed", *where)})
+        found = each_seed.to_numpy().ravel()[first].found
         spans = "; ".join(f"{named(each.name)}: epochs {each.start:.3g} to {each.end:.3g}" for each in found)
-        sentences.append(f"<b>{title}</b>. {spans or 'No phase can be told'}.")
+        sentences.append(f"<b>{title}</b>. {spans or 'No phase can be identified'}.")
         columns = {name: run[name].to_numpy() for name in names if name in run}
         curves.append({name: _short(column) for name, column in {**columns, "x": places(run)}.items()})
     return {name: np.array(each) for name, each in values.items()}, _alike(curves), sentences
@@ -160,7 +164,7 @@ def _names(sweep: xr.Dataset, axis: str) -> list[str]:
 
 
 def _panels(sweep: xr.Dataset, curve: dict[str, list[float]], both: Any) -> tuple[list[Any], Any]:
-    from bokeh.models import ColumnDataSource
+    from bokeh.models import ColumnDataSource, Range1d
     from bokeh.plotting import figure
 
     source, made = ColumnDataSource(curve), list[Any]()
@@ -172,6 +176,8 @@ def _panels(sweep: xr.Dataset, curve: dict[str, list[float]], both: Any) -> tupl
             width=WIDTH, height=HEIGHT, x_axis_type="log", y_axis_type="log" if panel.is_log else "linear",
             x_range=both, y_axis_label=panel.title, toolbar_location=None, tools="", min_border_left=70,
         )  # fmt: skip
+        if panel.title == "cosine":  # one scale for all members, also those that have none (without wrong labels, say)
+            plot.y_range = Range1d(-COSINES, COSINES)
         for name, title, colour, dash in lines:
             plot.line("x", name, source=source, color=colour, line_dash=dash, width=2, legend_label=title)
         plot.add_layout(plot.legend[0], "right")

@@ -14,7 +14,6 @@ from matplotlib.colors import LogNorm, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from sgdphases.estimators.phases.find import find_phases
 from sgdphases.estimators.phases.phase_time import combine_phases
 from sgdphases.faces.run.figures import ALL, OTHER, PICTURES, STYLE, TEST, WRONG, draw
 from sgdphases.sim.sweep.dataset import finished_trajectories
@@ -84,18 +83,22 @@ def axis_name(axis: str) -> str:
     return f"{text} {symbol}".strip()
 
 
-def over_seeds(sweep: xr.Dataset) -> Figure:
+def over_seeds(sweep: xr.Dataset, phases: xr.DataArray) -> Figure:
     """The phases at a glance of a sweep over seeds alone: medians over them, and the phases that they have in common.
 
     Parameters
     ----------
     sweep : xarray.Dataset
         With no axis but the seed.
+    phases : xarray.DataArray of Phases
+        Those of its members, as `sgdphases.sim.sweep.dataset.gathered` gives them.
     """
     runs = finished_trajectories(sweep)
     middle = xr.concat(runs, "seed", join="inner", combine_attrs="override").median("seed", keep_attrs=True)
     middle = middle.assign_coords(epoch=runs[0]["epoch"])
-    return draw(PICTURES["phases"], middle, combine_phases([find_phases(run) for run in runs]))
+    return draw(
+        PICTURES["phases"], middle, combine_phases([each for each in phases.to_numpy().ravel() if each is not None])
+    )
 
 
 def over_one_axis(sweep: xr.Dataset) -> Figure:

@@ -1,4 +1,4 @@
-"""What a finished sweep shows a person: sweep.nc, the phase diagrams, and one self-contained page."""
+"""What is shown of a finished sweep: sweep.nc, the phase diagrams, and one self-contained page."""
 
 import html
 from itertools import islice, product
@@ -43,9 +43,9 @@ def write_sweep_report(folder: SweepFolder, plan: SweepPlan) -> xr.Dataset:
     folder.figures.mkdir(exist_ok=True)
     pictures = [
         saved_picture(figure, folder.figures / f"{name}.png", "phase diagram")
-        for name, figure in _figures(sweep).items()
+        for name, figure in _figures(sweep, phases).items()
     ]
-    text = _page(folder, sweep, pictures)
+    text = _page(folder, sweep, phases, pictures)
     write_whole(folder.report, lambda part: part.write_text(text, encoding="utf-8"))
     return sweep
 
@@ -89,6 +89,14 @@ def sweep_rows(sweep: xr.Dataset, *, ranges: bool) -> tuple[list[str], list[list
     return heading, rows
 
 
+def legend(sweep: xr.Dataset) -> str:
+    """What the columns of `sweep_rows` are, in words."""
+    known = [sweep[name].attrs for name in COLUMNS if np.isfinite(sweep[name]).any()]
+    axes = [(symbol, name) for symbol, name in (SYMBOLS.get(axis, ("", "")) for axis in axes_of(sweep)) if symbol]
+    meaning = [*axes, *((each["symbol"], each["long_name"]) for each in known)]
+    return "; ".join(f"{symbol}: {text}" for symbol, text in meaning)
+
+
 def failed_members(sweep: xr.Dataset) -> dict[str, int]:
     """Why members failed -> how many did so."""
     reasons, counts = np.unique([text for text in sweep["failure"].to_numpy().ravel() if text], return_counts=True)
@@ -107,12 +115,12 @@ def _short(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
 
 
-def _figures(sweep: xr.Dataset) -> dict[str, Figure]:
+def _figures(sweep: xr.Dataset, phases: xr.DataArray) -> dict[str, Figure]:
     axes = axes_of(sweep)
     if not sweep["finished"].any():
         return {}
     if not axes:
-        return {"phases": over_seeds(sweep)}
+        return {"phases": over_seeds(sweep, phases)}
     if len(axes) == 1:
         return {f"over_{axes[0]}": over_one_axis(sweep)}
     others = [[(name, value) for value in sweep[name].to_numpy()] for name in axes[2:]]
@@ -120,13 +128,14 @@ def _figures(sweep: xr.Dataset) -> dict[str, Figure]:
     return {f"map_{number}" if number else "map": over_two_axes(sweep, each) for number, each in enumerate(chosen)}
 
 
-def _page(folder: SweepFolder, sweep: xr.Dataset, pictures: list[str]) -> str:
+def _page(folder: SweepFolder, sweep: xr.Dataset, phases: xr.DataArray, pictures: list[str]) -> str:
     ended, of = int(sweep["finished"].sum()), int(sweep["finished"].size)
     failures = "".join(note(f"{count} failed: {reason}") for reason, count in failed_members(sweep).items())
     return page(
         f"Sweep: {folder.path.name}",
-        f"<p>{ended} of {of} runs ended.</p>{failures}{sweep_explorer(sweep)}{''.join(pictures)}"
+        f"<p>{ended} of {of} runs ended.</p>{failures}{sweep_explorer(sweep, phases)}{''.join(pictures)}"
         + note("Medians over seeds; grey where no run shows such a thing. All of it is in sweep.nc.")
         + f"<h2>In numbers</h2>{table(*sweep_rows(sweep, ranges=True))}{note('Medians over seeds, and their range.')}"
-        f"<h2>Plan</h2><pre>{html.escape(folder.plan.read_text(encoding='utf-8'))}</pre>",
+        + note(legend(sweep))
+        + f"<h2>Plan</h2><pre>{html.escape(folder.plan.read_text(encoding='utf-8'))}</pre>",
     )

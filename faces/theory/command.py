@@ -13,7 +13,7 @@ from sgdphases.faces.terminal import console
 if TYPE_CHECKING:  # the help does without it
     from sgdphases.theory.dmft.settings import Descent, Student
 
-app = typer.Typer(help="Draw predictions, without a fitted number.", no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(help="Draw predictions; no number is fitted.", no_args_is_help=True, rich_markup_mode="rich")
 
 NoiseFraction = Annotated[float, typer.Option(help="Share of wrong targets, 0 to 1.")]
 Time = Annotated[float, typer.Option(help="Until when.")]
@@ -26,7 +26,7 @@ TrainOutput = Annotated[bool, typer.Option("--train-output", help="Train the out
 Loss = Annotated[str, typer.Option(help="logistic or squared.")]
 Inputs = Annotated[str, typer.Option(help="Two clusters, or a teacher's labels: clusters or teacher.")]
 Separation = Annotated[float, typer.Option(help="Distance of the clusters, in standard deviations.")]
-NoiseKind = Annotated[str, typer.Option(help="Wrong labels: uniform-other (flipped) or uniform-all (drawn anew).")]
+NoiseKind = Annotated[str, typer.Option(help="Wrong labels: uniform-other (flipped) or uniform-all (any class).")]
 LearningRate = Annotated[float, typer.Option(help="alpha, on inputs of unit variance.")]
 Steps = Annotated[int, typer.Option(min=1, help="Of SGD.")]
 BatchFraction = Annotated[float, typer.Option(help="B/N; 1: full batches.")]
@@ -87,13 +87,13 @@ def committee(
 def clean_priority(
     classes: Annotated[int, typer.Option(min=2, help="Classes K.")] = 10,
     noise_fraction: Annotated[str, typer.Option(help="Shares of wrong labels, with commas between.")] = "0.2,0.5,0.8",
-    samples: Annotated[int, typer.Option(min=0, help="Say what N samples show at the start; 0: nothing.")] = 0,
+    samples: Annotated[int, typer.Option(min=0, help="Also print what N samples show at the start; 0: nothing.")] = 0,
     noise_scale: Annotated[
         float, typer.Option(help="With --samples: Tr Sigma_c / |g_c|^2 of the clean samples.")
     ] = 150.0,
     out: Annotated[Path | None, _out("clean-priority")] = None,
 ) -> None:
-    """How hard wrong labels pull beside clean ones before anything is memorised."""
+    """How strongly wrong labels act on the weights, relative to clean ones, before anything is memorised."""
     from sgdphases.faces.theory.figures import clean_priority_figure
 
     fractions = _numbers("--noise-fraction", noise_fraction)

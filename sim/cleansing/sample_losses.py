@@ -14,7 +14,13 @@ from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
 from sgdphases.sim.data.dataset import Dataset
 from sgdphases.sim.run.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
 from sgdphases.sim.run.schedule import sample_order, steps_per_epoch
-from sgdphases.sim.run.settings import RunSettings, check_fixed, fixed_settings
+from sgdphases.sim.run.settings import (
+    RunSettings,
+    check_batch_size,
+    check_cross_entropy,
+    check_fixed,
+    fixed_settings,
+)
 from sgdphases.sim.run.training import initial_network
 
 SAVE_SECONDS = 20.0  # at most this much training is lost
@@ -208,11 +214,7 @@ def _plain(x: np.ndarray, y: np.ndarray, n_classes: int) -> Dataset:
 
 
 def _check(settings: RunSettings, n_samples: int, n_classes: int) -> None:
-    if settings.loss not in ("auto", "cross-entropy"):
-        raise UsageError(f"loss = {settings.loss!r}: wrong labels are found by their cross-entropy; leave it out.")
-    if settings.batch_size > n_samples:
-        raise UsageError(
-            f"batch_size = {settings.batch_size} exceeds the {n_samples} training samples: choose at most that."
-        )
+    check_cross_entropy(settings)
+    check_batch_size(settings, n_samples)
     if n_classes < 2:
         raise UsageError("all labels are the same: give samples of two classes at least.")

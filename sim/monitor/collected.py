@@ -1,4 +1,4 @@
-"""The samples that are watched, collected from somebody's loader without disturbing what it gives to training."""
+"""The samples that are watched, collected from the user's loader without disturbing what it gives to training."""
 
 import copy
 import logging
@@ -65,7 +65,7 @@ def source_of(loader: Any) -> Source:
     if isinstance(loader, Iterator) or not isinstance(loader, Iterable):
         raise UsageError(
             f"the loader, a {type(loader).__name__}, can be iterated only once, and training needs what it gives: give "
-            "a DataLoader, a list of batches, or anything that begins anew each time it is iterated."
+            "a DataLoader, a list of batches, or anything that starts from its beginning each time it is iterated."
         )
     return _Stream(loader)
 
@@ -204,9 +204,9 @@ class _Stream:
 
     def _refuse(self) -> None:
         raise UsageError(
-            f"the loader's stream, a {type(self._dataset or self._loader).__name__}, does not begin anew when it is "
-            "iterated: measuring would take samples away from training. Give a list of batches and n_training=..., or "
-            "a stream that begins anew."
+            f"the loader's stream, a {type(self._dataset or self._loader).__name__}, does not start from its beginning "
+            "when it is iterated: measuring would take samples away from training. Give a list of batches and "
+            "n_training=..., or a stream that starts from its beginning each time."
         )
 
 
@@ -229,7 +229,7 @@ def arrays_of(pair: tuple[Any, Any]) -> Data:
 def inputs_and_targets(batch: Any) -> tuple[Any, Any]:
     """Inputs and targets of a batch that is a pair, or names its labels; a UsageError for any other.
 
-    A dictionary less its labels is for a model that takes keywords, a dataclass or a named tuple likewise; what has one
+    A dictionary less its labels is for a model that takes keywords, a dataclass or a named tuple too; what has one
     other field is the model's only argument.
     """
     named = named_parts(batch) if is_named(batch) else {}

@@ -17,7 +17,7 @@ SHOWN_SECONDS = 5.0  # between two lines on a terminal
 
 
 def logger_of(given: Any) -> Log:
-    """A function of step, scalars by name, and the phase as text, for whatever somebody logs with.
+    """A function of step, scalars by name, and the phase as text, for any logger.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def logger_of(given: Any) -> Log:
 
 
 def is_heard(given: Log) -> bool:
-    """Whether anybody gets what is logged now: to say the phase takes longer than many a measurement."""
+    """Whether anything receives what is logged now: finding the phase takes longer than many measurements."""
     return given.is_heard if isinstance(given, Progress) else True
 
 

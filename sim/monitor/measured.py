@@ -1,4 +1,4 @@
-"""One measurement of somebody's model, on the watched samples and on the test set."""
+"""One measurement of the user's model, on the watched samples and on the test set."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -96,7 +96,7 @@ class Measured:
     def __call__(self, step: int, rng: np.random.Generator | None) -> "Measurement":
         """Measure: losses, errors and answers alone without ``rng``.
 
-        Layers replaced, added, frozen or unfrozen since the last measurement are taken up as they are.
+        Layers replaced, added, frozen or unfrozen since the last measurement are measured as they now are.
         """
         self._processes.share_model(self.model)  # whoever calls this puts the buffers back
         self._take_up_changes(step)
@@ -177,7 +177,7 @@ def measured(
     seed: int,
     split: Split | None,
 ) -> tuple[Measured, int]:
-    """A model on the samples of somebody's loaders, and the steps of the optimizer in an epoch: see `PhaseMonitor`."""
+    """A model on the samples of the user's loaders, and the steps of the optimizer in an epoch: see `PhaseMonitor`."""
     if accumulation < 1:
         raise UsageError(f"accumulation = {accumulation}: give the batches of a step of the optimizer, at least 1.")
     source = source_of(loader)

@@ -1,4 +1,4 @@
-"""Order parameters along anybody's PyTorch training loop, which runs on as if nobody had looked."""
+"""Order parameters along any PyTorch training loop, which is not changed by it in a single bit."""
 
 import time
 import warnings
@@ -78,7 +78,7 @@ class PhaseMonitor:
     Training goes on bit by bit as without it: random streams (those a data set or its transforms hold, too), gradients,
     train and eval modes, buffers and hooks are left as they were found. Dropout is off and BatchNorm uses its running
     statistics during a measurement. A measurement that fails does not end the training: the monitor warns once, and
-    measures no more. Layers that are replaced, frozen or unfrozen meanwhile are taken up.
+    measures no more. Layers that are replaced, frozen or unfrozen meanwhile are measured as they then are.
 
     Parameters
     ----------
@@ -371,7 +371,7 @@ class PhaseMonitor:
             return
         try:
             action()
-        except Exception as error:  # whatever it is, it must not end somebody's training
+        except Exception as error:  # whatever it is, it must not end the user's training
             self._is_quiet = True
             warnings.warn(
                 f"PhaseMonitor measures no more from step {self._record.steps} on, and training goes on: "

@@ -185,7 +185,7 @@ class Snapshots:
             )
         if not self._copies:
             raise UsageError(
-                "no snapshot of the weights has been taken since training was gone on with: train on first, and "
+                "no snapshot of the weights has been taken since training was continued: train on first, and "
                 "keep them in a folder, where they outlast an interruption."
             )
 

@@ -1,4 +1,4 @@
-"""Everything a measurement could disturb in somebody's training loop, put back afterwards."""
+"""Everything a measurement could disturb in the user's training loop, put back afterwards."""
 
 import random
 from collections.abc import Iterator

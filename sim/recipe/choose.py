@@ -5,7 +5,7 @@ from typing import Any
 
 from sgdphases.estimators.errors import UsageError
 from sgdphases.sim.run.schedule import steps_per_epoch
-from sgdphases.sim.run.settings import IMAGE, RunSettings
+from sgdphases.sim.run.settings import IMAGE, RunSettings, check_batch_size, check_cross_entropy
 
 LEAST_SIDE = 8  # pixels; smaller images have no room for the network
 GREY_SIDE = 28  # pixels; grey images up to this size are learnt by a perceptron as well
@@ -103,10 +103,7 @@ def check_recipe(settings: RunSettings, shape: tuple[int, ...], n_samples: int) 
             f"shape {shape}: choose network = 'mlp', or data of the shape (channels, height, width)."
         )
     _check_samples(n_samples, LEAST_LEARNT)
-    if settings.batch_size > n_samples:
-        raise UsageError(
-            f"batch_size = {settings.batch_size} exceeds the {n_samples} training samples: choose at most that."
-        )
+    check_batch_size(settings, n_samples)
     if settings.batch_size < LEAST_BATCH:
         raise UsageError(
             f"batch_size = {settings.batch_size}: network = '{IMAGE}' normalises over a batch, and needs {LEAST_BATCH} "
@@ -116,8 +113,7 @@ def check_recipe(settings: RunSettings, shape: tuple[int, ...], n_samples: int) 
         raise UsageError(
             f"activation = {settings.activation!r} has no effect on network = '{IMAGE}', which has relu: leave it out."
         )
-    if settings.loss not in ("auto", "cross-entropy"):
-        raise UsageError(f"loss = {settings.loss!r}: wrong labels are found by their cross-entropy; leave it out.")
+    check_cross_entropy(settings)
 
 
 def check_no_augment(settings: RunSettings) -> None:

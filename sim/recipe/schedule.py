@@ -30,7 +30,7 @@ def one_cycle(n_steps: int, peak: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def batches(seed: int, epoch: int, n_samples: int, batch_size: int) -> list[np.ndarray]:
-    """The samples of each step of an epoch, drawn anew; batches are as even as can be.
+    """The samples of each step of an epoch, drawn again; batches are as even as can be.
 
     So the last is no remainder of one or two samples, whose mean and variance mean nothing to BatchNorm.
     """

@@ -84,7 +84,7 @@ def learn(
         Other samples that the network is asked about, instead of those that it learns.
     checkpoint : Path, optional
         A file to go on from, if it is there, and to be kept up to date: on a CPU, with as many threads, a run that is
-        gone on with ends in the same bits.
+        continued ends in the same bits.
 
     Yields
     ------
@@ -168,7 +168,7 @@ def _write(path: Path, settings: RunSettings, mark: str, point: _Point) -> None:
 
 def _read(path: Path, settings: RunSettings, mark: str, start: _Point, learner: ImageLearner) -> _Point:
     """The point kept in a file, once it is sure that it belongs to this very run."""
-    remedy = "restore it from a copy, or remove it to begin anew"
+    remedy = "restore it from a copy, or remove it to start again"
     stored = read_npz(path, "checkpoint", remedy)
     try:
         step, found = int(stored["step"]), str(stored["fingerprint"])
@@ -179,13 +179,13 @@ def _read(path: Path, settings: RunSettings, mark: str, start: _Point, learner: 
             raise
         raise InputError(f"{path} is no usable checkpoint ({error}): {remedy}.") from None
     if found != mark:
-        raise InputError(f"the data differ from those {path} was made with: restore them, or start anew.")
+        raise InputError(f"the data differ from those {path} was made with: restore them, or start again.")
     rows = step // learner.per_epoch if start.sample_loss.shape[1] else 0
     shapes = (start.state.shape, start.momentum.shape, (rows, start.sample_loss.shape[1]), start.total.shape)
     arrays = (point.state, point.momentum, point.sample_loss, point.total)
     fits = all(each.shape == shape for each, shape in zip(arrays, shapes, strict=True))
     if not 0 <= step <= learner.n_steps or not fits or not all(np.isfinite(each).all() for each in arrays):
         raise InputError(
-            f"{path} does not go with these settings: put back those it was made with, or remove it to begin anew."
+            f"{path} does not go with these settings: put back those it was made with, or remove it to start again."
         )
     return point

@@ -78,7 +78,7 @@ class Rows:
         return np.empty((most, *first.shape), first.dtype)
 
 
-_REMEDY = "restore it from a copy or start the run anew"
+_REMEDY = "restore it from a copy or start the run again"
 _ARRAY = "array "  # what the names of rows of more than one number a checkpoint begin with in the file
 
 
@@ -115,7 +115,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         stored = read_npz(path, "checkpoint", _REMEDY)
     except FileNotFoundError:
-        raise InputError(f"{path} is not there: the run never reached its first checkpoint; start it anew.") from None
+        raise InputError(f"{path} is not there: the run never reached its first checkpoint; start it again.") from None
     try:
         return checked(stored)
     except (KeyError, ValueError, TypeError) as error:

@@ -18,7 +18,7 @@ from sgdphases.sim.storage.folders import ReportFolder, created, refuse_full
 from sgdphases.sim.storage.netcdf import write_netcdf
 
 STUDY = (
-    "{} holds a study of cleansing, not of runs: go on with the command that began it, such as "
+    "{} holds a study of cleansing, not of runs: continue with the command that began it, such as "
     "`sgdphases reproduce fig6`."
 )
 
@@ -88,7 +88,7 @@ def refuse_run(path: Path) -> None:
     """Raise a UsageError if a new run must not use this folder: it holds a run, or anything else."""
     if RunFolder(path).config.exists():
         raise UsageError(
-            f"{path} already holds a run: go on with `sgdphases resume {path}`, or choose another folder with --out."
+            f"{path} already holds a run: continue with `sgdphases resume {path}`, or choose another folder with --out."
         )
     refuse_full(path)
 
@@ -97,7 +97,7 @@ def refuse_other_work(path: Path) -> None:
     """Raise a UsageError where a folder has a run's settings, but holds a cleansing or a member of a study of some."""
     if (path / "options.json").is_file():
         raise UsageError(
-            f"{path} holds a cleansing: go on with the command that began it, `sgdphases cleanse … --out {path}`."
+            f"{path} holds a cleansing: continue with the command that began it, `sgdphases cleanse … --out {path}`."
         )
     if (path / "cleansing.nc").is_file():
         raise UsageError(STUDY.format(path))

@@ -59,7 +59,7 @@ def run(
 
 
 def resume(folder: str | Path) -> xr.Dataset:
-    """Go on with an interrupted run from its last checkpoint; it ends as it would have without the interruption.
+    """Continue an interrupted run from its last checkpoint; it ends as it would have without the interruption.
 
     Parameters
     ----------

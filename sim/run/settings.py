@@ -177,6 +177,20 @@ def check_plain_sgd(settings: RunSettings) -> None:
         )
 
 
+def check_batch_size(settings: RunSettings, n_samples: int) -> None:
+    """Raise a UsageError for minibatches larger than the training set."""
+    if settings.batch_size > n_samples:
+        raise UsageError(
+            f"batch_size = {settings.batch_size} exceeds the {n_samples} training samples: choose at most that."
+        )
+
+
+def check_cross_entropy(settings: RunSettings) -> None:
+    """Raise a UsageError for another loss than the one that wrong labels are found by."""
+    if settings.loss not in ("auto", "cross-entropy"):
+        raise UsageError(f"loss = {settings.loss!r}: wrong labels are found by their cross-entropy; leave it out.")
+
+
 def read_settings(path: Path) -> dict[str, Any]:
     """Plain values from a TOML file, without the versions a run has noted in it.
 
@@ -224,7 +238,7 @@ def check_fixed(stored: str, settings: RunSettings, config: Path, again: str) ->
     config : Path
         Where they come from, for the message.
     again : str
-        How to begin anew with the present ones, for the message.
+        How to start again with the present ones, for the message.
 
     Raises
     ------

@@ -26,11 +26,11 @@ from sgdphases.sim.data.label_noise.add import add_label_noise, load_labels, loa
 from sgdphases.sim.data.scaling import scaling_problem, standardized
 from sgdphases.sim.run.checkpoint import Checkpoint, Rows, fingerprint
 from sgdphases.sim.run.schedule import Orders, checkpoint_steps, steps_per_epoch
-from sgdphases.sim.run.settings import RunSettings, check_fixed, check_plain_sgd, fixed_settings
+from sgdphases.sim.run.settings import RunSettings, check_batch_size, check_fixed, check_plain_sgd, fixed_settings
 from sgdphases.sim.run.streams import stream
 from sgdphases.sim.run.trajectory import error_sizes, lost_samples
 
-if TYPE_CHECKING:  # few runs are held against a theory, and all would wait for its libraries
+if TYPE_CHECKING:  # few runs are compared with a theory, and all would wait for its libraries
     from sgdphases.sim.run.theory_curves import Curves
 
 SAVE_SECONDS = 20.0  # at most this much training is lost between two measurements, if a run is killed
@@ -131,10 +131,7 @@ def prepare(settings: RunSettings) -> Experiment:
     """
     check_plain_sgd(settings)
     data, settings = _prepared_data(settings)
-    if settings.batch_size > data.n_samples:
-        raise UsageError(
-            f"batch_size = {settings.batch_size} exceeds the {data.n_samples} training samples: choose at most that."
-        )
+    check_batch_size(settings, data.n_samples)
     loss = settings.loss if settings.loss != "auto" else ("squared" if data.n_classes is None else "cross-entropy")
     build = backend_class(settings.backend)
     model, dtype = initial_network(settings, data)

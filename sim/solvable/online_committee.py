@@ -23,7 +23,7 @@ def simulate_committee(
     *,
     noise_fraction: float = 0.0,
 ) -> CommitteePath:
-    """Train on examples that are drawn anew at each step, and record the order parameters.
+    """Train on examples that are new at each step, and record the order parameters.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Arrays from ``.npz`` and ``.npy`` files of anybody's: no code is run, and nothing is allocated on a header's word."""
+"""Arrays from ``.npz`` and ``.npy`` files from any source: no code is run, and no header is trusted for memory."""
 
 import os
 import zipfile
@@ -61,11 +61,11 @@ def read_npy(path: Path) -> np.ndarray:
         with open(path, "rb") as stream:
             return _array(stream, os.fstat(stream.fileno()).st_size, "the array")
     except Exception as error:  # a damaged file may raise anything
-        raise InputError(f"{path} is no usable .npy file ({_reason(error)}): write it anew with numpy.save.") from None
+        raise InputError(f"{path} is no usable .npy file ({_reason(error)}): write it again with numpy.save.") from None
 
 
 def _array(stream: IO[bytes], size: int, name: str) -> np.ndarray:
-    """The array in a stream of ``size`` bytes, once its header has been held against that size."""
+    """The array in a stream of ``size`` bytes, once its header has been compared with that size."""
     version = npy.read_magic(stream)
     if version not in _READERS:
         raise ValueError(f"{name} has the format version {version}, which is unknown")

@@ -1,4 +1,4 @@
-"""Text files: anybody's, which may be of any size or none, and ours, written whole."""
+"""Text files: the user's, which may have any size or be empty, and ours, written whole."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One member of a sweep: brought to its end, whatever may happen on the way."""
+"""One member of a sweep: trained to its end, or the reason why not."""
 
 import time
 from collections.abc import Callable
@@ -132,7 +132,7 @@ def failure_of(work: Callable[[], object]) -> str | None:
         work()
     except (UsageError, InputError, TrainingDiverged, OSError, MemoryError) as error:
         return str(error) or type(error).__name__
-    except Exception as error:  # a fault of ours, or of a plugged-in backend: the other members are none the worse
+    except Exception as error:  # a fault of ours, or of a plugged-in backend: the other members go on
         return f"{type(error).__name__}: {error}"
     return None
 

@@ -91,7 +91,7 @@ class _State(NamedTuple):
 
 @dataclass(frozen=True)
 class _Index:
-    """The members in a file as far as it was gone through, and the last bytes there: they tell whether it only grew."""
+    """The members in a file as far as it was gone through, and the last bytes there: they show whether it only grew."""
 
     state: _State
     end: int

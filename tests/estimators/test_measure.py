@@ -5,8 +5,10 @@ import pytest
 import torch
 
 import sgdphases
+from sgdphases.estimators.check import Checks
 from sgdphases.estimators.ensemble.order_parameters import describe
 from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.estimators.verify import Check
 
 
 def problem(n=30):
@@ -46,6 +48,26 @@ def test_the_seed_fixes_the_sampled_alignment_and_nothing_else_is_random():
     assert first.activity == other.activity
     unsampled = sgdphases.measure(model, x, y, batch_size=6, alignment_batches=0)
     assert np.isnan(unsampled.alignment) and unsampled.activity == first.activity
+
+
+def test_printed_it_is_a_table_of_what_is_known():
+    model, x, y, wrong = problem()
+    found = sgdphases.measure(model, x, y, batch_size=6, wrong=wrong)
+    first, *lines = str(found).splitlines()
+    assert "6 samples, drawn without replacement" in first and len(lines) == len(describe())
+    rows = {line.split()[1]: line for line in lines}
+    assert rows["activity"].split()[:3] == ["A", "activity", f"{found.activity:.4g}"]
+    assert f"{found.alignment:.4g} ± {found.standard_errors['alignment']:.1g} " in rows["alignment"]
+    unknown = str(sgdphases.measure(model, x, y, batch_size=6, alignment_batches=0))
+    assert "nan" not in unknown and "R_cw" not in unknown and "wrong=mask" in unknown
+
+
+def test_a_printed_check_ends_with_what_came_of_it():
+    model, x, y, _ = problem()
+    checks = sgdphases.check(model, x, y)
+    assert str(checks).endswith(f"\nall {len(checks)} hold") and "K: all products g_i·g_j" in str(checks)
+    bad = Checks((*checks, Check("1 = 2", 1.0, 2.0, 0.5, 1e-9)))
+    assert not bad.hold and str(bad).endswith(f"\n1 of {len(bad)} VIOLATED")
 
 
 def test_regression_has_losses_and_no_errors():

@@ -74,7 +74,7 @@ def test_a_file_of_ones_own(own_file, tmp_path):
     with np.load(path) as before, np.load(tmp_path / "out" / "cleaned.npz") as after:
         assert np.array_equal(after["index"], np.flatnonzero(kept)) and after["x"].dtype == np.uint8
         assert np.array_equal(after["x"], before["x"][kept]) and np.array_equal(after["y"], before["y"][kept])
-    assert "t_c: epoch" in done.stdout and done.stdout.strip().splitlines()[-1].startswith("report: ")
+    assert "best at t_c: epoch" in done.stdout and done.stdout.strip().splitlines()[-1].startswith("report: ")
     again = call(path, *quick, "--out", tmp_path / "out")  # from its checkpoint: the same labels
     assert again.returncode == 0, again.stderr
     with open(tmp_path / "out" / "labels.csv", newline="", encoding="utf-8") as file:

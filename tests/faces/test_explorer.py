@@ -3,18 +3,21 @@
 import dataclasses
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
 from trajectories import trajectory
 
 from sgdphases import find_phases, member_trajectory, report, sweep
+from sgdphases.estimators.phases.records import Phase, Phases
 from sgdphases.faces.run.explorer import explorer, places, sentences
 from sgdphases.faces.run.page import summary_line
 from sgdphases.faces.sweep.explorer import sweep_explorer
+from sgdphases.sim.sweep.dataset import gathered
+from sgdphases.sim.sweep.folder import SweepFolder
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+HARMLESS = ("log", "info", "debug")  # what bokeh says of itself
+DRAWN = "window.Bokeh && Bokeh.documents.length === 1 && Bokeh.documents[0].is_idle"
 
 
 def four_phases():
@@ -84,78 +87,75 @@ def test_a_page_asks_nothing_of_the_network_and_keeps_its_pictures_for_print(tmp
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    place = tmp_path_factory.mktemp("sweep") / "sweep"
-    return sweep(
-        "gaussian-mixture", {"noise_fraction": [0.0, 0.4], "learning_rate": [0.05, 0.2], "seed": [0, 1]}, out=place,
-        workers=1, train_size=60, test_size=40, hidden=(8,), epochs=4, checkpoints=6, alignment_batches=0,
+    """A small sweep, and the phases of its members."""
+    folder = SweepFolder(tmp_path_factory.mktemp("sweep") / "sweep")
+    axes = {"noise_fraction": [0.0, 0.4], "learning_rate": [0.05, 0.2], "seed": [0, 1]}
+    sweep(
+        "gaussian-mixture", axes, out=folder.path, workers=1, train_size=60, test_size=40, hidden=(8,), epochs=4,
+        checkpoints=6, alignment_batches=0,
     )  # fmt: skip
+    return gathered(folder, folder.read_plan())
 
 
 def test_a_sweep_shows_a_map_only_where_there_is_an_axis_and_a_member_that_ended(swept):
-    drawn = sweep_explorer(swept)
+    whole, phases = swept
+    drawn = sweep_explorer(whole, phases)
     assert drawn.count("<script") >= 2 and "noise fraction" in drawn
-    assert sweep_explorer(swept.isel(noise_fraction=[0], learning_rate=[0])) == ""
-    assert sweep_explorer(swept.assign(finished=swept["finished"] & False)) == ""
-    one = swept.copy(deep=True)
+    point = {"noise_fraction": [0], "learning_rate": [0]}
+    assert sweep_explorer(whole.isel(point), phases.isel(point)) == ""
+    assert sweep_explorer(whole.assign(finished=whole["finished"] & False), phases) == ""
+    one = whole.copy(deep=True)
     one["finished"][0, 0] = False
-    assert "did not end" in sweep_explorer(one)
-    assert sweep_explorer(swept.isel(learning_rate=[0]))  # one axis
+    assert "did not end" in sweep_explorer(one, phases)
+    assert sweep_explorer(whole.isel(learning_rate=[0]), phases.isel(learning_rate=[0]))  # one axis
+
+
+def test_a_sweep_says_the_phases_that_it_is_given_of_the_first_seed_that_ended(swept):
+    """They have been found before; to find them again takes as long."""
+    whole, phases = swept
+    whole, given = whole.copy(deep=True), phases.copy(deep=True)
+    whole["finished"][0, 1, 0] = False
+    given[0, 1, 0] = None
+    given[0, 1, 1] = Phases((Phase("II", 1.25, 3.75, 1.25, 1.25),), {})
+    drawn = sweep_explorer(whole, given)
+    assert drawn.count("Phase II: epochs 1.25 to 3.75") == 1
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; on Debian: apt install chromium")
-def test_in_a_browser_a_cell_that_is_clicked_shows_its_curves(swept, tmp_path):
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path, seen = tmp_path / "page.html", []
-    path.write_text(f"<!doctype html><html><body>{sweep_explorer(swept)}</body></html>", encoding="utf-8")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1200, "height": 1400})
-        page.on("console", lambda message: seen.append(message.text) if message.type == "error" else 0)
-        page.on("pageerror", lambda error: seen.append(str(error)))
-        page.goto(path.as_uri())
-        page.wait_for_function("window.Bokeh && Bokeh.documents.length === 1 && Bokeh.documents[0].is_idle")
-        pick = """async (k) => {
-            const models = Array.from(Bokeh.documents[0]._all_models.values());
-            models.find((m) => m.type === "ColumnDataSource" && m.data.across).selected.indices = [k];
-            await new Promise((done) => setTimeout(done, 300));
-            const curve = models.find((m) => m.type === "ColumnDataSource" && m.data.train_error).data;
-            return JSON.stringify([models.find((m) => m.type === "Div").text, Array.from(curve.train_error)]);
-        }"""
-        said, errors = json.loads(page.evaluate(pick, 3))
-        browser.close()
-    wanted = member_trajectory(swept, noise_fraction=0.4, learning_rate=0.2, seed=0)["train_error"].to_numpy()
-    assert seen == [] and "0.4" in said and "0.2" in said
+def test_in_a_browser_a_cell_that_is_clicked_shows_its_curves(swept, shown, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(f"<!doctype html><html><body>{sweep_explorer(*swept)}</body></html>", encoding="utf-8")
+    page = shown(path, height=1400, ignored=HARMLESS)
+    page.wait_for_function(DRAWN)
+    pick = """async (k) => {
+        const models = Array.from(Bokeh.documents[0]._all_models.values());
+        models.find((m) => m.type === "ColumnDataSource" && m.data.across).selected.indices = [k];
+        await new Promise((done) => setTimeout(done, 300));
+        const curve = models.find((m) => m.type === "ColumnDataSource" && m.data.train_error).data;
+        return JSON.stringify([models.find((m) => m.type === "Div").text, Array.from(curve.train_error)]);
+    }"""
+    said, errors = json.loads(page.evaluate(pick, 3))
+    wanted = member_trajectory(swept[0], noise_fraction=0.4, learning_rate=0.2, seed=0)["train_error"].to_numpy()
+    assert "0.4" in said and "0.2" in said
     np.testing.assert_allclose(errors, wanted, rtol=1e-3)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; on Debian: apt install chromium")
-def test_in_a_browser_it_draws_and_the_slider_turns_the_arrows(tmp_path):
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path, seen = report(four_phases(), tmp_path / "page"), []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1200, "height": 1400})
-        page.on("console", lambda message: seen.append(message.text) if message.type in ("error", "warning") else 0)
-        page.on("pageerror", lambda error: seen.append(str(error)))
-        page.on("request", lambda asked: seen.append(asked.url) if asked.url[:5] not in ("file:", "data:") else 0)
-        page.goto(path.as_uri())
-        page.wait_for_function("window.Bokeh && Bokeh.documents.length === 1 && Bokeh.documents[0].is_idle")
-        ends = """async (k) => {
-            const models = Array.from(Bokeh.documents[0]._all_models.values());
-            const slider = models.find((m) => m.type === "Slider");
-            slider.value = k;
-            await new Promise((done) => setTimeout(done, 300));  // callbacks are asynchronous
-            const arrows = models.find((m) => m.type === "ColumnDataSource" && m.data.name);
-            const said = models.find((m) => m.type === "Div").text;
-            const places = models.filter((m) => m.type === "Span").map((m) => m.location);
-            return JSON.stringify([Array.from(arrows.data.x), Array.from(arrows.data.y), said, places]);
-        }"""
-        first, last = (json.loads(page.evaluate(ends, k)) for k in (0, 120))
-        heard = page.locator(".explorer").bounding_box()
-        browser.close()
-    assert seen == []
+def test_in_a_browser_it_draws_and_the_slider_turns_the_arrows(shown, tmp_path):
+    page = shown(report(four_phases(), tmp_path / "page"), height=1400, ignored=HARMLESS)
+    page.wait_for_function(DRAWN)
+    ends = """async (k) => {
+        const models = Array.from(Bokeh.documents[0]._all_models.values());
+        const slider = models.find((m) => m.type === "Slider");
+        slider.value = k;
+        await new Promise((done) => setTimeout(done, 300));  // callbacks are asynchronous
+        const arrows = models.find((m) => m.type === "ColumnDataSource" && m.data.name);
+        const said = models.find((m) => m.type === "Div").text;
+        const places = models.filter((m) => m.type === "Span").map((m) => m.location);
+        return JSON.stringify([Array.from(arrows.data.x), Array.from(arrows.data.y), said, places]);
+    }"""
+    first, last = (json.loads(page.evaluate(ends, k)) for k in (0, 120))
+    heard = page.locator(".explorer").bounding_box()
     np.testing.assert_allclose(first[:2], [[2, 0, 2], [0, 1, 1]], atol=1e-9)  # at a right angle, lengths 2 and 1
     np.testing.assert_allclose(last[:2], [[2, -1, 1], [0, 0, 0]], atol=1e-7)  # opposed
     assert "Epoch 0, step 0." in first[2] and "Phase IV" in last[2]

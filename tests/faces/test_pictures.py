@@ -17,7 +17,7 @@ from sgdphases.estimators.cleansing.consensus import consensus
 from sgdphases.estimators.cleansing.wrong_labels import wrong_labels
 from sgdphases.estimators.phases.find import find_phases
 from sgdphases.estimators.phases.summary import SUMMARY
-from sgdphases.faces.cleanse.figures import agreement_figure, loss_figure
+from sgdphases.faces.cleanse.figures import agreement_figure, loss_figure, suspects_figure
 from sgdphases.faces.run.figures import CLEAN, OTHER, PICTURES, TEST, WRONG, draw
 from sgdphases.faces.sweep.figures import log_ticks, over_two_axes
 from sgdphases.paper.cleansing_figure import _mixture
@@ -28,7 +28,8 @@ def drawn(figure):
     """The figure's pixels, shape (height, width, 3), from 0 to 1, and its texts with the boxes they fill."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    hidden = set()
+    off = [axis for axes in figure.axes if not axes.axison for axis in (axes.xaxis, axes.yaxis)]
+    hidden = {id(text) for axis in off for text in axis.findobj(Text)}
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         low, high = sorted(axis.get_view_interval())
         outside = [tick for tick in (*axis.majorTicks, *axis.minorTicks) if not low <= tick.get_loc() <= high]
@@ -123,6 +124,16 @@ def test_the_figures_of_a_cleansing_are_legible(noisy):
     check_legible(agreement_figure(agreed))
     check_legible(loss_figure(agreed, found, wrong))
     check_legible(loss_figure(agreed, found, None))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["0", "1"], ["digit 0", "digit 1"], ["Mediterranean fruit fly", "$x_$ {\\n"]],
+    ids=["short", "folders", "long"],
+)
+def test_the_most_suspect_images_are_legible_whatever_their_classes_are_called(names):
+    given, images = np.array(names)[np.arange(17) % 2], np.random.default_rng(0).random((17, 1, 9, 9))
+    check_legible(suspects_figure(images, np.arange(17), np.full(17, 0.5), given, given[::-1]))
 
 
 def pixels_like(pixels, colour):

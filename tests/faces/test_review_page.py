@@ -1,7 +1,6 @@
 """`review.html` in a real browser: by keyboard, with hostile names, as far as cleaned data; nothing leaves it."""
 
 import csv
-import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,49 +12,10 @@ from sgdphases.cli import app
 from sgdphases.faces.review import page as review
 from sgdphases.sim.cleansing.folder import label_cell
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-if CHROMIUM is None:
-    pytest.skip("no chromium here; on Debian: apt install chromium", allow_module_level=True)
-
 HOSTILE = [
     "</script><script>window.hacked = 1</script>", '<img src=x onerror="window.hacked = 2">', "=HYPERLINK(1)", "'=x",
     'say "so", then\nbreak', "שלום עולם", "🐝🧪", "{{data}}\u2028&amp;", "long " * 150 + "end", "x",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield made
-        made.close()
-
-
-@pytest.fixture
-def shown(browser):
-    """Opens pages in a fresh profile; at the end no error, message or request may have been seen."""
-    seen, contexts = [], []
-
-    def opened(path, reduced=False, init="", **options):
-        context = browser.new_context(viewport={"width": 1200, "height": 800}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(5000)
-        page.on("console", lambda message: seen.append(message.text))
-        page.on("pageerror", lambda error: seen.append(str(error)))
-        page.on(
-            "request", lambda asked: seen.append(asked.url) if asked.url[:5] not in ("file:", "data:", "blob:") else 0
-        )
-        page.on("dialog", lambda dialog: seen.append(dialog.message))
-        page.add_init_script(init)
-        page.goto(path.as_uri())
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert seen == []
 
 
 def text(page, name):
@@ -181,7 +141,7 @@ def test_filter_browse_and_go_through_the_skipped(shown, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_cleansings_are_kept_apart_and_a_browser_that_keeps_nothing_says_so(browser, shown, tmp_path):
+def test_two_cleansings_are_kept_apart_and_a_browser_that_keeps_nothing_says_so(shown, tmp_path):
     one, other = (written(tmp_path / f"{name}.html", [item(0), item(1)]) for name in ("one", "other"))
     page = shown(one)
     page.keyboard.press("k")
@@ -258,15 +218,12 @@ def test_everything_can_be_read_and_reached(shown, tmp_path, scheme):
 
 
 @pytest.mark.slow
-def test_a_phone_shows_picture_labels_and_buttons_at_once(done, browser):
-    context = browser.new_context(viewport={"width": 390, "height": 780})
-    page = context.new_page()
-    page.goto(done.folder.review.as_uri())
+def test_a_phone_shows_picture_labels_and_buttons_at_once(done, shown):
+    page = shown(done.folder.review, width=390, height=780)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     for name in ("image", "given", "undo"):
         box = page.locator(f"#{name}").bounding_box()
         assert box["y"] >= 0 and box["y"] + box["height"] <= 780, name
-    context.close()
 
 
 def test_limits_are_kept_and_said(tmp_path, monkeypatch):

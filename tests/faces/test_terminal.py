@@ -2,15 +2,21 @@
 
 import io
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from rich.console import Console
+from trajectories import trajectory
 from typer.testing import CliRunner
 
+from sgdphases import find_phases
 from sgdphases.cli import app
 from sgdphases.faces import terminal
 from sgdphases.faces.cleanse.command import PROBES
+from sgdphases.faces.run.page import meanings_line, phase_rows
+from sgdphases.faces.run.terminal_picture import BARS, LEAST, MOST, NAME, RANGE, picture_lines
 
 
 def helped(*arguments):
@@ -38,7 +44,9 @@ def test_h_is_help_everywhere(command):
 def test_the_help_of_cleanse_shows_its_own_defaults():
     run, cleanse = helped("run", "-h"), helped("cleanse", "-h")
     assert "[default: 60]" in line_of(run, "--checkpoints") and "[default: 300]" in line_of(run, "--epochs")
-    assert f"[default: {PROBES}]" in line_of(cleanse, "--checkpoints") and "Probes" in line_of(cleanse, "--checkpoints")
+    assert f"[default: {PROBES}]" in line_of(cleanse, "--checkpoints") and "losses are recorded" in line_of(
+        cleanse, "--checkpoints"
+    )
     assert "[default: 100, or 10,000 steps; network image: 25, or 2,000]" in line_of(cleanse, "--epochs")
     assert "300" not in line_of(cleanse, "--epochs")
     for flag, own in (("--learning-rate", "network image: 0.05"), ("--batch-size", "network image: 64")):
@@ -76,6 +84,40 @@ def test_progress_fits_the_terminal(monkeypatch, width):
     symbols = [symbol for symbol in ("L 0.12", "ε_te 0.45", "A 0.0012", "R_cw -0.31", "σ_λ² 1.2e+04") if symbol in last]
     assert len(symbols) == {20: 0, 40: 2, 60: 4, 72: 2, 80: 3}.get(width, 5)
     assert not re.search(r"(L|ε_te|A|R_cw|σ_λ²)\s*$", last)
+
+
+@pytest.mark.parametrize("width", [NAME + LEAST + RANGE, 80, 300])
+def test_a_run_is_pictured_with_its_phases_where_they_are(width):
+    found = trajectory()
+    phases = find_phases(found)
+    spans, test_error, activity, alignment = picture_lines(found, phases, width)
+    assert all(len(line) <= width for line in (spans, test_error, activity, alignment))
+    bars = test_error[NAME:].split("  ")[0]
+    picture = spans[NAME : NAME + len(bars)]
+    assert re.fullmatch(r"\|I·+\|II·+(\|III·*|\|·*)?\|IV·+", picture) and test_error.startswith("ε_te")
+    assert picture.count("|") == 4 or width < 80
+    last = bars.rindex(BARS[0])
+    assert picture.index("II") <= last < picture.index("IV") and bars[0] == BARS[-1]
+    assert "0.5 to 0.5" in activity and "0.5 to 0.5" in alignment
+    lowest, highest = float(found["test_error"].min()), float(found["test_error"].max())
+    assert test_error.endswith(f"{lowest:.2g} to {highest:.2g}")
+
+
+def test_there_is_no_picture_without_phases_or_room():
+    found = trajectory(noise=0)
+    phases = find_phases(found)
+    assert len(picture_lines(found, phases, 80)) == 3  # no R_cw without wrong labels
+    assert picture_lines(found, phases, NAME + LEAST + RANGE - 1) == []
+    assert picture_lines(found, replace(phases, found=()), 80) == []
+    found["activity"][-1] = np.nan
+    assert picture_lines(found, phases, 400)[2][NAME + MOST - 1] == " "
+
+
+def test_every_column_of_the_table_of_phases_is_explained():
+    found, few = trajectory(), trajectory(noise=0)
+    heading, _ = phase_rows(found, find_phases(found))
+    assert len(heading) == 12 and all(re.search(rf"(: |, ){title} \w", meanings_line(found)) for title in heading[3:])
+    assert "R_cw" not in meanings_line(few) and "ε_te test error" in meanings_line(few)
 
 
 def test_other_progress_fits_forty_columns(monkeypatch):

@@ -340,7 +340,7 @@ class TorchBackend:
     def _check_again(self) -> None:
         """Compare captured gradients with autograd at the present weights, on other samples each time.
 
-        Where they differ, the claims are settled anew on these samples; what cannot be settled is refused.
+        Where they differ, the ways are chosen again on these samples; what cannot be settled is refused.
         """
         self._checked += 1
         rng = np.random.default_rng([1, self._checked])
@@ -359,7 +359,8 @@ class TorchBackend:
         if self.coupled:
             raise UsageError(
                 f"layer {self.coupled[0]} normalises with the statistics of its minibatch, so a sample has no gradient "
-                "of its own: choose batch_norm='frozen' (running statistics), or estimator='sampled', which keeps them."
+                "of its own: give batch_norm='frozen' to take its running statistics, or `measure` with "
+                "estimator='sampled', which keeps those of the minibatch."
             )
         if self.only_minibatches:
             raise UsageError("per_sample=False knows gradients of minibatches only: use estimator='sampled'.")

@@ -19,7 +19,7 @@ _BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 _NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _MOST_BYTES = 1 << 29  # of one file; the real ones hold 31 MB
 _MOST_OBJECTS = 1_000_000  # in one pickle; the real ones hold some ten thousand
-_REMEDY = "get the file anew from where it came"
+_REMEDY = "download or copy the file again"
 
 
 def load_cifar10(data_dir: str | Path | None = None) -> Dataset:

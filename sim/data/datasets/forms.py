@@ -1,4 +1,4 @@
-"""In which form the user's own data are stored: told from the name of a file, or from what a folder holds."""
+"""In which form the user's own data are stored: known from the name of a file, or from what a folder holds."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -14,7 +14,7 @@ from sgdphases.sim.storage.arrays import check_memory
 _GZIP_MAGIC = b"\x1f\x8b"
 _UNSIGNED_BYTE = 0x08
 _BLOCK = 1 << 20
-_REMEDY = "get the file anew from where it came"
+_REMEDY = "download or copy the file again"
 
 
 def read_idx(path: Path, n_dimensions: int) -> np.ndarray:

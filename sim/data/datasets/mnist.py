@@ -89,7 +89,7 @@ def _read_pair(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
             "the MNIST files there, or save other images as .npz"
         )
     if len(images) == 0:
-        raise InputError(f"{image_path} holds no images; get the file anew from where it came")
+        raise InputError(f"{image_path} holds no images; download or copy the file again")
     if len(images) != len(labels):
         raise InputError(
             f"{image_path} holds {len(images)} images but {label_path} {len(labels)} labels; take both files "

@@ -43,7 +43,7 @@ def load_npz(
     -------
     Dataset
         Named by the file's name. ``y_clean`` is None unless the file holds it: nothing is claimed of
-        labels nobody has vouched for.
+        labels that nobody has checked.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def read_npz_file(path: Path) -> OwnArrays:
         found.update(zip(("x", "y"), kinds[0], strict=True))
         return [name for name in _KNOWN if name in names]
 
-    remedy = f"write it anew with numpy.savez, from arrays of numbers or text: {_NAMES}"
+    remedy = f"write it again with numpy.savez, from arrays of numbers or text: {_NAMES}"
     try:
         arrays = read_npz(path, ".npz file", remedy, choose)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A CSV or TSV file as a person or a spreadsheet wrote it: every record is kept as it stands, to be written again."""
+"""A CSV or TSV file by hand or from a spreadsheet: every record is kept unchanged, to be written again."""
 
 import codecs
 import csv

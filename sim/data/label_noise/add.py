@@ -44,13 +44,13 @@ def add_label_noise(
         2021, sec. 4). ``uniform-other``: from the other K-1. ``pair-flip``: k becomes k+1 modulo K.
         ``input-dependent``: samples that look like another class, into that class, wrong against the right labels (see
         `sgdphases.sim.data.label_noise.input_dependent`).
-        ``transition``: every label k is drawn anew from row k of `transition`. ``given``: `labels` replace
+        ``transition``: every label k is drawn from row k of `transition`. ``given``: `labels` replace
         all labels. For regression, ``redraw``: the target of another training sample drawn at random;
         ``sign-flip``: y becomes -y; or ``given``.
     fraction : float in [0, 1], or None
         Exactly ``round(fraction * N)`` samples, chosen at random, get a new label. None or 0 for
         ``transition`` and ``given``, which set their own. With any other kind, a fraction of 0 gives back
-        `data` as it is: nothing is claimed of labels that nobody has vouched for, and the kind need not fit.
+        `data` as it is: nothing is claimed about labels that nobody has checked, and the kind need not fit.
     rng : numpy.random.Generator
     transition : ndarray, shape (K, K), optional
         For ``transition``: row k holds the probabilities of the new labels of class k.

@@ -67,7 +67,7 @@ def _read_numbers(path: str | Path) -> np.ndarray:
             f"{path} cannot be read as numbers ({error}); write one sample (or one matrix row) a line"
         ) from error
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf" or values.ndim not in (1, 2):
-        raise InputError(f"{path} holds no list or table of real numbers; save it anew")
+        raise InputError(f"{path} holds no list or table of real numbers; save it again")
     if values.size == 0:
         raise InputError(f"{path} is empty; write one sample (or one matrix row) a line")
     check_finite(values, str(path))

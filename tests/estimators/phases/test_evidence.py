@@ -223,7 +223,7 @@ def test_labels_are_learnt_by_heart_only_if_the_test_error_stays_above():
     rng = np.random.default_rng(5)
     right = rng.random((40, 60)) < 0.12
     found = find_phases(read(right, np.linspace(0.9, 0.8, 40), n_samples=5000))
-    assert names(found) == [] and "cannot be told" in found.not_reached["any phase"]
+    assert names(found) == [] and "cannot be decided" in found.not_reached["any phase"]
 
 
 def random_data(path, seed):

@@ -215,7 +215,7 @@ def test_the_command_takes_the_recipe_and_goes_on_with_it(tmp_path, monkeypatch)
             patched.setattr(ImageLearner, "advance", interrupted)
             left[0] = epochs
             code, text = call(*arguments, "--out", tmp_path / "cut")
-        assert code == 130 and "Go on with the same command" in text
+        assert code == 130 and "Continue with the same command" in text
         with np.load(tmp_path / "cut" / name) as stored:
             assert stored["step"] == step
     code, text = call(*arguments, "--augment", "none", "--out", tmp_path / "cut")

@@ -146,7 +146,7 @@ def test_what_can_be_iterated_only_once_is_refused():
     with pytest.raises(UsageError, match="a generator, can be iterated only once"):
         monitor_of(batch for batch in loaders("list"))
     for dataset in (Once(), OnceWithin()):
-        with pytest.raises(UsageError, match="does not begin anew"):
+        with pytest.raises(UsageError, match="does not start from its beginning"):
             monitor_of(DataLoader(dataset, batch_size=16), n_training=N)
 
 

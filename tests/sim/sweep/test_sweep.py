@@ -6,20 +6,25 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
 from command_line import PROGRAM, call, call_process
 from hypothesis import given
 from hypothesis import strategies as st
+from joblib.externals.loky.backend.utils import kill_process_tree
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.phases.find import find_phases
 from sgdphases.estimators.phases.phase_time import combine_phases, phase_kind
 from sgdphases.faces.sweep.figures import over_one_axis, over_seeds, over_two_axes
-from sgdphases.faces.sweep.page import failed_members, sweep_rows, write_sweep_report
-from sgdphases.sim.sweep.dataset import member_trajectory, read_sweep
+from sgdphases.faces.sweep.page import failed_members, legend, sweep_rows, write_sweep_report
+from sgdphases.sim.sweep.dataset import gathered, member_trajectory, read_sweep
 from sgdphases.sim.sweep.folder import SweepFolder, is_finished, start_sweep
 from sgdphases.sim.sweep.member import measured, read_member
 from sgdphases.sim.sweep.plan import plan_sweep, plan_toml, read_plan
@@ -171,6 +176,9 @@ def test_tables_and_pictures_show_what_was_found(whole, tmp_path):
     heading, rows = sweep_rows(sweep, ranges=True)
     assert heading[:3] == ["ρ", "α", "runs"] and len(rows) == 4
     assert [row[2] for row in rows] == ["2/2", "0/2", "2/2", "0/2"]
+    said = legend(sweep)
+    assert "ρ: noise fraction; α: learning rate; " in said and "t_m: epoch of the lowest test error" in said
+    assert all(f"{symbol}: " in said for symbol in heading if symbol != "runs") and said in folder.report.read_text()
     assert folder.report.exists() and (folder.figures / "map.png").stat().st_size > 10_000
     figure = over_two_axes(sweep, {})
     FigureCanvasAgg(figure).draw()
@@ -178,11 +186,21 @@ def test_tables_and_pictures_show_what_was_found(whole, tmp_path):
     assert {"noise fraction ρ", "learning rate α", "t_m (epochs)"} <= labels
     sizes, plan = swept(tmp_path / "sizes", {"train_size": [40, 80, 160], "seed": [0, 1]}, noise_fraction=0.4)
     assert all(outcome.failure is None for outcome in run_sweep(sizes, plan, workers=1))
-    by_size = write_sweep_report(sizes, plan)
+    by_size, phases = write_sweep_report(sizes, plan), gathered(sizes, plan)[1]
     axes = over_one_axis(by_size).axes[-1]
     assert axes.get_xlabel() == "training samples N (N/d)"
     assert [text.get_text() for text in axes.get_xticklabels()] == ["40 (0.8)", "80 (1.6)", "160 (3.2)"]
-    assert len(over_seeds(by_size.isel(train_size=2)).axes) >= 2
+    assert len(over_seeds(by_size.isel(train_size=2), phases.isel(train_size=2)).axes) >= 2
+
+
+def test_workers_are_ended_without_a_helper_that_ctrl_c_reaches_as_well():
+    """Without psutil joblib asks `pgrep` for their children: a process of the same terminal, which Ctrl-C kills."""
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert any(each.startswith("psutil") for each in project["dependencies"])
+    with mock.patch("subprocess.check_output", side_effect=AssertionError("a helper was started")):
+        ended = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        kill_process_tree(SimpleNamespace(pid=ended.pid, kill=ended.kill, join=ended.wait))
+    assert ended.returncode == -signal.SIGKILL
 
 
 def test_phases_that_seeds_have_in_common_are_written(whole):
