@@ -45,7 +45,7 @@ def write_cleansing_report(folder: CleansingFolder, labelled: LabelledData, foun
         (
             "Losses",
             loss_figure(found.consensus, found.found, wrong),
-            f"Loss of the mean prediction over {_scored_over(found)}, under the given label; beyond the dotted line "
+            "Loss of the mean prediction over the window, under the given label; beyond the dotted line "
             "a label is more probably wrong than right.",
             "losses",
         ),
@@ -80,10 +80,6 @@ def write_cleansing_report(folder: CleansingFolder, labelled: LabelledData, foun
     )
     text = page(f"Wrong labels: {data.name}", body)
     write_whole(folder.report, lambda part: part.write_text(text, encoding="utf-8"))
-
-
-def _scored_over(found: Cleansing) -> str:
-    return "the window" if found.scored is None else "epochs {:g} to {:g}".format(*found.scored)
 
 
 def most_suspect(found: Cleansing) -> np.ndarray:
@@ -198,7 +194,7 @@ def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
                 "Networks that had not seen them disagree with up to so many labels. Have some of the most suspect "
                 "checked (review.html), and say their share with --known-fraction.",
             )
-    if found.scored is None and found.memorised < 1 - MOST_UNLEARNT:
+    if found.weights.size and found.memorised < 1 - MOST_UNLEARNT:  # the recipe's run ends where its learning rate does
         lines.append(
             f"At the end of the run only {found.memorised:.0%} of these labels had been learnt: it ended before "
             "phase III. With more epochs t_c is surer."

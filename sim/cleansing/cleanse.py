@@ -58,7 +58,9 @@ class Cleansing:
     against : Contradiction or None
         The labels held against networks that have not seen them; None where the share of wrong ones was given.
     suggested : ndarray of int, shape (N,)
-        The class that the network's answers, averaged over probes of the window, hold for the likeliest.
+        The class that the network's answers, averaged over probes of the window, hold for the likeliest. By the recipe:
+        over the second half of the run; for labels flagged, another class than the given one, by the networks of the
+        thirds, too.
     keep : ndarray of bool, shape (N,)
         Samples that stay: those whose label is not flagged.
     weights : ndarray, shape (W,)
@@ -70,9 +72,6 @@ class Cleansing:
     memorised : float
         Share of the labels flagged that the network holds for likelier than not at the end of the run; NaN where none
         is flagged. If it is low, the run ended before phase III, and t_c may be early.
-    scored : tuple of float, or None
-        First and last epoch of those that a sample's score (``consensus.loss``) is averaged over, where that is not
-        the window around t_c: for the recipe, the second half of the run.
     """
 
     consensus: Consensus
@@ -85,7 +84,6 @@ class Cleansing:
     clean_step: int
     end_weights: np.ndarray
     memorised: float
-    scored: tuple[float, float] | None = None
 
 
 def cleanse(

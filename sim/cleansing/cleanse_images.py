@@ -15,7 +15,7 @@ from sgdphases.sim.cleansing.cross_fit import PARTS, part_settings, parts, place
 from sgdphases.sim.data.label_noise.input_dependent import LEAST_PROBABILITY, mistakes_from
 from sgdphases.sim.recipe.choose import LEAST_STEPS
 from sgdphases.sim.recipe.learner import ImageLearner
-from sgdphases.sim.recipe.watch import PIECE_STEPS, Learnt, first_counted, learn
+from sgdphases.sim.recipe.watch import PIECE_STEPS, Learnt, learn
 from sgdphases.sim.run.schedule import steps_per_epoch
 from sgdphases.sim.run.settings import RunSettings
 from sgdphases.sim.run.streams import stream
@@ -37,13 +37,15 @@ def cleanse_images(
 ) -> Cleansing:
     """Find the wrong labels of a training set of images; the part of `cleanse` for ``network = "image"``.
 
-    Trains once on all labels. A sample's score is -log of the probability of its given label, averaged over the epochs
-    of the second half of the run; suggested is the class with the highest such probability. t_c and its window come
-    from log-spaced epochs, as for other networks. Then trains once on each third of the samples, and asks about the
-    others: what these networks disagree with bounds the share of wrong labels, and if they agree with one another more
-    often than with the labels, these are flagged even where scores show no two populations. Where nothing is seen,
-    trains once more, with some labels replaced by mistakes that those networks might make, and others by any class: see
-    `sgdphases.estimators.cleansing.planted`.
+    Trains once on all labels. t_c and its window come from log-spaced epochs, as for other networks. A sample's score
+    is -log of the probability of its given label, averaged over the epochs of the window; suggested is the likeliest
+    class of the second half of the run, and for labels flagged another than the given one, by the networks of the
+    thirds, too, as the one that has seen the labels may have memorised them by then.
+
+    Trains once on each third of the samples, and asks about the others: what these networks disagree with bounds the
+    share of wrong labels, and if they agree with one another more often than with the labels, these are flagged even
+    where scores show no two populations. Where nothing is seen, trains once more, with some labels replaced by mistakes
+    that those networks might make, and others by any class: see `sgdphases.estimators.cleansing.planted`.
 
     Parameters, returns and errors are those of `sgdphases.sim.cleansing.cleanse.cleanse`; beside ``checkpoint`` each
     of these has a file of its own, ``watch-part-1.npz`` beside ``watch.npz``. Of the weights only those at the end are
@@ -52,25 +54,34 @@ def cleanse_images(
     epochs = probe_epochs(settings)
     last = _to_the_end(settings, x, y, n_classes, "training on all labels", show, checkpoint=checkpoint)
     agreed = consensus(epochs, last.sample_loss[epochs - 1])
-    score = _scores(last.probability, y)
+    window = slice(round(agreed.window[0]) - 1, round(agreed.window[1]))
+    score = _score(last.sample_loss[window])
     agreed = replace(agreed, loss=score)
     found = wrong_labels(score, y, kind=kind, per_class=per_class, known_fraction=known_fraction)
-    suggested, outside = last.probability.argmax(axis=1), None
+    inside, outside = last.probability.argmax(axis=1), None
     if not found.is_given:
         outside = probabilities_of_parts(settings, x, y, n_classes, checkpoint, show)
 
     def planted(outside: np.ndarray) -> PlantedShare:
-        return ask_planted(settings, x, y, n_classes, outside.mean(axis=0), checkpoint, show)
+        return ask_planted(settings, x, y, n_classes, outside.mean(axis=0), window, checkpoint, show)
 
+    said = judged(found, score, y, inside, outside, last.sample_loss[-1], planted)
+    likely = last.probability + (0 if outside is None else outside.mean(axis=0))
     return Cleansing(
         consensus=agreed,
-        suggested=suggested,
+        suggested=np.where(said["keep"], inside, _likeliest_other(likely, y)),
         weights=np.empty(0),
         clean_step=round(agreed.t_clean) * (last.n_steps // settings.epochs),
         end_weights=last.state,
-        **judged(found, score, y, suggested, outside, last.sample_loss[-1], planted),
-        scored=(float(first_counted(settings.epochs)), float(settings.epochs)),
+        **said,
     )
+
+
+def _likeliest_other(probability: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The most probable class of each sample but for its label, shape (N,)."""
+    others = probability.copy()
+    others[np.arange(len(y)), y] = -1
+    return np.asarray(others.argmax(axis=1))
 
 
 def probe_epochs(settings: RunSettings) -> np.ndarray:
@@ -162,6 +173,7 @@ def ask_planted(
     y: np.ndarray,
     n_classes: int,
     probability: np.ndarray,
+    window: slice,
     checkpoint: Path | None = None,
     show: Show | None = None,
 ) -> PlantedShare:
@@ -171,6 +183,8 @@ def ask_planted(
     ----------
     probability : ndarray, shape (N, K)
         Of each class, by networks that have not seen the sample.
+    window : slice
+        Of epochs, counted from 0, that scores are taken over.
     checkpoint : Path, optional
         Of the training on the labels as they are: this one's is ``watch-planted.npz`` beside ``watch.npz``.
 
@@ -179,7 +193,7 @@ def ask_planted(
     labels, plausible, arbitrary = plant(probability, y, settings.seed)
     place = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-planted.npz")
     learnt = _to_the_end(settings, x, labels, n_classes, "training with planted mistakes", show, checkpoint=place)
-    return planted_share(_scores(learnt.probability, labels), plausible, arbitrary)
+    return planted_share(_score(learnt.sample_loss[window]), plausible, arbitrary)
 
 
 def probabilities_of_others(
@@ -279,9 +293,9 @@ def image_accuracy(learner: ImageLearner, x: np.ndarray, y: np.ndarray) -> float
     return float((learner.log_probabilities(x).argmax(axis=1) == y).mean())
 
 
-def _scores(probability: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """-log of each label's probability, shape (N,)."""
-    return np.asarray(-np.log(np.maximum(probability[np.arange(len(labels)), labels], 1e-300)))
+def _score(sample_loss: np.ndarray) -> np.ndarray:
+    """-log of each label's mean probability over epochs, shape (N,), from its losses, shape (epochs, N)."""
+    return np.asarray(-np.log(np.maximum(np.exp(-sample_loss.astype(float)).mean(axis=0), 1e-300)))
 
 
 def _to_the_end(
