@@ -27,7 +27,8 @@ LEAST_EXCESS = 0.02  # of it, by the networks' agreement: so few contradictions 
 MOST_SHIFTED = 0.15  # total variation between the classes given and the labels: beyond, the networks are no annotators
 LEAST_ASKED = 100  # samples to say so
 SUREST = 0.2  # share of the samples that counts as those about which the networks are surest
-FOLLOWS = 0.4  # contradictions among these by those among all, below which they are taken to follow the input
+FOLLOWS = 0.4  # contradictions among these by those among all, below which they may follow the input
+EVEN = 0.8  # the same by the excess, from which on they do not: few wrong labels among many hard samples
 DEVIATIONS = 1.96  # of a bound at 97.5 %
 
 
@@ -86,8 +87,9 @@ class Contradiction:
 
     @property
     def follows_input(self) -> bool:
-        """Whether contradictions vanish where networks are surest."""
-        return self.surest < FOLLOWS * self.disagreed
+        """Whether contradictions, and those that are no hard samples, vanish where networks are surest."""
+        beyond = self.excess / self.agreement if self.agreement else 0.0
+        return self.surest < FOLLOWS * self.disagreed and self.surest < EVEN * beyond
 
     @property
     def fraction(self) -> float:

@@ -203,7 +203,7 @@ def judged(
         against, answers = contradiction(outside, y), outside.mean(axis=0).argmax(axis=1)
         found = confirmed(found, score, y, answers)
         share = share_of_wrong(found, y, suggested, answers, against)
-        if against.is_seen and found.is_learnt and explains_little(found, against.disagreed):
+        if against.is_seen and found.is_learnt and (not found.has_noise or explains_little(found, against.surest)):
             found = disputed(score, y, against.fraction)
             share = share_of_wrong(found, y, suggested, answers, against)
         elif plant is not None and not found.has_noise and found.is_learnt:

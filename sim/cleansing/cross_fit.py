@@ -12,7 +12,6 @@ from sgdphases.sim.run.streams import stream
 PARTS = 3  # two networks that share no sample, and a third part that neither has seen
 PROBES = 12  # at most, log-spaced from the first epoch to the last
 ERRORS = 2.0  # standard errors below the best probe, within which an earlier one counts as good
-WORSE = 3  # probes in a row that are worse by twice as much, after which training ends
 
 Asked = Callable[[str, int, int], None]
 
@@ -50,7 +49,7 @@ def cross_fitted_probabilities(
         made = part_settings(settings, k, len(trained))
         networks.append((trainer(made, x[trained], y[trained], n_classes), made, len(trained)))
     good: list[tuple[float, np.ndarray]] = []  # share of the labels given, and probabilities, of probes that may do
-    epochs, before, worse = np.unique(np.rint(np.geomspace(1, max(settings.epochs, 1), PROBES)).astype(int)), 0, 0
+    epochs, before = np.unique(np.rint(np.geomspace(1, max(settings.epochs, 1), PROBES)).astype(int)), 0
     for epoch in epochs:
         found = np.empty((PARTS - 1, len(y), n_classes), np.float32)
         for k, (backend, made, n_trained) in enumerate(networks):
@@ -65,9 +64,6 @@ def cross_fitted_probabilities(
         best = max([given, *(each for each, _ in good)])
         error = np.sqrt(best * (1 - best) / len(y))
         good = [each for each in [*good, (given, found)] if each[0] >= best - ERRORS * error]
-        worse = worse + 1 if given < best - 2 * ERRORS * error else 0
-        if worse == WORSE:
-            break
     return good[0][1].astype(float)
 
 

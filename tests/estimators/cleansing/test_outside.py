@@ -163,6 +163,22 @@ def test_two_populations_that_account_for_the_disagreement_stay_as_they_are():
     found = judge(labels, answers_of(truth, 0.1, rng), None, losses)
     assert found["found"].is_fitted and np.mean(~found["keep"] == wrong) > 0.99
     assert found["share"].fraction == pytest.approx(wrong.mean(), abs=0.02)
-    few = wrong & (np.cumsum(wrong) < 60)  # a small population of many that are contradicted
+    few = wrong & (np.cumsum(wrong) < 60)  # a small population of many that are contradicted, by sure networks too
     losses = np.log1p(np.exp(np.where(few, 4.0, -4.0) + rng.normal(size=1000)))
     assert judge(labels, answers_of(truth, 0.1, rng), None, losses)["found"].is_disputed
+
+
+def test_a_few_wrong_labels_among_many_hard_samples_are_no_reason_to_flag_these():
+    """3 % of the labels are wrong; of a sixth of the samples classes are drawn alike by networks and for labels."""
+    rng = np.random.default_rng(0)
+    base, hard = rng.integers(0, 5, 8000), rng.random(8000) < 0.16
+    outside = answers_of(base, 0.01, rng)
+    outside[:, hard] = 0.1 * answers_of(base[hard], 0.4, rng) + 0.18
+    truth = np.where(hard, wrongly(base, 0.4, rng)[0], base)
+    labels, wrong = wrongly(truth, 0.03, rng)
+    found = contradiction(outside, labels)
+    assert found.is_seen and found.surest < 0.4 * found.disagreed and not found.follows_input
+    assert found.fraction == found.surest == pytest.approx(0.03, abs=0.015)
+    losses = np.log1p(np.exp(np.where(wrong, 4.0, -4.0) + rng.normal(size=8000)))
+    kept = judge(labels, outside, None, losses)
+    assert kept["found"].is_fitted and np.mean(~kept["keep"] == wrong) > 0.99
