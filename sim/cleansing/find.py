@@ -37,15 +37,16 @@ class FoundLabels:
     wrong_probability : ndarray, shape (N,)
         That the given label is wrong; all 0 where no label noise is seen.
     flagged : ndarray of bool, shape (N,)
-        Labels that are more probably wrong than right; where the share of wrong labels was given, so many with the
-        highest score.
+        Labels that are more probably wrong than right; where the share of wrong labels was given, or networks that
+        have not seen them go against so many, those with the highest score.
     suggested_labels : ndarray, shape (N,)
-        What the network would call each sample in phase II, in the labels given.
+        What the network would call each sample in phase II, in the labels given; by the recipe for images another
+        class than the given one for labels flagged.
     score : ndarray, shape (N,)
-        The loss of the mean prediction over the window around t_c, or, by the recipe for images, over the second half
-        of the run, in nats: the higher, the more suspect. It ranks samples even where no label noise is seen.
+        The loss of the mean prediction over the window around t_c, in nats: the higher, the more suspect. It ranks
+        samples even where no label noise is seen.
     noise_fraction : float
-        Estimated share of wrong labels; NaN where it cannot be told from hard samples.
+        Estimated share of wrong labels; NaN where they cannot be told from right ones of hard samples.
     noise_interval : tuple of float
         Bounds at 95 %, of the sampling error and of what cannot be known: see
         `sgdphases.estimators.cleansing.share.share_of_wrong`.
