@@ -198,24 +198,21 @@ def judged(
     plant : callable, optional
         Takes ``outside``, plants mistakes and says what they show; called only where no wrong labels are seen.
     """
-    against, share = None, Share(found.noise_fraction, found.noise_fraction, found.noise_fraction)
+    against, answers, planted = None, y, None
     if outside is not None:
         against, answers = contradiction(outside, y), outside.mean(axis=0).argmax(axis=1)
         found = confirmed(found, score, y, answers)
-        share = share_of_wrong(found, y, suggested, answers, against)
         if against.is_seen and found.is_learnt and (not found.has_noise or explains_little(found, against.surest)):
             found = disputed(score, y, against.fraction)
-            share = share_of_wrong(found, y, suggested, answers, against)
         elif plant is not None and not found.has_noise and found.is_learnt:
             planted = plant(outside)
             if planted.is_seen:
                 found = from_planted(score, y, planted.fraction, answers)
-            share = share_of_wrong(found, y, suggested, answers, against, planted)
     keep = ~found.flagged
     learnt = last_loss[~keep] < DISBELIEVED
     return {
         "found": found,
-        "share": share,
+        "share": share_of_wrong(found, y, suggested, answers, against, planted),
         "against": against,
         "keep": keep,
         "memorised": float(learnt.mean()) if len(learnt) else float("nan"),

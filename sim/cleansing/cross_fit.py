@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from sgdphases.sim.cleansing.sample_losses import class_probabilities, train_to, trainer
+from sgdphases.sim.data.parts import class_balanced_parts
 from sgdphases.sim.run.schedule import steps_per_epoch
 from sgdphases.sim.run.settings import RunSettings
 from sgdphases.sim.run.streams import stream
@@ -47,13 +48,13 @@ def cross_fitted_probabilities(
     for k in range(PARTS):
         trained = np.flatnonzero(part == k)
         made = part_settings(settings, k, len(trained))
-        networks.append((trainer(made, x[trained], y[trained], n_classes), made, len(trained)))
+        per_epoch = steps_per_epoch(len(trained), made.batch_size)
+        networks.append((trainer(made, x[trained], y[trained], n_classes), made, per_epoch, np.flatnonzero(part != k)))
     good: list[tuple[float, np.ndarray]] = []  # share of the labels given, and probabilities, of probes that may do
     epochs, before = np.unique(np.rint(np.geomspace(1, max(settings.epochs, 1), PROBES)).astype(int)), 0
     for epoch in epochs:
         found = np.empty((PARTS - 1, len(y), n_classes), np.float32)
-        for k, (backend, made, n_trained) in enumerate(networks):
-            asked, per_epoch = np.flatnonzero(part != k), steps_per_epoch(n_trained, made.batch_size)
+        for k, (backend, made, per_epoch, asked) in enumerate(networks):
             for step in train_to(backend, made, before * per_epoch, int(epoch) * per_epoch):
                 if show is not None:
                     done = (k * epoch + (PARTS - 1 - k) * before) * per_epoch + step
@@ -69,9 +70,7 @@ def cross_fitted_probabilities(
 
 def parts(y: np.ndarray, seed: int) -> np.ndarray:
     """0, 1 or 2 for each sample, shape (N,), at random; the samples of a label take turns."""
-    part = np.empty(len(y), dtype=int)
-    part[np.lexsort((stream(seed, "data").random(len(y)), y))] = np.arange(len(y)) % PARTS
-    return part
+    return class_balanced_parts(y, PARTS, stream(seed, "data"))
 
 
 def part_settings(settings: RunSettings, k: int, n_samples: int) -> RunSettings:

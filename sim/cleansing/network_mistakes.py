@@ -6,6 +6,7 @@ from sgdphases.estimators.errors import UsageError
 from sgdphases.sim.cleansing.cleanse_images import probabilities_of_others
 from sgdphases.sim.data.label_noise.input_dependent import LEAST_PROBABILITY, mistakes_from
 from sgdphases.sim.data.label_noise.transitions import check_fraction
+from sgdphases.sim.data.parts import class_balanced_parts
 from sgdphases.sim.recipe.choose import recipe_settings
 from sgdphases.sim.run.settings import IMAGE, make_settings
 from sgdphases.sim.run.streams import stream
@@ -53,8 +54,7 @@ def network_mistakes(
     rng = stream(seed, "labels")
     given = {"dataset": "arrays", "network": IMAGE, "seed": seed} | ({} if epochs is None else {"epochs": epochs})
     settings = recipe_settings(make_settings(given), x.shape[1:], len(x) // PARTS)
-    part, found = np.empty(len(y), dtype=int), np.empty((len(y), n_classes))
-    part[np.lexsort((rng.random(len(y)), y))] = np.arange(len(y)) % PARTS  # the samples of a class take turns
+    part, found = class_balanced_parts(y, PARTS, rng), np.empty((len(y), n_classes))
     for k in range(PARTS):
         asked = part == k
         found[asked] = probabilities_of_others(settings, x[~asked], y[~asked], n_classes, x[asked])

@@ -8,6 +8,8 @@ import warnings
 
 import numpy as np
 
+from sgdphases.sim.data.parts import class_balanced_parts
+
 FOLDS = 5
 MOST_COMPONENTS = 100  # inputs of more numbers are reduced to so many principal components first
 LEAST_PROBABILITY = 1e-6  # of any class for any sample: every mistake is possible, however far-fetched
@@ -82,8 +84,7 @@ def confusion_probabilities(x: np.ndarray, y: np.ndarray, n_classes: int, rng: n
     """
     n = len(x)
     inputs = _few_numbers(x.reshape(n, -1), int(rng.integers(2**31)))
-    parts = np.empty(n, dtype=int)
-    parts[np.lexsort((rng.random(n), y))] = np.arange(n) % FOLDS  # the samples of a class take turns
+    parts = class_balanced_parts(y, FOLDS, rng)
     found = np.zeros((n, n_classes))
     for part in range(FOLDS):
         asked, known = parts == part, np.unique(y[parts != part])
