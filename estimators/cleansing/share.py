@@ -131,9 +131,9 @@ def share_of_wrong(
     return Share(float(np.clip(found.noise_fraction, low, high)), low, high)
 
 
-def explains_little(found: WrongLabels, disagreed: float) -> bool:
+def explains_little(found: WrongLabels, disagreed: float, least: float = EXPLAINED) -> bool:
     """Whether the noise found, if any, is a few of the labels disagreed with: hard samples, just as likely."""
-    return found.noise_fraction < EXPLAINED * disagreed
+    return found.noise_fraction < least * disagreed
 
 
 def _disputed_share(against: Contradiction, high: float) -> Share:

@@ -38,6 +38,7 @@ from sgdphases.sim.run.schedule import steps_per_epoch
 from sgdphases.sim.run.settings import IMAGE, RunSettings
 
 SUGGESTION_PROBES = 5  # of the window, over which the network's answers are averaged
+MOSTLY = 0.5  # of the labels contradicted where networks are surest, least share that a fitted number accounts for
 MOST_UNLEARNT = 0.6  # of the labels flagged, at the end of a run that has seen enough
 WAYS = ("stop", "continue", "restart")
 Show = Callable[[str, int, int], None]  # takes what is done, and the steps done of all
@@ -202,7 +203,8 @@ def judged(
     if outside is not None:
         against, answers = contradiction(outside, y), outside.mean(axis=0).argmax(axis=1)
         found = confirmed(found, score, y, answers)
-        if against.is_seen and found.is_learnt and (not found.has_noise or explains_little(found, against.surest)):
+        little = not found.has_noise or explains_little(found, against.surest, MOSTLY)
+        if against.is_seen and found.is_learnt and little:
             found = disputed(score, y, against.fraction)
         elif plant is not None and not found.has_noise and found.is_learnt:
             planted = plant(outside)
