@@ -46,6 +46,14 @@ def streams(seed: int, purpose: str, positions: Sequence[int]) -> Iterator[np.ra
         yield np.random.Generator(np.random.PCG64(_Ready(state)))  # type: ignore[arg-type]  # numpy takes any of these
 
 
+def stream_words(seed: int, purpose: str, positions: Sequence[int]) -> np.ndarray:
+    """What fixes the generators of `streams`: the four words that each begins from, shape (positions, 4), uint64."""
+    if _is_as_known():
+        return _states(seed, purpose, np.asarray(positions, dtype=np.uint32))
+    keys = [(_PURPOSES.index(purpose), position) for position in positions]
+    return np.array([np.random.SeedSequence(seed, spawn_key=key).generate_state(4, np.uint64) for key in keys])
+
+
 class _Ready(ISeedSequence):
     """A seed whose state is known already."""
 

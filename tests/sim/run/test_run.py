@@ -17,12 +17,13 @@ from runs import SMALL, assert_same_bits, finish, start, stopped_and_resumed
 
 from sgdphases.estimators.ensemble.order_parameters import describe
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
+from sgdphases.sim.run import draws
 from sgdphases.sim.run import streams as streams_module
 from sgdphases.sim.run.checkpoint import load_checkpoint
 from sgdphases.sim.run.folder import RunFolder, claim_run, start_folder
 from sgdphases.sim.run.schedule import Orders, checkpoint_steps, sample_order, steps_per_epoch
 from sgdphases.sim.run.settings import make_settings, read_settings, settings_toml
-from sgdphases.sim.run.streams import stream, streams
+from sgdphases.sim.run.streams import stream, stream_words, streams
 from sgdphases.sim.run.training import advance, prepare
 
 
@@ -239,9 +240,16 @@ def test_every_epoch_shows_every_sample_once_however_it_is_cut(n_samples, batch_
     assert np.concatenate(pieces).tolist() == order.tolist()
 
 
-@given(st.integers(1, 30), st.integers(1, 30), st.lists(st.integers(1, 500), max_size=6), st.integers(0, 2**70))
-def test_orders_over_many_epochs_are_those_of_each(n_samples, batch_size, lengths, seed):
-    per_epoch, orders = steps_per_epoch(n_samples, batch_size), Orders(seed, n_samples, batch_size)
+@given(
+    st.integers(1, 30),
+    st.integers(1, 30),
+    st.lists(st.integers(1, 500), max_size=6),
+    st.integers(0, 2**70),
+    st.booleans(),
+)
+def test_orders_over_many_epochs_are_those_of_each(n_samples, batch_size, lengths, seed, compiled):
+    per_epoch = steps_per_epoch(n_samples, batch_size)
+    orders = Orders(seed, n_samples, batch_size, compiled=compiled)
     ends = np.cumsum([0, *lengths]).tolist()
     for first, stop in pairwise(ends):
         cuts = [first, *(cut for cut in range(0, stop, per_epoch) if first < cut), stop]
@@ -260,6 +268,24 @@ def test_many_streams_are_those_of_each_position(seed, monkeypatch):
         patch.setattr(streams_module, "_is_as_known", lambda: False)
         patch.setattr(streams_module, "_states", None)
         assert next(streams(seed, "order", [7])).random() == stream(seed, "order", 7).random()
+        words = stream_words(seed, "order", [7])
+    assert np.array_equal(words, stream_words(seed, "order", [7]))
+
+
+@given(st.integers(1, 400), st.integers(0, 2**70), st.data())
+def test_compiled_draws_are_those_of_numpy(n, seed, data):
+    words, size = stream_words(seed, "alignment", [3]), data.draw(st.integers(1, n))
+    rng = stream(seed, "alignment", 3)
+    expected = [rng.choice(n, size=size, replace=False) for _ in range(5)]
+    assert np.array_equal(draws.minibatches(words[0], n, size, 5), expected)
+    assert np.array_equal(draws.permutations(words, n)[0], stream(seed, "alignment", 3).permutation(n))
+
+
+def test_where_numpy_draws_otherwise_it_is_asked_itself(monkeypatch):
+    assert draws.are_as_known()
+    monkeypatch.setattr(draws, "are_as_known", lambda: False)
+    monkeypatch.setattr(draws, "permutations", None)
+    assert np.array_equal(Orders(5, 40, 7, compiled=True).of(3, 20), Orders(5, 40, 7).of(3, 20))
 
 
 def test_the_settings_survive_toml():
