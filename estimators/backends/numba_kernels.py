@@ -149,7 +149,8 @@ def forward(weights, sizes, activation, inputs, indices, values, slopes):
     n = len(indices)
     first = block(values, sizes, 0, n)
     for r in range(n):
-        first[r, :] = inputs[indices[r]]
+        for i in range(first.shape[1]):  # numba takes two seconds to compile the assignment of a whole row
+            first[r, i] = inputs[indices[r], i]
     last = len(sizes) - 1
     for layer in range(last):
         w, b = _layer(weights, sizes, layer)
@@ -183,6 +184,16 @@ def add_gradient_sum(target, sizes, n, factor, values, deltas, scratch):
         w, b = _layer(target, sizes, layer)
         a = block(values, sizes, layer, n)
         _add_weight_gradient(block(deltas, sizes, layer + 1, n), a, factor, w, b, scratch)
+
+
+@njit(cache=True)
+def add_gradient_parts(target, sizes, n, start, stop, values, deltas, scratch):
+    """target += sum of the gradients of the samples from ``start`` to ``stop`` of n."""
+    one = target.dtype.type(1)
+    for layer in range(len(sizes) - 1):
+        w, b = _layer(target, sizes, layer)
+        a, d = block(values, sizes, layer, n)[start:stop], block(deltas, sizes, layer + 1, n)[start:stop]
+        _add_weight_gradient(d, a, one, w, b, scratch)
 
 
 @njit(cache=True)

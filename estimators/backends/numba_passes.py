@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from sgdphases.estimators.backends.numba_kernels import (
+    add_gradient_parts,
     add_gradient_sum,
     backward,
     block,
@@ -107,7 +108,8 @@ def both_passes(weights, layers, inputs, targets, labels, order, counts, share, 
             values, deltas = kept.values[start * width : stop * width], kept.deltas[start * width : stop * width]
             projections(mean, sizes, n, values, deltas, along[0, start:stop])
             if len(counts) == 1:
-                along[1] = along[0]
+                for r in range(n):
+                    along[1, r] = along[0, r]
             else:
                 for i in range(len(weights)):
                     of_own[i] = np.float64(gradient[k, i]) / n
@@ -116,22 +118,31 @@ def both_passes(weights, layers, inputs, targets, labels, order, counts, share, 
 
 
 @njit(cache=True)
-def batch_gradients(weights, layers, inputs, targets, batches, parts, kept, losses, out):
-    """Sums of gradients over the parts of minibatches: ``out[k, m]`` over the samples of batch m with ``parts`` 1 at k.
+def batch_gradients(weights, layers, inputs, targets, batches, wrong, kept, losses, counts, out):
+    """Sums of gradients over minibatches: ``out[0, m]`` over that of number m, or over its right and its wrong samples.
 
-    ``batches``: shape (M, B); ``parts``: shape (K, M, B), 1 or 0; ``out``: shape (K, M, W), zero on entry.
+    ``batches``: shape (M, B); ``wrong``: shape (N,), of which a sum over whole minibatches takes no notice;
+    ``counts``: shape (K, M), filled with the samples that each sum is over; ``out``: shape (K, M, W).
     """
     sizes = layers.sizes
     n = batches.shape[1]
-    scaled = np.empty_like(kept.deltas)
+    batch, losses = np.empty_like(batches[0]), losses[:n]
+    out[:] = 0
     for m in range(len(batches)):
-        forward(weights, sizes, layers.activation, inputs, batches[m], kept.values, kept.deltas)
-        output_losses(sizes, layers.loss, targets, batches[m], kept.values, kept.deltas, losses)
+        place = 0
+        for k in range(len(counts)):  # one kind after the other
+            counts[k, m] = -place
+            for sample in batches[m]:
+                if len(counts) == 1 or wrong[sample] == (k == 1):
+                    batch[place] = sample
+                    place += 1
+            counts[k, m] += place
+        forward(weights, sizes, layers.activation, inputs, batch, kept.values, kept.deltas)
+        output_losses(sizes, layers.loss, targets, batch, kept.values, kept.deltas, losses)
         backward(weights, sizes, n, kept.deltas)
-        for k in range(len(parts)):
-            for layer in range(1, len(sizes)):
-                whole, part = block(kept.deltas, sizes, layer, n), block(scaled, sizes, layer, n)
-                for r in range(n):
-                    for j in range(sizes[layer]):
-                        part[r, j] = whole[r, j] * parts[k, m, r]
-            add_gradient_sum(out[k, m], sizes, n, weights.dtype.type(1), kept.values, scaled, kept.scratch)
+        start = 0
+        for k in range(len(counts)):
+            stop = start + counts[k, m]
+            if stop > start:
+                add_gradient_parts(out[k, m], sizes, n, start, stop, kept.values, kept.deltas, kept.scratch)
+            start = stop

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sgdphases.sim.run.streams import stream, stream_words, streams
+from sgdphases.sim.run.streams import seed_sequence, stream, stream_words, streams
 
 AT_ONCE = 64  # epochs whose permutations are drawn together,
 DRAWN = 2**17  # as long as they hold no more samples than this
@@ -39,6 +39,20 @@ def sample_order(seed: int, start: int, stop: int, n_samples: int, batch_size: i
     epoch, first = divmod(start, steps_per_epoch(n_samples, batch_size))
     last = first + stop - start
     return stream(seed, "order", epoch).permutation(n_samples)[first * batch_size : last * batch_size]
+
+
+def drawn_minibatches(seed: int, step: int, n_samples: int, batch_size: int, count: int) -> np.ndarray:
+    """Samples of the minibatches drawn for the alignments at a step, shape (count, batch_size), by compiled code.
+
+    The same as `sgdphases.estimators.ensemble.alignment.sampled_alignment` draws from the stream of that step.
+    """
+    from sgdphases.sim.run.draws import MOST, are_as_known, minibatches  # only runs by numba wait for it
+
+    if n_samples <= MOST and are_as_known():
+        words = seed_sequence(seed, "alignment", step).generate_state(4, np.uint64)
+        return minibatches(words, n_samples, batch_size, count)
+    rng = stream(seed, "alignment", step)
+    return np.array([rng.choice(n_samples, size=batch_size, replace=False) for _ in range(count)])
 
 
 class Orders:

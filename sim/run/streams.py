@@ -25,8 +25,12 @@ def stream(seed: int, purpose: str, *position: int) -> np.random.Generator:
     *position : int
         The epoch for "order" and "augment", the step for "alignment".
     """
-    key = (_PURPOSES.index(purpose), *position)
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+    return np.random.default_rng(seed_sequence(seed, purpose, *position))
+
+
+def seed_sequence(seed: int, purpose: str, *position: int) -> np.random.SeedSequence:
+    """What the generator of `stream` is seeded with."""
+    return np.random.SeedSequence(seed, spawn_key=(_PURPOSES.index(purpose), *position))
 
 
 def streams(seed: int, purpose: str, positions: Sequence[int]) -> Iterator[np.random.Generator]:
@@ -50,8 +54,7 @@ def stream_words(seed: int, purpose: str, positions: Sequence[int]) -> np.ndarra
     """What fixes the generators of `streams`: the four words that each begins from, shape (positions, 4), uint64."""
     if _is_as_known():
         return _states(seed, purpose, np.asarray(positions, dtype=np.uint32))
-    keys = [(_PURPOSES.index(purpose), position) for position in positions]
-    return np.array([np.random.SeedSequence(seed, spawn_key=key).generate_state(4, np.uint64) for key in keys])
+    return np.array([seed_sequence(seed, purpose, each).generate_state(4, np.uint64) for each in positions])
 
 
 class _Ready(ISeedSequence):
