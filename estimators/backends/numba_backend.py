@@ -60,7 +60,8 @@ class NumbaBackend(PerceptronBackend):
 
     def alignments(self, batches: np.ndarray, wrong: np.ndarray | None) -> np.ndarray:
         """R, R_c and R_w of drawn minibatches and their standard errors, in one call: see `Backend`."""
-        found, drawing, kept = np.empty((3, 2)), self._drawing(*batches.shape, wrong), self._kept(batches.shape[1])
+        (count, size), found = batches.shape, np.empty((3, 2))
+        drawing, kept = self._drawing(count, size, wrong), self._kept(size)
         layers, inputs, targets, _ = self._data()
         rows.alignments(self._flat, layers, inputs, targets, batches, self._is_measured, kept, drawing, found)
         return found
@@ -279,11 +280,10 @@ _STANDARD_ERRORS = tuple(f"{rows.CLOSED[place]}_standard_error" for place in row
 
 def _as_record(table: np.ndarray, counts: np.ndarray, inner_cw: float) -> GradientMoments:
     """Moments from the table of the compiled code."""
-    whole, *parts = (
-        PopulationMoments(count, *values) if count else None
-        for count, values in zip([int(counts.sum()), *counts.tolist()], table.tolist(), strict=True)
-    )
+    sizes = [int(counts.sum()), *counts.tolist()]
+    parts = [PopulationMoments(n, *row) if n else None for n, row in zip(sizes, table.tolist(), strict=True)]
+    whole = parts[0]
     assert whole is not None  # there is at least one sample
-    if len(parts) == 1:
+    if len(parts) == 2:
         return GradientMoments(whole, None, None, float("nan"), float("nan"))
-    return GradientMoments(whole, *parts, inner_cw, parts[1].count / whole.count if parts[1] else 0.0)
+    return GradientMoments(whole, parts[1], parts[2], inner_cw, sizes[2] / sizes[0])

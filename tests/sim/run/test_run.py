@@ -17,7 +17,6 @@ from runs import SMALL, assert_same_bits, finish, start, stopped_and_resumed
 
 from sgdphases.estimators.ensemble.order_parameters import describe
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
-from sgdphases.sim.run import draws
 from sgdphases.sim.run import streams as streams_module
 from sgdphases.sim.run.checkpoint import load_checkpoint
 from sgdphases.sim.run.folder import RunFolder, claim_run, start_folder
@@ -270,22 +269,6 @@ def test_many_streams_are_those_of_each_position(seed, monkeypatch):
         assert next(streams(seed, "order", [7])).random() == stream(seed, "order", 7).random()
         words = stream_words(seed, "order", [7])
     assert np.array_equal(words, stream_words(seed, "order", [7]))
-
-
-@given(st.integers(1, 400), st.integers(0, 2**70), st.data())
-def test_compiled_draws_are_those_of_numpy(n, seed, data):
-    words, size = stream_words(seed, "alignment", [3]), data.draw(st.integers(1, n))
-    rng = stream(seed, "alignment", 3)
-    expected = [rng.choice(n, size=size, replace=False) for _ in range(5)]
-    assert np.array_equal(draws.minibatches(words[0], n, size, 5), expected)
-    assert np.array_equal(draws.permutations(words, n)[0], stream(seed, "alignment", 3).permutation(n))
-
-
-def test_where_numpy_draws_otherwise_it_is_asked_itself(monkeypatch):
-    assert draws.are_as_known()
-    monkeypatch.setattr(draws, "are_as_known", lambda: False)
-    monkeypatch.setattr(draws, "permutations", None)
-    assert np.array_equal(Orders(5, 40, 7, compiled=True).of(3, 20), Orders(5, 40, 7).of(3, 20))
 
 
 def test_the_settings_survive_toml():
