@@ -62,11 +62,12 @@ class Backend(GradientSource, Protocol):
     a float64 numpy array, whatever the dtype and device of the model; only a ``gradient_sum`` may stay a tensor, in its
     own dtype and on its device, where chunks are added up in float64 before the sum is fetched.
 
-    Two more methods may be there, and then save time; both must give what the methods below give, to rounding.
+    Three more methods may be there, and then save time; each must give what the methods below give, to rounding.
     ``moments(populations)`` gives `sgdphases.theory.order_parameters.GradientMoments` of all samples, for the sample
     numbers of K = 1 population or of K = 2, the clean and the wrong ones; or None where they do not fit into memory.
     ``alignments(batches, wrong)`` gives the sampled R, R_c and R_w and their standard errors, shape (3, 2), NaN where
     undefined, for the sample numbers of M minibatches, shape (M, B), and the mask of wrong labels or None.
+    ``label_losses(indices)`` gives the cross-entropy of each sample under each of K labels, shape (n, K).
     """
 
     @property

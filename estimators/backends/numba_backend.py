@@ -48,6 +48,12 @@ class NumbaBackend(PerceptronBackend):
         passes.score(self._flat, *self._data(), np.asarray(indices), self._kept(len(indices)), loss, correct)
         return Scores(loss, correct)
 
+    def label_losses(self, indices: np.ndarray) -> np.ndarray:
+        """The cross-entropy that each sample would have under each label, shape (n, K), in nats: a forward pass."""
+        found, kept = np.empty((len(indices), self.mlp.layer_sizes[-1])), self._kept(len(indices))
+        passes.label_losses(self._flat, self._layers(), self.samples.inputs, np.asarray(indices), kept, found)
+        return found
+
     def moments(self, populations: Sequence[np.ndarray]) -> GradientMoments | None:
         """Moments of one population, all samples, or of two, right and wrong ones, in one call: see `Backend`."""
         ensemble = self._ensemble(populations, 1)

@@ -5,12 +5,14 @@ Numba's cache on disk knows the tuples below by their names in this module: wher
 caches cannot be read, unless the module is renamed, too.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 from sgdphases.estimators.backends.numba_kernels import (
+    FAST,
     add_gradient_parts,
     add_gradient_sum,
     backward,
@@ -67,6 +69,27 @@ def score(weights, layers, inputs, targets, labels, indices, kept, loss, correct
     outputs = block(kept.values, layers.sizes, len(layers.sizes) - 1, n)
     for r in range(n):
         correct[r] = answer(outputs[r], labels[indices[r]])
+
+
+@njit(cache=True, fastmath=FAST)
+def _losses_of_labels(outputs, found):
+    for r in range(len(outputs)):
+        top = outputs[r, 0]
+        for k in range(1, outputs.shape[1]):
+            top = max(top, outputs[r, k])
+        partition = outputs.dtype.type(0)
+        for k in range(outputs.shape[1]):
+            partition += math.exp(outputs[r, k] - top)
+        whole = math.log(partition)
+        for k in range(outputs.shape[1]):
+            found[r, k] = whole - np.float64(outputs[r, k] - top)
+
+
+@njit(cache=True)
+def label_losses(weights, layers, inputs, indices, kept, found):
+    """A forward pass over some samples: the cross-entropy that each would have under each label, shape (n, K)."""
+    forward(weights, layers.sizes, layers.activation, inputs, indices, kept.values, kept.deltas)
+    _losses_of_labels(block(kept.values, layers.sizes, len(layers.sizes) - 1, len(indices)), found)
 
 
 @njit(cache=True)

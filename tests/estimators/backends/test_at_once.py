@@ -14,6 +14,7 @@ from sgdphases.estimators.ensemble.moments import gradient_moments
 from sgdphases.estimators.ensemble.order_parameters import describe
 from sgdphases.estimators.ensemble.scores import all_scores
 from sgdphases.estimators.measure import measure_backend
+from sgdphases.sim.cleansing.sample_losses import class_probabilities
 from sgdphases.sim.run.trajectory import TEST_RIGHT, lost_samples
 
 
@@ -103,6 +104,21 @@ def test_a_checkpoint_has_the_bits_of_a_measurement(dtype, n_batches):
                 assert found["test_loss"] == pytest.approx(scores.loss.mean(), rel=1e-5)
                 assert found["test_error"] == 1 - scores.correct.mean()
                 np.testing.assert_array_equal(checkpoints.correct, scores.correct)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_losses_under_every_label_are_those_of_each(dtype):
+    rng = np.random.default_rng(7)
+    backend = built((5, 4, 3), "tanh", "cross-entropy", 20, rng, dtype=dtype)
+    backend.load_weights(4 * rng.normal(size=backend.n_parameters))
+    backend.chunk_size = 9
+    inputs = backend.samples.inputs
+    found = backend.label_losses(np.array([3, 0, 3, 19]))
+    expected = [all_scores(backend.on(inputs, np.full(20, label))).loss for label in range(3)]
+    np.testing.assert_allclose(found, np.transpose(expected)[[3, 0, 3, 19]], 1e-6 if dtype == "float32" else 1e-13)
+    probabilities = class_probabilities(backend, inputs, 3)
+    np.testing.assert_allclose(probabilities, np.exp(-np.transpose(expected)), 1e-5 if dtype == "float32" else 1e-12)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, 1e-6)
 
 
 def test_values_to_reach_are_neither_right_nor_wrong():
