@@ -5,6 +5,7 @@ import numpy as np
 from sgdphases.sim.run.streams import seed_sequence, stream, stream_words, streams
 
 AT_ONCE = 64  # epochs whose permutations are drawn together,
+SEEDED = 512  # epochs whose generators are seeded together
 DRAWN = 2**17  # as long as they hold no more samples than this
 
 
@@ -71,6 +72,7 @@ class Orders:
         self._seed, self._n, self._batch_size, self._compiled = seed, n_samples, batch_size, compiled
         self._per_epoch = steps_per_epoch(n_samples, batch_size)
         self._at_once = min(AT_ONCE, max(1, DRAWN // n_samples))
+        self._words = range(0), np.empty((0, 4), np.uint64)
         self._first, self._drawn = 0, np.empty((0, n_samples), dtype=np.int64)
 
     def epochs_at_once(self, most: int) -> int:
@@ -100,6 +102,14 @@ class Orders:
             from sgdphases.sim.run.draws import are_as_known, permutations  # only runs by numba wait for it
 
             if are_as_known():
-                self._drawn = permutations(stream_words(self._seed, "order", epochs), self._n)
+                self._drawn = permutations(self._words_of(epochs), self._n)
                 return
         self._drawn = np.array([each.permutation(self._n) for each in streams(self._seed, "order", epochs)])
+
+    def _words_of(self, epochs: range) -> np.ndarray:
+        known, words = self._words
+        if epochs[0] not in known or epochs[-1] not in known:
+            known = range(epochs[0], epochs[0] + SEEDED)
+            words = stream_words(self._seed, "order", known)
+            self._words = known, words
+        return words[epochs[0] - known[0] : epochs[-1] - known[0] + 1]

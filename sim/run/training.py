@@ -39,6 +39,7 @@ KEEP_SECONDS = 1.0  # at most this much of training and measurements together, i
 PUBLISH_SECONDS = 5.0  # how old trajectory.nc may grow while a run goes on
 PIECE = 2**23  # samples times weights that are trained on at once, if an epoch is less: some hundredths of a second
 MOST_EIGENVALUES = 1_000  # of a noise spectrum that are kept
+BEFORE = ("test_error", TEST_RIGHT)  # what a checkpoint must know of those before it
 FULL_SPECTRUM = 10_000  # samples up to which so many are affordable whatever the number of parameters
 
 
@@ -277,7 +278,7 @@ def advance(experiment: Experiment, folder: Keeper, start: Checkpoint | None = N
     while True:
         patience = SAVE_SECONDS
         if rows.n < len(marks) and step == marks[rows.n]:
-            rows.append({"step": float(step), **measuring.row(step, rows.arrays())})
+            rows.append({"step": float(step), **measuring.row(step, rows.some(*BEFORE))})
             patience = KEEP_SECONDS
         if step == n_steps or time.monotonic() - saved > patience:
             folder.save(Checkpoint(step, experiment.train.weights, rows.arrays(), data_mark, fixed))
@@ -342,7 +343,7 @@ class Measuring:
         self._experiment, self._at_once = experiment, at_once
 
     def row(self, step: int, rows: dict[str, np.ndarray]) -> dict[str, Any]:
-        """All that the settings ask for at this step, by name; ``rows`` are those before.
+        """All that the settings ask for at this step, by name; ``rows`` holds `BEFORE` of the checkpoints before.
 
         Raises
         ------
