@@ -20,7 +20,7 @@ from sgdphases.sim.run.schedule import steps_per_epoch
 from sgdphases.sim.run.settings import RunSettings
 from sgdphases.sim.run.streams import stream
 
-RECENT = 5  # losses are averaged over the last 1/5 of the epochs so far
+RECENT = 8  # losses are averaged over the last 1/8 of the epochs so far
 PLANTED = 0.075  # share of the labels that are replaced by known mistakes of each of two kinds
 
 
@@ -39,7 +39,7 @@ def cleanse_images(
     """Find the wrong labels of a training set of images; the part of `cleanse` for ``network = "image"``.
 
     Trains once on all labels. t_c and its window come from log-spaced epochs, as for other networks, and from losses
-    smoothed over the last fifth of the epochs so far (`recent_loss`), since at a high learning rate those of two epochs
+    smoothed over the last eighth of the epochs so far (`recent_loss`), since at a high learning rate those of two epochs
     differ by chance. A sample's score is its smoothed loss at the end of the window; suggested is the likeliest
     class of the second half of the run, and for labels flagged another than the given one, by the networks of the
     thirds, too, as the one that has seen the labels may have memorised them by then.
@@ -297,7 +297,7 @@ def image_accuracy(learner: ImageLearner, x: np.ndarray, y: np.ndarray) -> float
 
 
 def recent_loss(sample_loss: np.ndarray, epoch: int) -> np.ndarray:
-    """-log of each label's probability, averaged over the last fifth of the epochs so far.
+    """-log of each label's probability, averaged over the last eighth of the epochs so far.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ from sgdphases.sim.run.schedule import steps_per_epoch
 from sgdphases.sim.run.settings import RunSettings
 from sgdphases.sim.run.streams import stream
 
-WEIGHT_DECAY = 5e-3
+WEIGHT_DECAY, PLAIN_WEIGHT_DECAY = 5e-3, 5e-4
 LOSS_POWER = 0.5  # q of the loss: 0 would be cross-entropy, 1 the probability of another class than the label
 _MOMENT_SAMPLES = 5_000  # from which mean and deviation of each channel are taken
 _SMALL = 1e-30  # deviations below which single precision would not do
@@ -42,6 +42,10 @@ class ImageLearner:
         Labels 0..K-1.
     n_classes : int
         K.
+    is_plain : bool
+        Learn by cross-entropy and a tenth of the weight decay, not by `generalised_cross_entropy`. So learn networks
+        that labels are held against: two that share no sample agree with one another as often as with right labels
+        then. Those that believe less do so more often (5,000 CIFAR-10 images: 72 % and 69 %, five standard errors).
 
     Attributes
     ----------
@@ -56,7 +60,9 @@ class ImageLearner:
         As `check_recipe` does; for fewer than two classes, and for a device that is not there.
     """
 
-    def __init__(self, settings: RunSettings, x: np.ndarray, y: np.ndarray, n_classes: int):
+    def __init__(
+        self, settings: RunSettings, x: np.ndarray, y: np.ndarray, n_classes: int, *, is_plain: bool = False
+    ):
         check_recipe(settings, x.shape[1:], len(x))
         if n_classes < 2:
             raise UsageError("all labels are the same: give samples of two classes at least.")
@@ -74,8 +80,10 @@ class ImageLearner:
         self._net = on_device(made, settings.dtype, settings.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         first = next(self._net.parameters())
         self._device, self._dtype = first.device, first.dtype
+        self._loss = F.cross_entropy if is_plain else generalised_cross_entropy
+        decay = PLAIN_WEIGHT_DECAY if is_plain else WEIGHT_DECAY
         self._optimiser = torch.optim.SGD(
-            self._net.parameters(), lr=1.0, momentum=0.9, nesterov=True, weight_decay=WEIGHT_DECAY
+            self._net.parameters(), lr=1.0, momentum=0.9, nesterov=True, weight_decay=decay
         )
         for parameter in self._net.parameters():  # there from the start, so that the state always has one shape
             self._optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -108,7 +116,7 @@ class ImageLearner:
                 group = self._optimiser.param_groups[0]
                 group["lr"], group["momentum"] = float(self._rates[self.step]), float(self._momenta[self.step])
                 answers = self._net(self._ready(moved(self._images, index, moves)))
-                loss = generalised_cross_entropy(answers, self._labels[torch.from_numpy(index)].to(self._device))
+                loss = self._loss(answers, self._labels[torch.from_numpy(index)].to(self._device))
                 self._optimiser.zero_grad()
                 loss.backward()
                 self._optimiser.step()

@@ -31,10 +31,11 @@ class Learnt:
     sample_loss : ndarray, shape (T, N), float32
         -log of the probability of each training sample's given label after each of the T epochs so far, in nats: by the
         network as it answers, with running means for BatchNorm, of another view of the image after each epoch (see
-        `ImageLearner.log_probabilities`). Shape (0, N) where others were asked about.
+        `ImageLearner.log_probabilities`), and of two in the second half of the run. Shape (0, N) where others were
+        asked about.
     probability : ndarray, shape (M, K)
-        Mean over the second half of the run of the probability of each class, such views again: for the samples asked
-        about, or the training samples themselves. All 0 before.
+        Mean over the second half of the run of the probability of each class: of the training samples in both views,
+        or of the samples asked about as they are. All 0 before.
     state : ndarray, shape (W,)
         Weights and running means at present.
     """
@@ -83,7 +84,8 @@ def learn(
     n_classes : int
         K.
     asked : ndarray, shape (M, ...), optional
-        Other samples that the network is asked about, instead of those that it learns.
+        Other samples that the network is asked about, instead of those that it learns; it is a plain one then, see
+        `ImageLearner`.
     checkpoint : Path, optional
         A file to go on from, if it is there, and to be kept up to date: on a CPU, with as many threads, a run that is
         continued ends in the same bits.
@@ -102,7 +104,7 @@ def learn(
     TrainingDiverged
         If a loss is no longer finite.
     """
-    learner = ImageLearner(settings, x, y, n_classes)
+    learner = ImageLearner(settings, x, y, n_classes, is_plain=asked is not None)
     others = x if asked is None else asked
     point = _start(learner, len(others), n_classes, asked is None)
     mark = "" if checkpoint is None else fingerprint(Dataset("labels", x, y, others, y[:1], n_classes))
@@ -142,7 +144,9 @@ def _next(learner: ImageLearner, point: _Point, others: np.ndarray, labels: np.n
         epoch = end // learner.per_epoch
         counts = epoch >= first_counted(learner.settings.epochs)
         if labels is not None or counts:
-            answers = learner.log_probabilities(others, view=epoch)
+            views = [0] if labels is None else [2 * epoch, 2 * epoch + 1] if counts else [epoch]
+            answers = np.logaddexp.reduce([learner.log_probabilities(others, view) for view in views])
+            answers -= np.float32(np.log(len(views)))
             if counts:
                 total = total + np.exp(answers, dtype=np.float64)
             if labels is not None:

@@ -24,6 +24,7 @@ from sgdphases.sim.cleansing.cleanse_images import (
     plant,
     probabilities_of_others,
     probabilities_of_parts,
+    recent_loss,
 )
 from sgdphases.sim.cleansing.cross_fit import part_settings, parts
 from sgdphases.sim.cleansing.data import labelled_data
@@ -87,9 +88,11 @@ def test_the_score_is_the_recent_probability_at_the_end_of_the_window(noisy, pla
     x, _, given, settings, found = noisy
     *_, last = learn(settings, x, given, 3, checkpoint=place)
     end = round(found.consensus.window[1])
-    fifth = {1: 1, 5: 1, 6: 2, 8: 2}[end]  # of so many epochs, rounded up
-    expected = -np.log(np.exp(-last.sample_loss[end - fifth : end].astype(float)).mean(axis=0))
-    np.testing.assert_allclose(found.consensus.loss, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.consensus.loss, recent_loss(last.sample_loss, end), rtol=1e-6)
+    losses = np.arange(20.0)[:, None] * np.ones(3)
+    for epoch, count in ((1, 1), (8, 1), (9, 2), (16, 2), (17, 3), (20, 3)):  # an eighth, rounded up
+        expected = -np.log(np.exp(-losses[epoch - count : epoch]).mean(axis=0))
+        np.testing.assert_allclose(recent_loss(losses, epoch), expected)
     assert np.array_equal(found.end_weights, last.state)
 
 
