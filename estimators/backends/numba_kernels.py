@@ -179,7 +179,7 @@ def output_losses(sizes, loss_kind, targets, indices, values, deltas, losses):
 @njit(cache=True)
 def backward(weights, sizes, n, deltas):
     """From the last layer's deltas and the hidden layers' slopes to the deltas of every layer but the inputs."""
-    row = np.empty(sizes.max(), deltas.dtype)
+    row = np.empty(sizes.sum(), deltas.dtype)
     for layer in range(len(sizes) - 2, 0, -1):
         w, _ = _layer(weights, sizes, layer)
         _pull_back(block(deltas, sizes, layer + 1, n), w, block(deltas, sizes, layer, n), row)
