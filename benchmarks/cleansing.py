@@ -103,7 +103,8 @@ def make_problem(dataset: str, noise: str, seed: int, data_dir: Path | None) -> 
     settings = make_settings({**by_settings, "dataset": dataset, "seed": seed, **folder, **DATASETS[dataset]})
     data = noisy_data(settings)
     if kind == NETWORK:
-        labels = network_mistakes(data.x_train, data.y_train, data.n_outputs, fraction, seed=seed, device=settings.device)
+        images = data.x_train, data.y_train, data.n_outputs
+        labels = network_mistakes(*images, fraction, seed=seed, device=settings.device)
         data = add_label_noise(data, kind="given", fraction=None, labels=labels, rng=np.random.default_rng(seed))
     shape = data.x_train.shape[1:]
     if takes_recipe(settings, shape):

@@ -61,8 +61,9 @@ def network_mistakes(
         raise UsageError(f"n_classes = {n_classes}: a mistake needs another class; give labels of two at least.")
     count = round(check_fraction(fraction) * len(y))
     rng = stream(seed, "labels")
-    given = {"dataset": "arrays", "network": IMAGE, "seed": seed, "device": device} | ({} if epochs is None else {"epochs": epochs})
-    settings = recipe_settings(make_settings(given), x.shape[1:], len(x) // PARTS)
+    given = {"dataset": "arrays", "network": IMAGE, "seed": seed, "device": device}
+    own = {} if epochs is None else {"epochs": epochs}
+    settings = recipe_settings(make_settings(given | own), x.shape[1:], len(x) // PARTS)
     part, found = class_balanced_parts(y, PARTS, rng), np.empty((len(y), n_classes))
     for k in range(PARTS):
         asked = part == k
