@@ -140,7 +140,7 @@ def _disputed_share(against: Contradiction, high: float) -> Share:
     if against.follows_input:
         return Share(float("nan"), 0.0, high)
     low = min(against.low, high)
-    return Share(float(np.clip(against.surest, low, high)), low, high)
+    return Share(float(np.clip(against.surest, low, high)) if against.gives_number else float("nan"), low, high)
 
 
 def share_from_losses(found: WrongLabels, early_error: float, n: int) -> Share:
