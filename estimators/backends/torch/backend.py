@@ -264,8 +264,15 @@ class TorchBackend:
         """`gradient_sums`, and the class that the model gives each sample, as in `judged`."""
         factors, losses, outputs = self._factors(indices)
         self._forward.check_mean(self._forward.index(indices), losses, outputs)
-        norms = sum((factor.squared_norms() for factor in factors.values()), self._zeros(len(indices)))
-        total = self._gathered(factors, None)[0]
+        norms, pieces = self._zeros(len(indices)), []
+        for parameter in self._parameters:
+            if parameter not in factors:
+                pieces.append(torch.zeros(parameter.numel(), device=self.device))
+                continue
+            squares, piece = factors[parameter].squares_and_sum()
+            norms += squares
+            pieces.append(piece)
+        total = torch.cat(pieces)
         found = SampleGradients(_numpy(losses), self._forward.correct(indices, outputs), _numpy(norms), total)
         return found, self._forward.answers(outputs)
 
@@ -387,9 +394,9 @@ class TorchBackend:
                         row[self._slots[parameter]] = dense(gradient).flatten().to(out.dtype)
         return _numpy(out)
 
-    def _gathered(self, factors, columns: torch.Tensor | None) -> torch.Tensor:
+    def _gathered(self, factors, columns: torch.Tensor) -> torch.Tensor:
         """Weighted sums of all parameters side by side, shape (k, P)."""
-        k = 1 if columns is None else columns.shape[1]
+        k = columns.shape[1]
         pieces = [
             factors[p].weighted_sums(columns) if p in factors else torch.zeros(k, p.numel(), device=self.device)
             for p in self._parameters

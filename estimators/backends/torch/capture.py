@@ -21,6 +21,8 @@ from torch.autograd.graph import get_gradient_edge
 from sgdphases.estimators.backends.torch.check import COUPLED, Expected, Run, dense, differing, refuse_coupling
 from sgdphases.estimators.backends.torch.factors import joined
 from sgdphases.estimators.backends.torch.rules.any_module import by_torch_func, one_by_one
+from sgdphases.estimators.backends.torch.rules.attention import attention
+from sgdphases.estimators.backends.torch.rules.attention_graph import from_products, products_inside
 from sgdphases.estimators.backends.torch.rules.layers import WHOLE, rule_of
 from sgdphases.estimators.backends.torch.rules.rule import NotSampleWise, Rule
 from sgdphases.estimators.backends.torch.tensors import floating, rebuilt, tensors_in
@@ -52,6 +54,7 @@ class _Call:
     edges: list[Any]
     shapes: list[torch.Tensor]
     autocast: dict[str, Any]
+    rule: Rule | None = None  # in place of the claim's
 
 
 class Capture:
@@ -185,6 +188,13 @@ class Capture:
             def keep(module, inputs, keywords, output):
                 # Edges of the graph, not tensors: what follows may overwrite the output in place.
                 out = floating(output)
+                inside = products_inside(module, out) if claim.rule is attention else None
+                if inside is not None:
+                    versions = [values._version for values in inside.inputs]
+                    calls.append(
+                        _Call(claim, inside.inputs, {}, versions, inside.edges, inside.answers, {}, from_products)
+                    )
+                    return
                 if claim.rule is None:
                     inputs, keywords = given_to[module].pop()
                 given = tensors_in((inputs, keywords))
@@ -229,9 +239,10 @@ class Capture:
             raise _Failed(claim, "its input is overwritten in place")
         try:
             with torch.no_grad():
-                if claim.rule is not None:
-                    inputs = _in_order(claim.module, call.inputs, call.keywords)
-                    found = claim.rule(claim.module, inputs, filled if len(filled) > 1 else filled[0], n)
+                rule = call.rule or claim.rule
+                if rule is not None:
+                    inputs = call.inputs if call.rule else _in_order(claim.module, call.inputs, call.keywords)
+                    found = rule(claim.module, inputs, filled if len(filled) > 1 else filled[0], n)
                 else:
                     way = one_by_one if claim.is_slow else by_torch_func
                     with torch.autocast(**call.autocast):
