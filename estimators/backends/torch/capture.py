@@ -24,6 +24,7 @@ from sgdphases.estimators.backends.torch.rules.any_module import by_torch_func, 
 from sgdphases.estimators.backends.torch.rules.attention import attention
 from sgdphases.estimators.backends.torch.rules.attention_graph import from_products, products_inside
 from sgdphases.estimators.backends.torch.rules.layers import WHOLE, rule_of
+from sgdphases.estimators.backends.torch.rules.pooling import quick_pools
 from sgdphases.estimators.backends.torch.rules.rule import NotSampleWise, Rule
 from sgdphases.estimators.backends.torch.tensors import floating, rebuilt, tensors_in
 from sgdphases.estimators.errors import UsageError
@@ -156,8 +157,10 @@ class Capture:
             return False
         for parameter, gradient in zip(self.parameters, total, strict=True):
             ought = torch.zeros_like(parameter).flatten() if gradient is None else dense(gradient).flatten()
-            found = factors[parameter].weighted_sums(None)[0] if parameter in factors else torch.zeros_like(ought)
-            size = float(factors[parameter].squared_norms().sum().sqrt()) if parameter in factors else 0.0
+            found, size = torch.zeros_like(ought), 0.0
+            if parameter in factors:
+                squares, found = factors[parameter].squares_and_sum()
+                size = float(squares.sum().sqrt())
             scale = max(size, float(ought.abs().max()))
             if np.isfinite(scale) and float((found.float() - ought.float()).abs().max()) > allowed * max(
                 scale, expected.floor
@@ -217,7 +220,8 @@ class Capture:
             if claim.parameters and claim.rule is None
         ]
         try:
-            losses, outputs = run()
+            with quick_pools(self.root):
+                losses, outputs = run()
         finally:
             for handle in hooks:
                 handle.remove()

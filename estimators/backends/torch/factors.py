@@ -15,6 +15,7 @@ import torch
 MOVED = 24  # products in whose time a number of a sample's gradient is written and read again
 BLOCK_NUMBERS = 2**18  # in gradients of single samples made at once on a CPU: they stay in a core's own cache
 
+
 class Explicit:
     """The gradients themselves: right for small parameters, such as biases and scales.
 
@@ -54,10 +55,10 @@ class Outer:
     One position for a plain linear layer, one for each token or patch otherwise; layers used several times in a pass
     have the positions of all uses. With T positions, I inputs and O outputs a sample's gradient costs ``T I O``
     products. What it saves depends on the question. The sum over samples needs ``T I O`` products a sample either way,
-    so its norm is free then, but for moving I O numbers about; without the gradient the norm takes ``T^2 (I + O)`` more,
-    which is less where positions are few. A projection on each of k directions takes ``k I O`` with the gradient and
-    ``k T I O`` without. Gradients are made of a few samples at a time, so that they stay in the processor's cache; they
-    are kept only where they hold less than what they are made of.
+    so its norm is free then, but for moving I O numbers about; without the gradient the norm takes ``T^2 (I + O)``
+    more, which is less where positions are few. A projection on each of k directions takes ``k I O`` with the gradient
+    and ``k T I O`` without. Gradients are made of a few samples at a time, so that they stay in the processor's cache;
+    they are kept only where they hold less than what they are made of.
 
     Parameters
     ----------
@@ -129,12 +130,12 @@ class Outer:
             inputs, deltas = self.inputs, self.deltas  # once: a convolution lays them out
             whole = Outer(inputs, deltas)
             return whole.squared_norms(), whole.weighted_sums(None)[0]
-        squares, total = [], None
+        norms, total = [], self.deltas.new_zeros(self.groups * self.size)
         for _, rows in self._blocks():
-            squares.append(row_squares(rows))
-            added = rows.sum(dim=0)
-            total = added if total is None else total.add_(added)
-        return torch.cat(squares), total
+            norms.append(torch.linalg.vector_norm(rows, dim=-1))
+            total += rows.sum(dim=0)
+        squares = double(torch.cat(norms)).square_()
+        return (squares if bool(torch.isfinite(squares).all()) else self.squared_norms()), total
 
     def weighted_sums(self, coefficients: torch.Tensor | None) -> torch.Tensor:
         k = 1 if coefficients is None else coefficients.shape[1]

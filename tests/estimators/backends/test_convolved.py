@@ -66,7 +66,8 @@ def test_patches_are_those_of_unfold(shape, kernel, how):
 
 
 def test_few_directions_lay_out_nothing(monkeypatch):
-    factor, rows = factor_and_gradients(*[part() if callable(part) else part for part in LAYERS["plain"]])
+    build, shape = LAYERS["few pixels of many channels"]
+    factor, rows = factor_and_gradients(build(), shape)
     monkeypatch.setattr(convolved, "patches_of", None)
     directions = torch.randn(2, rows.shape[1], dtype=torch.float64)
     torch.testing.assert_close(factor.projections(directions), rows @ directions.T)

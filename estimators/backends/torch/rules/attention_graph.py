@@ -21,7 +21,7 @@ MOST_NODES = 200  # that a search visits
 
 
 class Products(NamedTuple):
-    """What the two products took, the output's first: shape (positions x samples, width); and where their answers are."""
+    """What the two products took, the output's first, shape (positions x samples, width), and where they answered."""
 
     inputs: tuple[torch.Tensor, ...]
     edges: list[GradientEdge]

@@ -93,7 +93,7 @@ class Convolved(Outer):
         return fitting and self.groups * self.size <= FEW_WEIGHTS and self._x.device.type == "cpu"
 
     def _backward(self, x: torch.Tensor, delta: torch.Tensor, n: int) -> torch.Tensor:
-        """Gradients of n weights, as many as there are samples in one image of many groups; or one, summed over images."""
+        """Gradients of n weights, one for each sample in one image of many groups; or of one, summed over images."""
         channels, groups = self._x.shape[1] // self.groups, n * self.groups
         weight = x.new_empty(1).expand(groups * self.n_outputs, channels, *self._kernel)  # only its shape counts
         how = self._how["stride"], self._how["padding"], self._how["dilation"]

@@ -14,17 +14,16 @@ from sgdphases.estimators.backends.torch.rules.attention import attention
 from sgdphases.estimators.backends.torch.rules.convolved import Convolved
 from sgdphases.estimators.backends.torch.rules.rule import Factors, NotSampleWise, Rule, as_float, positions
 
-
 Normal = Callable[[torch.Tensor], torch.Tensor]
-NUMBERS_AT_ONCE = 2**17  # on a CPU
+NUMBERS_AT_ONCE = 2**16  # on a CPU
 
 
 def linear(module: nn.Linear, inputs: tuple, delta: torch.Tensor, n: int) -> Factors:
     a, d = positions(inputs[0], n), positions(delta, n)
-    return {
-        "weight": Outer(a[:, None], d[:, None]),
-        "bias": Explicit(d.flatten(1) if d.shape[1] == 1 else d.sum(dim=1)),
-    }
+    weight = Outer(a[:, None], d[:, None])
+    if module.bias is None:
+        return {"weight": weight}
+    return {"weight": weight, "bias": Explicit(d.flatten(1) if d.shape[1] == 1 else d.sum(dim=1))}
 
 
 def transposed_linear(module: Any, inputs: tuple, delta: torch.Tensor, n: int) -> Factors:
@@ -50,7 +49,7 @@ def convolution(module: Any, inputs: tuple, delta: torch.Tensor, n: int) -> Fact
         )  # fmt: skip
     d, how = as_float(delta), {"stride": stride, "padding": padding, "dilation": dilation}
     weight = Convolved(x, d.unsqueeze(2) if flat else d, kernel, module.groups, how)
-    return {"weight": weight, "bias": Explicit(d.flatten(2).sum(dim=2))}
+    return {"weight": weight} if module.bias is None else {"weight": weight, "bias": Explicit(d.flatten(2).sum(dim=2))}
 
 
 def embedding(module: nn.Embedding, inputs: tuple, delta: torch.Tensor, n: int) -> Factors:
@@ -143,11 +142,11 @@ def _channel_scales(normal: Normal, x: torch.Tensor, delta: torch.Tensor, n: int
 
 
 def _of_scales(normal: Normal, x: torch.Tensor, d: torch.Tensor, summed: Normal) -> Factors:
-    """Gradients of scales and shifts of normalised inputs, few samples at a time, so that they stay in a core's cache."""
+    """Gradients of scales and shifts of normalised inputs, few samples at a time: they stay in a core's cache."""
     at_once = max(1, NUMBERS_AT_ONCE * len(x) // max(1, x.numel())) if x.device.type == "cpu" else len(x)
     scales, shifts = [], []
     for inputs, deltas in zip(x.split(at_once), d.split(at_once), strict=True):
         ahead = as_float(deltas)
-        scales.append(summed(normal(as_float(inputs)) * ahead))
+        scales.append(summed(normal(as_float(inputs)).mul_(ahead)))
         shifts.append(summed(ahead))
     return {"weight": Explicit(torch.cat(scales)), "bias": Explicit(torch.cat(shifts))}
