@@ -90,7 +90,8 @@ class Convolved(Outer):
         """Whether PyTorch's own backward pass is quicker at gradients of single samples than patches."""
         channels = self._x.shape[1] // self.groups
         fitting = channels % LANES == 0 and self.n_outputs % LANES == 0
-        return fitting and self.groups * self.size <= FEW_WEIGHTS and self._x.device.type == "cpu"
+        here = self._x.device.type == "cpu" and self._x.dtype == self._delta.dtype == torch.float32
+        return here and fitting and self.groups * self.size <= FEW_WEIGHTS
 
     def _backward(self, x: torch.Tensor, delta: torch.Tensor, n: int) -> torch.Tensor:
         """Gradients of n weights, one for each sample in one image of many groups; or of one, summed over images."""
