@@ -18,7 +18,15 @@ import torch
 from torch import nn
 from torch.autograd.graph import get_gradient_edge
 
-from sgdphases.estimators.backends.torch.check import COUPLED, Expected, Run, dense, differing, refuse_coupling
+from sgdphases.estimators.backends.torch.check import (
+    COUPLED,
+    Expected,
+    Run,
+    dense,
+    differing,
+    floor_of,
+    refuse_coupling,
+)
 from sgdphases.estimators.backends.torch.factors import joined
 from sgdphases.estimators.backends.torch.rules.any_module import by_torch_func, one_by_one
 from sgdphases.estimators.backends.torch.rules.attention import attention
@@ -136,25 +144,40 @@ class Capture:
                 changed: set[str] = set()
                 for parameter, reason in wrong.items():
                     self._raise_claim(parameter, reason, changed)
+
+    @property
+    def ways(self) -> dict[str, tuple]:
+        """How the parameters of which module are answered for."""
+        return {path: (claim.rule, claim.is_slow, *claim.parameters) for path, claim in self.claims.items()}
+
+    def report(self) -> None:
+        """A line in the log for each slow way that gradients go."""
         slow = [claim for claim in self.claims.values() if claim.rule is None]
         for is_slow, way in ((False, "by torch.func, which is slower"), (True, "one after the other, which is slow")):
             names = [f"{c.path or 'the model'} ({type(c.module).__name__})" for c in slow if c.is_slow == is_slow]
             if names:
                 log.warning("per-sample gradients %s: %s", way, ", ".join(names))
 
-    def agrees(self, run: Run, samples: list[int], allowed: float) -> bool:
-        """Whether captured gradients are those of autograd: of the first two samples alone, and summed over all."""
+    def agrees_alone(self, run: Run, samples: list[int], allowed: float) -> bool:
+        """Whether captured gradients are those of autograd for each of a few samples alone."""
         with torch.enable_grad():
-            expected = Expected(run, self.parameters, np.array(samples[:2]))
+            expected = Expected(run, self.parameters, np.array(samples))
+        try:
+            factors, _, _ = self._factors(lambda: run(expected.samples), len(expected.samples))
+        except _Failed:
+            return False
+        return not differing(factors, self.parameters, expected, allowed)
+
+    def agrees_in_sum(self, run: Run, samples: list[int], allowed: float) -> bool:
+        """Whether captured gradients add up to that of autograd for the samples together."""
+        with torch.enable_grad():
             losses, _ = run(samples)
             total = torch.autograd.grad(losses.sum(), self.parameters, allow_unused=True)
         try:
-            if differing(self._factors(lambda: run(expected.samples), len(expected.samples))[0], self.parameters,
-                         expected, allowed):  # fmt: skip
-                return False
             factors, _, _ = self._factors(lambda: run(samples), len(samples))
         except _Failed:
             return False
+        floor = floor_of([total])
         for parameter, gradient in zip(self.parameters, total, strict=True):
             ought = torch.zeros_like(parameter).flatten() if gradient is None else dense(gradient).flatten()
             found, size = torch.zeros_like(ought), 0.0
@@ -162,9 +185,7 @@ class Capture:
                 squares, found = factors[parameter].squares_and_sum()
                 size = float(squares.sum().sqrt())
             scale = max(size, float(ought.abs().max()))
-            if np.isfinite(scale) and float((found.float() - ought.float()).abs().max()) > allowed * max(
-                scale, expected.floor
-            ):
+            if np.isfinite(scale) and float((found.float() - ought.float()).abs().max()) > allowed * max(scale, floor):
                 return False
         return True
 
