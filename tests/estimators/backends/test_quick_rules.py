@@ -138,6 +138,16 @@ def test_norms_in_blocks(name, at_once, monkeypatch):
         check(found[key], rows, 1e-10)
 
 
+def test_norms_of_millions_of_numbers_are_right_to_rounding():
+    rows = torch.randn(2, 1_500_000, generator=torch.Generator().manual_seed(0))
+    ought = rows.double().square().sum(dim=1)
+    assert float((torch.linalg.vector_norm(rows, dim=1).double().square() / ought - 1).abs().max()) > 1e-5
+    torch.testing.assert_close(factors.row_squares(rows), ought, rtol=3e-7, atol=0)
+    few = rows[:, :9001]
+    ought = few.double().square().sum(dim=1)
+    torch.testing.assert_close(factors.Explicit(few).squares_and_sum()[0], ought, rtol=3e-7, atol=0)
+
+
 def test_norms_that_overflow_are_asked_in_double_precision():
     inputs, deltas = 1e13 * torch.ones(2, 1, 40, 3), 1e13 * torch.ones(2, 1, 40, 3)
     factor = Outer(inputs, deltas)
