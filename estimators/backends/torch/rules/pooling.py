@@ -4,7 +4,7 @@ PyTorch's kernel visits one pixel after the other and takes a quarter of the tim
 convolutions. Where windows do not overlap, the same numbers come from comparing strided views.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,44 +57,35 @@ def _room(x: torch.Tensor, window: tuple[int, int]) -> bool:
 
 
 class _Pool(torch.autograd.Function):
-    """Along lines first: of equal pixels the first in reading order gets the derivative, as from PyTorch's kernel."""
+    """The largest pixel of each window; PyTorch's own backward pass takes the places that they stood in."""
 
     @staticmethod
     def forward(ctx, x, height, width):
-        rows, columns = x.shape[-2] // height, x.shape[-1] // width
-        ctx.shape, ctx.window = x.shape, (height, width)
+        rows, columns, edge = x.shape[-2] // height, x.shape[-1] // width, x.shape[-1]
+        small = torch.int16 if height * edge < 2**15 else torch.int32
         used = x[..., : rows * height, : columns * width]
-        across, within = _largest([used[..., left::width] for left in range(width)])
-        most, between = _largest([across[..., top::height, :] for top in range(height)])
-        ctx.save_for_backward(*within, *between)
+        # Along lines first: of equal pixels the first in reading order gets the derivative, as from PyTorch's kernel.
+        places = [torch.tensor(left, dtype=small) for left in range(width)]
+        across, place = _largest([used[..., left::width] for left in range(width)], places)
+        place = place.expand(across.shape)
+        places = [place[..., top::height, :] + top * edge for top in range(height)]
+        most, place = _largest([across[..., top::height, :] for top in range(height)], places)
+        starts = torch.arange(rows)[:, None] * (height * edge) + torch.arange(columns) * width
+        ctx.save_for_backward(x, place + starts)
+        ctx.window = [height, width]
         return most.clone() if height * width == 1 else most
 
     @staticmethod
     def backward(ctx, delta):
-        height, width = ctx.window
-        within, between = ctx.saved_tensors[: width - 1], ctx.saved_tensors[width - 1 :]
-        rows, columns = delta.shape[-2] * height, delta.shape[-1] * width
-        across = delta.new_empty(*delta.shape[:-2], rows, delta.shape[-1])
-        _share_out(delta, between, [across[..., top::height, :] for top in range(height)])
-        whole = delta.new_zeros(ctx.shape) if (rows, columns) != ctx.shape[-2:] else delta.new_empty(ctx.shape)
-        used = whole[..., :rows, :columns]
-        _share_out(across, within, [used[..., left::width] for left in range(width)])
-        return whole, None, None
+        x, places = ctx.saved_tensors
+        fixed = ctx.window, ctx.window, [0, 0], [1, 1], False
+        return torch.ops.aten.max_pool2d_with_indices_backward(delta.contiguous(), x, *fixed, places), None, None
 
 
-def _largest(parts: list[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Element by element; and where each part but the first is larger than all before it."""
-    most, larger = parts[0], []
-    for part in parts[1:]:
-        larger.append(part > most)
+def _largest(parts: list[torch.Tensor], places: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest of some parts, element by element, and its place; of equal ones the first."""
+    most, place = parts[0], places[0]
+    for part, other in zip(parts[1:], places[1:], strict=True):
+        place = place + (part > most).to(place.dtype) * (other - place)  # a third of the time of `torch.where`
         most = torch.maximum(most, part)
-    return most, larger
-
-
-def _share_out(delta: torch.Tensor, larger: Sequence[torch.Tensor], parts: list[torch.Tensor]) -> None:
-    """Write derivatives at the largest of some parts to the part that it came from, and zeros to the others."""
-    for part, here in zip(reversed(parts[1:]), reversed(larger), strict=True):
-        own = delta * here.to(delta.dtype)
-        part.copy_(own)
-        delta = delta - own
-    parts[0].copy_(delta)
+    return most, place
