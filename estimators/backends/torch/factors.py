@@ -141,10 +141,10 @@ class Outer:
     def weighted_sums(self, coefficients: torch.Tensor | None) -> torch.Tensor:
         k = 1 if coefficients is None else coefficients.shape[1]
         if self._by_rows(k):
-            sums = [
+            parts = [
                 _combined(rows, None if coefficients is None else coefficients[part]) for part, rows in self._blocks()
             ]
-            return torch.stack(sums).sum(dim=0) if len(sums) > 1 else sums[0]
+            return torch.stack(parts).sum(dim=0) if len(parts) > 1 else parts[0]
         inputs, deltas = _by_group(self.inputs), _by_group(self.deltas)
         if coefficients is None:
             return (deltas.mT @ inputs).reshape(1, -1)

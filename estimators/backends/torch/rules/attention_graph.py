@@ -36,7 +36,7 @@ def products_inside(module: nn.MultiheadAttention, outputs: list[torch.Tensor]) 
     found: dict[torch.Tensor, Any] = {}
     for node in _nodes([out.grad_fn for out in outputs if out.grad_fn is not None], stop=wanted[1]):
         weight = _weight_of(node)
-        if any(weight is each for each in wanted):
+        if weight is not None and any(weight is each for each in wanted):
             if weight in found:
                 return None
             found[weight] = node

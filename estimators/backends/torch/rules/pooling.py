@@ -19,12 +19,12 @@ def quick_pools(root: nn.Module) -> Iterator[None]:
         m for m in root.modules() if type(m) is nn.MaxPool2d and "forward" not in vars(m) and _window(m) is not None
     ]
     for layer in layers:
-        layer.forward = _forward(layer)
+        vars(layer)["forward"] = _forward(layer)
     try:
         yield
     finally:
         for layer in layers:
-            del layer.forward
+            del vars(layer)["forward"]
 
 
 def pooled(x: torch.Tensor, window: tuple[int, int]) -> torch.Tensor:
@@ -35,7 +35,7 @@ def pooled(x: torch.Tensor, window: tuple[int, int]) -> torch.Tensor:
 def _window(layer: nn.MaxPool2d) -> tuple[int, int] | None:
     """Height and width of its windows; None where they overlap, leave gaps, or reach over an edge."""
     window, step, padding, dilation = (
-        (v, v) if isinstance(v, int) else tuple(v)
+        (v, v) if isinstance(v, int) else (v[0], v[1])
         for v in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
     )
     simple = padding == (0, 0) and dilation == (1, 1) and not layer.ceil_mode and not layer.return_indices
@@ -46,7 +46,7 @@ def _forward(layer: nn.MaxPool2d) -> Any:
     window, original = _window(layer), layer.forward
 
     def forward(x: torch.Tensor) -> torch.Tensor:
-        fits = x.device.type == "cpu" and x.is_floating_point() and x.is_contiguous()
+        fits = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and x.is_contiguous()
         return pooled(x, window) if fits and window is not None and _room(x, window) else original(x)
 
     return forward
