@@ -39,7 +39,8 @@ from sgdphases.estimators.backends.torch.modes import Modes, coupling_layers
 from sgdphases.estimators.errors import InputError, UsageError
 
 CHUNK_NUMBERS = 2**23  # factors held at once on a CPU: small enough for its caches
-MOST_NUMBERS = {"cpu": 2**26, "cuda": 2**28, "mps": 2**26}  # held at once, even where few samples fill them
+MOST_NUMBERS = {"cpu": 2**27, "cuda": 2**28, "mps": 2**26}  # held at once, even where few samples fill them
+CHECKED_NUMBERS = 2**25  # in the samples that a check adds up
 FEW_SAMPLES = 32  # a chunk is no smaller, unless that takes MOST_NUMBERS
 
 
@@ -376,7 +377,7 @@ class TorchBackend:
         """
         self._checked += 1
         rng = np.random.default_rng([1, self._checked])
-        samples = varied_samples(self._forward.labels, min(TOTAL, self.chunk_size), rng)
+        samples = varied_samples(self._forward.labels, self._checked_at_once, rng)
         with self._modes:
             if self._agrees(samples):
                 return
@@ -457,6 +458,7 @@ class TorchBackend:
         few = np.arange(min(2, self.n_samples))
         numbers = max(1, numbers_held(self.module, lambda: self._factors(few)[0]) // len(few))
         most = MOST_NUMBERS.get(self.device.type, 2**26)
+        self._checked_at_once = min(TOTAL, max(FEW, CHECKED_NUMBERS // numbers))
         at_once = CHUNK_NUMBERS if self.device.type == "cpu" else most
         return max(1, at_once // numbers, min(FEW_SAMPLES, most // numbers))
 
