@@ -89,7 +89,7 @@ def transformer() -> nn.Module:
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int, int]] = {
     "784-100-100-10": (perceptron, (784,), 10_000, 7),
     "LeNet-like, 28x28": (lenet, (1, 28, 28), 2_000, 7),
-    "ResNet-18 with GroupNorm, 32x32": (resnet18, (3, 32, 32), 256, 3),
+    "ResNet-18 with GroupNorm, 32x32": (resnet18, (3, 32, 32), 256, 2),
     "Transformer, 4 layers of width 128, 64 positions": (transformer, (64, 128), 1_000, 3),
 }
 

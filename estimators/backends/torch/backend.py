@@ -458,9 +458,10 @@ class TorchBackend:
         few = np.arange(min(2, self.n_samples))
         numbers = max(1, numbers_held(self.module, lambda: self._factors(few)[0]) // len(few))
         most = MOST_NUMBERS.get(self.device.type, 2**26)
-        self._checked_at_once = min(TOTAL, max(FEW, CHECKED_NUMBERS // numbers))
         at_once = CHUNK_NUMBERS if self.device.type == "cpu" else most
-        return max(1, at_once // numbers, min(FEW_SAMPLES, most // numbers))
+        chunk = max(1, at_once // numbers, min(FEW_SAMPLES, most // numbers))
+        self._checked_at_once = min(TOTAL, chunk, max(FEW, CHECKED_NUMBERS // numbers))
+        return chunk
 
 
 def _numpy(values: torch.Tensor) -> np.ndarray:
