@@ -20,6 +20,7 @@ from sgdphases.sim.run.schedule import steps_per_epoch
 from sgdphases.sim.run.settings import RunSettings
 from sgdphases.sim.run.streams import stream
 
+RECENT = 8  # losses are averaged over the last 1/8 of the epochs so far
 PLANTED = 0.075  # share of the labels that are replaced by known mistakes of each of two kinds
 
 
@@ -37,8 +38,9 @@ def cleanse_images(
 ) -> Cleansing:
     """Find the wrong labels of a training set of images; the part of `cleanse` for ``network = "image"``.
 
-    Trains once on all labels. t_c and its window come from log-spaced epochs, as for other networks. A sample's score
-    is -log of the probability of its given label, averaged over the epochs of the window; suggested is the likeliest
+    Trains once on all labels. t_c and its window come from log-spaced epochs, as for other networks, and from losses
+    smoothed over the last eighth of the epochs so far (`recent_loss`), since at a high learning rate those of two epochs
+    differ by chance. A sample's score is its smoothed loss at the end of the window; suggested is the likeliest
     class of the second half of the run, and for labels flagged another than the given one, by the networks of the
     thirds, too, as the one that has seen the labels may have memorised them by then.
 
@@ -53,9 +55,10 @@ def cleanse_images(
     """
     epochs = probe_epochs(settings)
     last = _to_the_end(settings, x, y, n_classes, "training on all labels", show, checkpoint=checkpoint)
-    agreed = consensus(epochs, last.sample_loss[epochs - 1])
-    window = slice(round(agreed.window[0]) - 1, round(agreed.window[1]))
-    score = _score(last.sample_loss[window])
+    smoothed = {epoch: recent_loss(last.sample_loss, epoch) for epoch in map(int, epochs)}
+    agreed = consensus(epochs, np.stack(list(smoothed.values())))
+    chosen = round(agreed.window[1])
+    score = smoothed[chosen]
     agreed = replace(agreed, loss=score)
     found = wrong_labels(score, y, kind=kind, per_class=per_class, known_fraction=known_fraction)
     inside, outside = last.probability.argmax(axis=1), None
@@ -63,9 +66,9 @@ def cleanse_images(
         outside = probabilities_of_parts(settings, x, y, n_classes, checkpoint, show)
 
     def planted(outside: np.ndarray) -> PlantedShare:
-        return ask_planted(settings, x, y, n_classes, outside.mean(axis=0), window, checkpoint, show)
+        return ask_planted(settings, x, y, n_classes, outside.mean(axis=0), chosen, checkpoint, show)
 
-    said = judged(found, score, y, inside, outside, last.sample_loss[-1], planted)
+    said = judged(found, score, y, inside, outside, smoothed[settings.epochs], planted)
     likely = last.probability + (0 if outside is None else outside.mean(axis=0))
     return Cleansing(
         consensus=agreed,
@@ -173,7 +176,7 @@ def ask_planted(
     y: np.ndarray,
     n_classes: int,
     probability: np.ndarray,
-    window: slice,
+    chosen: int,
     checkpoint: Path | None = None,
     show: Show | None = None,
 ) -> PlantedShare:
@@ -183,8 +186,8 @@ def ask_planted(
     ----------
     probability : ndarray, shape (N, K)
         Of each class, by networks that have not seen the sample.
-    window : slice
-        Of epochs, counted from 0, that scores are taken over.
+    chosen : int
+        Epoch, counted from 1, that scores are taken at.
     checkpoint : Path, optional
         Of the training on the labels as they are: this one's is ``watch-planted.npz`` beside ``watch.npz``.
 
@@ -193,7 +196,7 @@ def ask_planted(
     labels, plausible, arbitrary = plant(probability, y, settings.seed)
     place = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-planted.npz")
     learnt = _to_the_end(settings, x, labels, n_classes, "training with planted mistakes", show, checkpoint=place)
-    return planted_share(_score(learnt.sample_loss[window]), plausible, arbitrary)
+    return planted_share(recent_loss(learnt.sample_loss, chosen), plausible, arbitrary)
 
 
 def probabilities_of_others(
@@ -293,9 +296,22 @@ def image_accuracy(learner: ImageLearner, x: np.ndarray, y: np.ndarray) -> float
     return float((learner.log_probabilities(x).argmax(axis=1) == y).mean())
 
 
-def _score(sample_loss: np.ndarray) -> np.ndarray:
-    """-log of each label's mean probability over epochs, shape (N,), from its losses, shape (epochs, N)."""
-    return np.asarray(-np.log(np.maximum(np.exp(-sample_loss.astype(float)).mean(axis=0), 1e-300)))
+def recent_loss(sample_loss: np.ndarray, epoch: int) -> np.ndarray:
+    """-log of each label's probability, averaged over the last eighth of the epochs so far.
+
+    Parameters
+    ----------
+    sample_loss : ndarray, shape (T, N)
+        After each epoch, in nats.
+    epoch : int
+        How many epochs have passed, from 1 to T.
+
+    Returns
+    -------
+    ndarray, shape (N,)
+    """
+    recent = sample_loss[epoch - max(1, -(-epoch // RECENT)) : epoch].astype(float)
+    return np.asarray(-np.log(np.maximum(np.exp(-recent).mean(axis=0), 1e-300)))
 
 
 def _to_the_end(

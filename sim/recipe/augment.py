@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 REACH = 8  # images are shifted by up to 1/8 of their side: 4 pixels of 32
+_SHIFTS = ((0, 0), (1, 0), (0, 1), (-1, 0), (0, -1), (1, 1), (-1, 1), (-1, -1), (1, -1))  # of views
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,26 @@ def draw_moves(rng: np.random.Generator, n_samples: int, height: int, width: int
     down, across = (rng.integers(-each, each, n_samples, endpoint=True) for each in reach)
     mirrored = rng.random(n_samples) < 0.5 if augment == "shifts+mirror" else np.zeros(n_samples, bool)
     return Moves(down, across, mirrored)
+
+
+def view_moves(number: int, n_samples: int, height: int, width: int, augment: str) -> Moves:
+    """One of many views, the same for all images, so that what is answered of one depends on no other.
+
+    Views take turns: nine shifts, each at most half as far as in training, the first of nothing; where images are
+    mirrored in training, every other view is.
+
+    Parameters
+    ----------
+    number : int
+        Which view; 0 is the image as it is.
+    n_samples, height, width, augment
+        As for `draw_moves`.
+    """
+    furthest = [round(side / REACH / 2) if augment != "none" else 0 for side in (height, width)]
+    shift = [step * each for step, each in zip(_SHIFTS[number % len(_SHIFTS)], furthest, strict=True)]
+    is_mirrored = augment == "shifts+mirror" and number % 2 == 1
+    down, across = (np.full(n_samples, each) for each in shift)
+    return Moves(down, across, np.full(n_samples, is_mirrored))
 
 
 def moved(images: torch.Tensor, index: np.ndarray, moves: Moves) -> torch.Tensor:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from sgdphases.estimators.backends.torch.models import moved as on_device
 from sgdphases.estimators.errors import TrainingDiverged, UsageError
 from sgdphases.sim.data.scaling import centre_and_spread
-from sgdphases.sim.recipe.augment import Moves, draw_moves, moved
+from sgdphases.sim.recipe.augment import Moves, draw_moves, moved, view_moves
 from sgdphases.sim.recipe.choose import check_recipe
 from sgdphases.sim.recipe.network import recipe_network
 from sgdphases.sim.recipe.schedule import batches, one_cycle
@@ -20,7 +20,8 @@ from sgdphases.sim.run.schedule import steps_per_epoch
 from sgdphases.sim.run.settings import RunSettings
 from sgdphases.sim.run.streams import stream
 
-WEIGHT_DECAY = 5e-4
+WEIGHT_DECAY, PLAIN_WEIGHT_DECAY = 5e-3, 5e-4
+LOSS_POWER = 0.5  # q of the loss: 0 would be cross-entropy, 1 the probability of another class than the label
 _MOMENT_SAMPLES = 5_000  # from which mean and deviation of each channel are taken
 _SMALL = 1e-30  # deviations below which single precision would not do
 _PIXELS_AT_ONCE = 500 * 32 * 32  # in one forward pass without gradients
@@ -41,6 +42,10 @@ class ImageLearner:
         Labels 0..K-1.
     n_classes : int
         K.
+    is_plain : bool
+        Learn by cross-entropy and a tenth of the weight decay, not by `generalised_cross_entropy`. So learn networks
+        that labels are held against: two that share no sample agree with one another as often as with right labels
+        then. Those that believe less do so more often (5,000 CIFAR-10 images: 72 % and 69 %, five standard errors).
 
     Attributes
     ----------
@@ -55,7 +60,9 @@ class ImageLearner:
         As `check_recipe` does; for fewer than two classes, and for a device that is not there.
     """
 
-    def __init__(self, settings: RunSettings, x: np.ndarray, y: np.ndarray, n_classes: int):
+    def __init__(
+        self, settings: RunSettings, x: np.ndarray, y: np.ndarray, n_classes: int, *, is_plain: bool = False
+    ):
         check_recipe(settings, x.shape[1:], len(x))
         if n_classes < 2:
             raise UsageError("all labels are the same: give samples of two classes at least.")
@@ -73,8 +80,10 @@ class ImageLearner:
         self._net = on_device(made, settings.dtype, settings.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         first = next(self._net.parameters())
         self._device, self._dtype = first.device, first.dtype
+        self._loss = F.cross_entropy if is_plain else generalised_cross_entropy
+        decay = PLAIN_WEIGHT_DECAY if is_plain else WEIGHT_DECAY
         self._optimiser = torch.optim.SGD(
-            self._net.parameters(), lr=1.0, momentum=0.9, nesterov=True, weight_decay=WEIGHT_DECAY
+            self._net.parameters(), lr=1.0, momentum=0.9, nesterov=True, weight_decay=decay
         )
         for parameter in self._net.parameters():  # there from the start, so that the state always has one shape
             self._optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -107,26 +116,36 @@ class ImageLearner:
                 group = self._optimiser.param_groups[0]
                 group["lr"], group["momentum"] = float(self._rates[self.step]), float(self._momenta[self.step])
                 answers = self._net(self._ready(moved(self._images, index, moves)))
-                loss = F.cross_entropy(answers, self._labels[torch.from_numpy(index)].to(self._device))
+                loss = self._loss(answers, self._labels[torch.from_numpy(index)].to(self._device))
                 self._optimiser.zero_grad()
                 loss.backward()
                 self._optimiser.step()
                 self.step += 1
 
-    def log_probabilities(self, x: np.ndarray) -> np.ndarray:
-        """Logarithm of the probability of every class, shape (M, K), float32, as the network stands; nothing is moved.
+    def log_probabilities(self, x: np.ndarray, view: int = 0) -> np.ndarray:
+        """Logarithm of the probability of every class, shape (M, K), float32, as the network stands.
+
+        Parameters
+        ----------
+        x : ndarray, shape (M, height, width) or (M, channels, height, width)
+        view : int
+            Which of many views of the images is asked about, see `sgdphases.sim.recipe.augment.view_moves`. 0: the images
+            as they are.
 
         Raises
         ------
         TrainingDiverged
             If one is not finite.
         """
-        images = _tensor(_with_channels(x))
-        at_once = max(16, _PIXELS_AT_ONCE // (images.shape[2] * images.shape[3]))
+        images = _tensor(_with_channels(x)).permute(0, 2, 3, 1)
+        number, height, width = images.shape[:3]
+        moves = view_moves(view, number, height, width, self.settings.augment)
+        at_once = max(16, _PIXELS_AT_ONCE // (height * width))
+        parts = np.array_split(np.arange(number), max(1, -(-number // at_once)))
         self._net.eval()
         with torch.no_grad(), flushed_denormals():
-            found = [F.log_softmax(self._net(self._ready(part)), dim=1).float().cpu() for part in images.split(at_once)]
-        answers = torch.cat(found).numpy()
+            asked = (self._ready(moved(images, part, moves)) for part in parts)
+            answers = torch.cat([F.log_softmax(self._net(each), dim=1).float().cpu() for each in asked]).numpy()
         if not np.isfinite(answers).all():
             bad = np.count_nonzero(~np.isfinite(answers).all(axis=1))
             raise TrainingDiverged(
@@ -154,6 +173,21 @@ class ImageLearner:
 
     def _momentum_tensors(self) -> list[torch.Tensor]:
         return [self._optimiser.state[each]["momentum_buffer"] for each in self._net.parameters()]
+
+
+def generalised_cross_entropy(answers: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean of (1 - p^q)/q over samples, p the probability of the label: a scalar.
+
+    Its gradient is that of cross-entropy times p^q, so labels that the network goes on finding improbable pull less
+    (Zhang & Sabuncu 2018, "Generalized cross entropy loss for training deep neural networks with noisy labels").
+
+    Parameters
+    ----------
+    answers : Tensor, shape (B, K)
+        Logits.
+    labels : Tensor of int64, shape (B,)
+    """
+    return -torch.expm1(-LOSS_POWER * F.cross_entropy(answers, labels, reduction="none")).mean() / LOSS_POWER
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from sgdphases.sim.run.settings import RunSettings, check_fixed, fixed_settings
 from sgdphases.sim.storage.arrays import read_npz
 from sgdphases.sim.storage.atomic import write_whole
 
+RECIPE = 2  # raised whenever the recipe learns otherwise: a run that another one began is not gone on with
 SAVE_SECONDS = 20.0  # at most this much training is lost if the process is killed
 PIECE_STEPS = 16  # between two reports of progress; at most this much is lost by Ctrl-C
 
@@ -28,11 +29,13 @@ class Learnt:
     step, n_steps : int
         SGD steps done, and those of the whole run.
     sample_loss : ndarray, shape (T, N), float32
-        Loss of each training sample under its given label after each of the T epochs so far, in nats: by the network as
-        it answers, with running means for BatchNorm, of the image as it is. Shape (0, N) where others were asked about.
+        -log of the probability of each training sample's given label after each of the T epochs so far, in nats: by the
+        network as it answers, with running means for BatchNorm, of another view of the image after each epoch (see
+        `ImageLearner.log_probabilities`), and of two in the second half of the run. Shape (0, N) where others were
+        asked about.
     probability : ndarray, shape (M, K)
-        Mean over the second half of the run of the probability of each class: for the samples asked about, or the
-        training samples themselves. All 0 before.
+        Mean over the second half of the run of the probability of each class: of the training samples in both views,
+        or of the samples asked about as they are. All 0 before.
     state : ndarray, shape (W,)
         Weights and running means at present.
     """
@@ -81,7 +84,8 @@ def learn(
     n_classes : int
         K.
     asked : ndarray, shape (M, ...), optional
-        Other samples that the network is asked about, instead of those that it learns.
+        Other samples that the network is asked about, instead of those that it learns; it is a plain one then, see
+        `ImageLearner`.
     checkpoint : Path, optional
         A file to go on from, if it is there, and to be kept up to date: on a CPU, with as many threads, a run that is
         continued ends in the same bits.
@@ -100,7 +104,7 @@ def learn(
     TrainingDiverged
         If a loss is no longer finite.
     """
-    learner = ImageLearner(settings, x, y, n_classes)
+    learner = ImageLearner(settings, x, y, n_classes, is_plain=asked is not None)
     others = x if asked is None else asked
     point = _start(learner, len(others), n_classes, asked is None)
     mark = "" if checkpoint is None else fingerprint(Dataset("labels", x, y, others, y[:1], n_classes))
@@ -140,7 +144,9 @@ def _next(learner: ImageLearner, point: _Point, others: np.ndarray, labels: np.n
         epoch = end // learner.per_epoch
         counts = epoch >= first_counted(learner.settings.epochs)
         if labels is not None or counts:
-            answers = learner.log_probabilities(others)
+            views = [0] if labels is None else [2 * epoch, 2 * epoch + 1] if counts else [epoch]
+            answers = np.logaddexp.reduce([learner.log_probabilities(others, view) for view in views])
+            answers -= np.float32(np.log(len(views)))
             if counts:
                 total = total + np.exp(answers, dtype=np.float64)
             if labels is not None:
@@ -154,6 +160,7 @@ def _write(path: Path, settings: RunSettings, mark: str, point: _Point) -> None:
         with open(part, "wb") as file:
             np.savez(
                 file,
+                recipe=np.int64(RECIPE),
                 step=np.int64(point.step),
                 state=point.state,
                 momentum=point.momentum,
@@ -178,6 +185,8 @@ def _read(path: Path, settings: RunSettings, mark: str, start: _Point, learner: 
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is no usable checkpoint ({error}): {remedy}.") from None
+    if "recipe" not in stored or int(stored["recipe"]) != RECIPE:
+        raise InputError(f"{path} was made by another version of sgdphases, which learnt images otherwise: {remedy}.")
     if found != mark:
         raise InputError(f"the data differ from those {path} was made with: restore them, or start again.")
     rows = step // learner.per_epoch if start.sample_loss.shape[1] else 0

@@ -24,6 +24,7 @@ from sgdphases.sim.cleansing.cleanse_images import (
     plant,
     probabilities_of_others,
     probabilities_of_parts,
+    recent_loss,
 )
 from sgdphases.sim.cleansing.cross_fit import part_settings, parts
 from sgdphases.sim.cleansing.data import labelled_data
@@ -83,12 +84,15 @@ def test_wrong_labels_are_ranked_and_corrected(noisy, place):
     assert np.array_equal(known.consensus.loss, found.consensus.loss)
 
 
-def test_the_score_is_the_mean_probability_over_the_window(noisy, place):
+def test_the_score_is_the_recent_probability_at_the_end_of_the_window(noisy, place):
     x, _, given, settings, found = noisy
     *_, last = learn(settings, x, given, 3, checkpoint=place)
-    first, end = (round(each) for each in found.consensus.window)
-    expected = -np.log(np.exp(-last.sample_loss[first - 1 : end].astype(float)).mean(axis=0))
-    np.testing.assert_allclose(found.consensus.loss, expected, rtol=1e-4, atol=1e-6)
+    end = round(found.consensus.window[1])
+    np.testing.assert_allclose(found.consensus.loss, recent_loss(last.sample_loss, end), rtol=1e-6)
+    losses = np.arange(20.0)[:, None] * np.ones(3)
+    for epoch, count in ((1, 1), (8, 1), (9, 2), (16, 2), (17, 3), (20, 3)):  # an eighth, rounded up
+        expected = -np.log(np.exp(-losses[epoch - count : epoch]).mean(axis=0))
+        np.testing.assert_allclose(recent_loss(losses, epoch), expected)
     assert np.array_equal(found.end_weights, last.state)
 
 
@@ -154,11 +158,11 @@ def test_planted_mistakes_are_learnt_with_the_labels(tmp_path):
     x, right, _ = pictures(60, seed=3)
     settings = quick(x, epochs=3)
     probability = probabilities_of_parts(settings, x, right, 3).mean(axis=0)
-    planted = ask_planted(settings, x, right, 3, probability, slice(1, 3), tmp_path / "watch.npz")
+    planted = ask_planted(settings, x, right, 3, probability, 3, tmp_path / "watch.npz")
     assert planted.high == 1.0 and not planted.is_seen  # five are too few to say
     with np.load(tmp_path / "watch-planted.npz") as stored:
         assert stored["step"] == 9
-    assert planted == ask_planted(settings, x, right, 3, probability, slice(1, 3))
+    assert planted == ask_planted(settings, x, right, 3, probability, 3)
 
 
 def test_others_are_answered_by_what_was_learnt_from_a_part(noisy, tmp_path):

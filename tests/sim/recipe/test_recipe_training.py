@@ -7,7 +7,7 @@ import torch
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
 from sgdphases.sim.recipe import watch
 from sgdphases.sim.recipe.choose import recipe_settings
-from sgdphases.sim.recipe.learner import ImageLearner, flushed_denormals
+from sgdphases.sim.recipe.learner import ImageLearner, flushed_denormals, generalised_cross_entropy
 from sgdphases.sim.recipe.watch import learn
 from sgdphases.sim.run.settings import make_settings
 
@@ -46,17 +46,47 @@ def short():
 
 
 def test_losses_are_those_of_the_network_as_it_answers(short):
-    """With running statistics, of images as they are, in whatever company; probabilities are means over epochs."""
+    """With running statistics, of two views at the end, in whatever company; probabilities are means over epochs."""
     settings, x, y, last = short
     assert last.sample_loss.shape == (3, 65) and last.sample_loss.dtype == np.float32
     learner = ImageLearner(settings, x, y, 3)
     learner.load(learner.n_steps, last.state, learner.momentum)
     for some in (np.arange(65), np.array([3]), np.arange(10, 40)):
-        found = -learner.log_probabilities(x[some])[np.arange(len(some)), y[some]]
+        views = [np.exp(learner.log_probabilities(x[some], view)) for view in (6, 7)]
+        found = -np.log(np.mean(views, axis=0))[np.arange(len(some)), y[some]]
         np.testing.assert_allclose(found, last.sample_loss[-1][some], rtol=1e-4, atol=1e-6)
     own = np.exp(-last.sample_loss[1:].astype(float)).mean(axis=0)  # the second half of three epochs: two
     np.testing.assert_allclose(last.probability[np.arange(65), y], own, rtol=1e-5)
     np.testing.assert_allclose(last.probability.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_another_view_is_another_image(short):
+    """Asking about a view of an image is asking about the image moved by hand; view 0 is the image itself."""
+    settings, _, y, _ = short
+    x = np.random.default_rng(0).random((5, 3, 16, 24), dtype=np.float32)
+    learner = ImageLearner(quick(x.repeat(5, axis=0)), x.repeat(5, axis=0), y[:25], 3)
+    as_it_is = learner.log_probabilities(x)
+    down = np.concatenate([x[:, :, 1:], x[:, :, -2:-1]], axis=2)  # by one pixel; the edge mirrors what is there
+    assert np.array_equal(learner.log_probabilities(x, view=0), as_it_is)
+    mirrored = learner.log_probabilities(down[..., ::-1], view=0)
+    np.testing.assert_allclose(learner.log_probabilities(x, view=1), mirrored, rtol=1e-5)
+    assert not np.allclose(mirrored, as_it_is, rtol=1e-3)
+    plain = ImageLearner(quick(x.repeat(5, axis=0), augment="none"), x.repeat(5, axis=0), y[:25], 3)
+    assert np.array_equal(plain.log_probabilities(x, view=1), plain.log_probabilities(x))
+    assert learner.log_probabilities(x[:0]).shape == (0, 3)
+
+
+def test_improbable_labels_pull_less():
+    """The loss is (1 - p^q)/q, and its gradient that of cross-entropy times p^q, for the probable and the hopeless."""
+    answers = torch.tensor([[0.0, 1.0, 2.0], [5.0, 0.0, -5.0], [300.0, 0.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([2, 2, 1])
+    p = torch.softmax(answers, dim=1)[torch.arange(3), labels].detach()
+    loss = generalised_cross_entropy(answers, labels)
+    torch.testing.assert_close(loss.detach(), ((1 - p.sqrt()) / 0.5).mean())
+    (found,) = torch.autograd.grad(loss, answers)
+    (plain,) = torch.autograd.grad(torch.nn.functional.cross_entropy(answers, labels), answers)
+    torch.testing.assert_close(found, p.sqrt()[:, None] * plain)
+    assert torch.isfinite(found).all()
 
 
 def test_a_seed_fixes_every_bit_and_global_streams_are_left_alone(short):
@@ -151,6 +181,12 @@ def test_a_checkpoint_of_something_else_is_refused(short, tmp_path):
         place.write_bytes(content)
         with pytest.raises(InputError, match=message):
             next(learn(settings, x, y, 3, checkpoint=place))
+    np.savez(place, **{**arrays, "recipe": np.int64(1)})
+    with pytest.raises(InputError, match="another version"):
+        next(learn(settings, x, y, 3, checkpoint=place))
+    np.savez(place, **{name: each for name, each in arrays.items() if name != "recipe"})
+    with pytest.raises(InputError, match="another version"):
+        next(learn(settings, x, y, 3, checkpoint=place))
     del arrays["momentum"]
     np.savez(place, **arrays)
     with pytest.raises(InputError, match="no usable checkpoint"):
