@@ -103,7 +103,8 @@ def make_problem(dataset: str, noise: str, seed: int, data_dir: Path | None) -> 
     settings = make_settings({**by_settings, "dataset": dataset, "seed": seed, **folder, **DATASETS[dataset]})
     data = noisy_data(settings)
     if kind == NETWORK:
-        labels = network_mistakes(data.x_train, data.y_train, data.n_outputs, fraction, seed=seed)
+        images = data.x_train, data.y_train, data.n_outputs
+        labels = network_mistakes(*images, fraction, seed=seed, device=settings.device)
         data = add_label_noise(data, kind="given", fraction=None, labels=labels, rng=np.random.default_rng(seed))
     shape = data.x_train.shape[1:]
     if takes_recipe(settings, shape):
@@ -377,8 +378,10 @@ def main() -> None:
     parser.add_argument("--noise", nargs="+", choices=NOISE, default=list(NOISE))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--device", default="cpu", help="where the recipe for images is trained (default: cpu)")
     parser.add_argument("--out", type=Path, default=Path("cleansing-benchmark.csv"))
     arguments = parser.parse_args()
+    DATASETS["cifar10"]["device"] = arguments.device
     if find_label_issues is None:
         print("cleanlab is not installed and is left out: pip install '.[bench]' adds it")
     rows: list[dict[str, str]] = []

@@ -2,7 +2,7 @@
 
 Seconds are those of the processor, on one thread: other programs on the machine then matter less.
 
-python benchmarks/sweeping.py            # both networks, beside run folders, numpy and PyTorch
+python benchmarks/sweeping.py            # both networks, beside run folders, numpy, PyTorch, and JAX if it is there
 python benchmarks/sweeping.py --diagram  # a phase diagram of 10 x 10 x 5 members, by stages, on one core
 """
 
@@ -23,6 +23,7 @@ from sgdphases.sim.run.schedule import Orders
 from sgdphases.sim.run.settings import RunSettings
 from sgdphases.sim.run.training import advance, prepare
 from sgdphases.sim.sweep.folder import SweepFolder, start_sweep
+from sgdphases.sim.sweep.member import measured
 from sgdphases.sim.sweep.plan import plan_sweep
 from sgdphases.sim.sweep.run import run_sweep
 
@@ -86,6 +87,7 @@ def compare(console: Console, title: str, base: dict, members: int) -> None:
         "training alone, compiled": bare_training(base, members),
         "sweep": lambda: swept(base, members),
         "a run folder for each": lambda: in_folders(base, members),
+        **_by_jax(console, base, members),
     }
     times = timing.seconds_each(contestants, REPEATS, time.process_time)
     slow = {
@@ -103,6 +105,23 @@ def compare(console: Console, title: str, base: dict, members: int) -> None:
         ratio, slower = np.median(taken / bare), np.median(taken / each["sweep"])
         table.add_row(name, f"{1 / np.median(taken):.3g}", f"{ratio:.2f}", f"{1 / ratio:.0%}", f"{slower:.2f}")
     console.print(table)
+
+
+def _by_jax(console: Console, base: dict, members: int) -> dict[str, Callable[[], object]]:
+    """The same members by JAX, all at once; nothing where it is not installed."""
+    try:
+        from sweeping_jax import rivals
+    except ImportError as error:
+        console.print(f"without JAX ({error}): pip install .[bench] brings it")
+        return {}
+    plan = plan_sweep(base, {"seed": list(range(members))})
+    with tempfile.TemporaryDirectory() as place:
+        folder = SweepFolder(Path(place) / "sweep")
+        start_sweep(folder, plan)
+        for _ in run_sweep(folder, plan, workers=1):
+            pass
+        losses = [measured(folder.member(member)).checkpoint.rows["loss"] for member in plan.members()]
+    return rivals([prepare(member.settings) for member in plan.members()], losses)
 
 
 def diagram(console: Console) -> None:

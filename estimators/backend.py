@@ -38,19 +38,6 @@ class SampleGradients(NamedTuple):
     gradient_sum: Any
 
 
-class BothPasses(NamedTuple):
-    """What both passes over K populations find, the samples of one after those of the other.
-
-    All float64. ``samples``, shape (3, N): the loss, ``1 - correct`` and ``|g_i|^2`` of each, as in `SampleGradients`;
-    ``gradient``, shape (K, P): sum over each population; ``projection``, shape (2, N): on the mean gradient of all
-    samples, and on the population's own.
-    """
-
-    samples: np.ndarray
-    gradient: np.ndarray
-    projection: np.ndarray
-
-
 class GradientSource(Protocol):
     """Per-sample gradients, as far as the closed forms need them: a backend, or one part of its gradients."""
 
@@ -75,10 +62,12 @@ class Backend(GradientSource, Protocol):
     a float64 numpy array, whatever the dtype and device of the model; only a ``gradient_sum`` may stay a tensor, in its
     own dtype and on its device, where chunks are added up in float64 before the sum is fetched.
 
-    Two more methods may be there, and then save time: ``both_passes(populations)`` answers both passes of the closed
-    forms at once by `BothPasses`, or None where the samples do not fit into memory; ``batch_sums(batches, parts)``
-    gives the sums of gradients over parts of M minibatches, shape (k, M, P), for sample numbers of shape (M, B) and 1
-    or 0 in ``parts``, shape (k, M, B). Both must give what the methods below give, to the last bit.
+    Three more methods may be there, and then save time; each must give what the methods below give, to rounding.
+    ``moments(populations)`` gives `sgdphases.theory.order_parameters.GradientMoments` of all samples, for the sample
+    numbers of K = 1 population or of K = 2, the clean and the wrong ones; or None where they do not fit into memory.
+    ``alignments(batches, wrong)`` gives the sampled R, R_c and R_w and their standard errors, shape (3, 2), NaN where
+    undefined, for the sample numbers of M minibatches, shape (M, B), and the mask of wrong labels or None.
+    ``label_losses(indices)`` gives the cross-entropy of each sample under each of K labels, shape (n, K).
     """
 
     @property

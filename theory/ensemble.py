@@ -57,6 +57,11 @@ def variance_factor(n_samples: float, batch_size: float, *, replacement: bool = 
             f"batch_size = {batch_size} exceeds the {n_samples} samples: without replacement it can be "
             f"at most that; choose a smaller batch or replacement=True."
         )
+    return factor_without_repeats(n_samples, batch_size)
+
+
+def factor_without_repeats(n_samples: float, batch_size: float) -> float:
+    """`variance_factor` without replacement, for sizes known to allow such a minibatch."""
     if n_samples == 1:
         return 0.0
     return max(0.0, (n_samples - batch_size) / (batch_size * (n_samples - 1)))
@@ -96,7 +101,7 @@ def cosine(inner_product: float, squared_norm: float, other_squared_norm: float)
     NaN where one of them is zero, or where an estimate of its squared norm is negative.
     """
     if squared_norm < 0 or other_squared_norm < 0:
-        return float("nan")
+        return math.nan
     value = ratio(inner_product, math.sqrt(squared_norm) * math.sqrt(other_squared_norm))
     return value if -1.0 <= value <= 1.0 or value != value else math.copysign(1.0, value)
 
@@ -141,4 +146,4 @@ def plain_excess(fraction: float, squared_gap: float, batch_size: float) -> floa
 
 def ratio(numerator: float, denominator: float) -> float:
     """Quotient, NaN where the denominator is zero: undefined, and said so."""
-    return float(numerator / denominator) if denominator > 0 else float("nan")
+    return float(numerator / denominator) if denominator > 0 else math.nan

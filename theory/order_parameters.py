@@ -150,7 +150,7 @@ def _of_population(part: PopulationMoments, share: float, factor: float) -> dict
         "loss": part.loss,
         "error": part.error,
         "activity": split.activity,
-        "directed_activity": share**2 * part.squared_mean,
+        "directed_activity": share * share * part.squared_mean,
         "total_variance": split.total_variance,
         "projection_variance": split.projection_variance,
     }

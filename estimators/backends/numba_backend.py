@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sgdphases.estimators.backend import BothPasses, SampleGradients, Scores, chunks
+from sgdphases.estimators.backend import SampleGradients, Scores, chunks
 from sgdphases.estimators.backends import numba_kernels as kernels
 from sgdphases.estimators.backends import numba_passes as passes
+from sgdphases.estimators.backends import numba_rows as rows
 from sgdphases.estimators.backends.mlp import MLP, layer_views
 from sgdphases.estimators.backends.perceptron import PerceptronBackend
 from sgdphases.estimators.backends.samples import is_correct
+from sgdphases.theory.order_parameters import GradientMoments, PopulationMoments
 
 MANY_DIRECTIONS = 8  # from here on products are left to BLAS
 CHUNK_NUMBERS = 2**22  # activations held at once
@@ -46,26 +48,64 @@ class NumbaBackend(PerceptronBackend):
         passes.score(self._flat, *self._data(), np.asarray(indices), self._kept(len(indices)), loss, correct)
         return Scores(loss, correct)
 
-    def both_passes(self, populations: Sequence[np.ndarray]) -> BothPasses | None:
-        """Both passes over K populations in one call, the layers' factors kept from the first to the second."""
-        order = np.concatenate(populations)
-        n, counts = len(order), np.array([len(population) for population in populations])
+    def label_losses(self, indices: np.ndarray) -> np.ndarray:
+        """The cross-entropy that each sample would have under each label, shape (n, K), in nats: a forward pass."""
+        found, kept = np.empty((len(indices), self.mlp.layer_sizes[-1])), self._kept(len(indices))
+        passes.label_losses(self._flat, self._layers(), self.samples.inputs, np.asarray(indices), kept, found)
+        return found
+
+    def moments(self, populations: Sequence[np.ndarray]) -> GradientMoments | None:
+        """Moments of one population, all samples, or of two, right and wrong ones, in one call: see `Backend`."""
+        ensemble = self._ensemble(populations, 1)
+        n, k = len(ensemble.order), len(ensemble.counts)
         if n > self.chunk_size:
             return None
-        gradient = np.empty((len(counts), self.mlp.n_parameters), self.dtype)
-        found = passes.Passes(np.empty((3, n)), gradient, np.empty((2, n)))
-        chosen = self._share, self._is_measured
-        passes.both_passes(self._flat, *self._data(), order, counts, *chosen, self._kept(n), found)
-        sums = gradient if self.n_parameters == gradient.shape[1] else gradient[:, self._measured]
-        return BothPasses(found.samples, sums.astype(np.float64), found.along)
+        found, table = self._passes(n, k), np.empty((1 + k, 7))
+        passes.both_passes(self._flat, *self._data(), *ensemble[:4], self._kept(n), found)
+        return _as_record(table, ensemble.counts, rows.moments(found, ensemble.counts, table))
 
-    def batch_sums(self, batches: np.ndarray, parts: np.ndarray) -> np.ndarray:
-        """Sums of gradients over parts of minibatches in one call, shape (k, M, P): see `Backend`."""
-        sums = np.zeros((*parts.shape[:2], self.mlp.n_parameters), self.dtype)
-        kept, losses = self._kept(batches.shape[1]), np.empty(batches.shape[1])
+    def alignments(self, batches: np.ndarray, wrong: np.ndarray | None) -> np.ndarray:
+        """R, R_c and R_w of drawn minibatches and their standard errors, in one call: see `Backend`."""
+        (count, size), found = batches.shape, np.empty((3, 2))
+        drawing, kept = self._drawing(count, size, wrong), self._kept(size)
         layers, inputs, targets, _ = self._data()
-        passes.batch_gradients(self._flat, layers, inputs, targets, batches, parts, kept, losses, sums)
-        return (sums if self.n_parameters == sums.shape[2] else sums[:, :, self._measured]).astype(np.float64)
+        rows.alignments(self._flat, layers, inputs, targets, batches, self._is_measured, kept, drawing, found)
+        return found
+
+    def checkpoints(
+        self, test: "NumbaBackend", *, batch_size: int, wrong: np.ndarray | None, n_batches: int
+    ) -> "Checkpoints | None":
+        """Measurements of the same samples at many points in weight space, each in one call.
+
+        None where the samples do not fit into memory at once.
+
+        Parameters
+        ----------
+        test : NumbaBackend
+            The same network on the test samples.
+        batch_size : int
+            B.
+        wrong : ndarray of bool, shape (N,), or None
+        n_batches : int
+            Minibatches to be given to each measurement, for the sampled alignments; 0 for none.
+        """
+        if max(self.n_samples, batch_size) > self.chunk_size:
+            return None
+        return Checkpoints(self, test, batch_size, wrong, n_batches)
+
+    def _ensemble(self, populations: Sequence[np.ndarray], batch_size: int) -> rows.Ensemble:
+        counts = np.array([len(population) for population in populations])
+        return rows.Ensemble(np.concatenate(populations), counts, self._share, self._is_measured, batch_size)
+
+    def _passes(self, n: int, k: int) -> passes.Passes:
+        return passes.Passes(np.empty((3, n)), np.empty((k, self.mlp.n_parameters), self.dtype), np.empty((2, n)))
+
+    def _drawing(self, n_batches: int, batch_size: int, wrong: np.ndarray | None) -> rows.Drawing:
+        parts = 1 if wrong is None else 2
+        mask = np.zeros(self.n_samples, bool) if wrong is None else wrong
+        counts = np.empty((parts, n_batches), np.int64)
+        gradients = np.empty((parts, n_batches, self.mlp.n_parameters), self.dtype)
+        return rows.Drawing(mask, np.empty(batch_size), counts, gradients)
 
     def gradient_sums(self, indices: np.ndarray) -> SampleGradients:
         values, deltas, losses = self._factors(indices)
@@ -177,3 +217,79 @@ class NumbaBackend(PerceptronBackend):
     def _correct(self, indices: np.ndarray, values: np.ndarray) -> np.ndarray:
         outputs = values[-len(indices) * self.mlp.layer_sizes[-1] :].reshape(len(indices), -1)
         return is_correct(outputs, self.samples.labels[indices])
+
+
+class Checkpoints:
+    """Measurements of the same samples at many points in weight space: see `NumbaBackend.checkpoints`.
+
+    Attributes
+    ----------
+    correct : ndarray, shape (N_test,)
+        1 where the last measurement found a test sample given its label, 0 where not; NaN for regression.
+    """
+
+    def __init__(
+        self, train: NumbaBackend, test: NumbaBackend, batch_size: int, wrong: np.ndarray | None, n_batches: int
+    ):
+        n, n_test, k = train.n_samples, test.n_samples, 1 if wrong is None else 2
+        groups = [np.arange(n)] if wrong is None else [np.flatnonzero(~wrong), np.flatnonzero(wrong)]
+        self._train, self._ensemble = train, train._ensemble(groups, batch_size)
+        self._row = rows.Row(np.empty((1 + k, 7)), np.empty(len(rows.CLOSED)), np.empty((3, 2)), np.empty(2))
+        at_once = min(n_test, test.chunk_size)
+        found = np.empty((2, n_test))
+        samples = test.samples.inputs, test.samples.targets, test.samples.labels
+        self._tested = rows.Tested(*samples, np.arange(n_test), test._kept(at_once), at_once, *found)
+        self._given = (
+            *train._data(), self._ensemble, train._kept(max(n, batch_size)), train._passes(n, k),
+        )  # fmt: skip
+        self._drawing = train._drawing(n_batches, batch_size, wrong)
+        self._none = np.empty((0, batch_size), np.int64)
+        self.correct = found[1]
+
+    def measure(self, batches: np.ndarray | None = None) -> dict[str, float]:
+        """All scalars at the present weights by name, mean loss and error of the test among them.
+
+        Parameters
+        ----------
+        batches : ndarray of int, shape (M, B), or None
+            Sample numbers of the minibatches for R, R_c and R_w.
+        """
+        drawn = self._none if batches is None else batches
+        row, drawing = self._row, self._drawing
+        self._inner_cw = rows.checkpoint(self._train._flat, *self._given, drawn, drawing, self._tested, row)
+        found = dict(zip(rows.CLOSED, row.closed.tolist(), strict=True))
+        if batches is not None:
+            found |= zip(_STANDARD_ERRORS, row.sampled[:, 1].tolist(), strict=True)
+        found["test_loss"], found["test_error"] = row.test.tolist()
+        return found
+
+    def moments(self) -> GradientMoments:
+        """Those of the last measurement."""
+        return _as_record(self._row.table, self._ensemble.counts, self._inner_cw)
+
+    def lost(self, errors: np.ndarray, before: np.ndarray) -> tuple[float, np.ndarray]:
+        """Fraction of test samples right at the lowest error before, and wrong at the last measurement; and its bits.
+
+        Parameters
+        ----------
+        errors : ndarray, shape (k,)
+            Test errors of the measurements before.
+        before : ndarray of uint8, shape (k, bytes)
+            The bits that they returned here.
+        """
+        bits = np.empty(-(-len(self.correct) // 8), np.uint8)
+        return rows.lost(self.correct, self._row.test[1], errors, before, bits), bits
+
+
+_STANDARD_ERRORS = tuple(f"{rows.CLOSED[place]}_standard_error" for place in rows.SAMPLED)
+
+
+def _as_record(table: np.ndarray, counts: np.ndarray, inner_cw: float) -> GradientMoments:
+    """Moments from the table of the compiled code."""
+    sizes = [int(counts.sum()), *counts.tolist()]
+    parts = [PopulationMoments(n, *row) if n else None for n, row in zip(sizes, table.tolist(), strict=True)]
+    whole = parts[0]
+    assert whole is not None  # there is at least one sample
+    if len(parts) == 2:
+        return GradientMoments(whole, None, None, float("nan"), float("nan"))
+    return GradientMoments(whole, parts[1], parts[2], inner_cw, sizes[2] / sizes[0])

@@ -85,8 +85,8 @@ def _losses_and_delta(outputs, targets, loss_kind, losses, delta):
 
 
 @njit(cache=True, fastmath=FAST)
-def _pull_back(delta, w, below):
-    """below = (delta w) * below, where ``below`` comes in as the slope of the activation."""
+def _pull_back(delta, w, below, row):
+    """below = (delta w) * below, where ``below`` comes in as the slope of the activation; ``row`` has room for one."""
     n, fan_out = delta.shape
     fan_in = w.shape[1]
     if n * fan_in * fan_out >= BLAS_FROM:
@@ -95,9 +95,9 @@ def _pull_back(delta, w, below):
             for i in range(fan_in):
                 below[r, i] *= product[r, i]
     else:
-        row = np.empty(fan_in, below.dtype)
         for r in range(n):
-            row[:] = 0
+            for i in range(fan_in):
+                row[i] = 0
             for o in range(fan_out):
                 factor = delta[r, o]
                 for i in range(fan_in):
@@ -144,12 +144,20 @@ def _layer(weights, sizes, layer):
 
 
 @njit(cache=True)
+def _gather(rows, indices, found):
+    """Some of the rows; element by element, since numba takes two seconds to compile the assignment of a row."""
+    for r in range(len(indices)):
+        number = indices[r]
+        for i in range(found.shape[1]):
+            found[r, i] = rows[number, i]
+
+
+@njit(cache=True)
 def forward(weights, sizes, activation, inputs, indices, values, slopes):
     """Fill ``values`` with inputs, activations and outputs of the samples, and ``slopes`` of the hidden layers."""
     n = len(indices)
     first = block(values, sizes, 0, n)
-    for r in range(n):
-        first[r, :] = inputs[indices[r]]
+    _gather(inputs, indices, first)
     last = len(sizes) - 1
     for layer in range(last):
         w, b = _layer(weights, sizes, layer)
@@ -171,9 +179,10 @@ def output_losses(sizes, loss_kind, targets, indices, values, deltas, losses):
 @njit(cache=True)
 def backward(weights, sizes, n, deltas):
     """From the last layer's deltas and the hidden layers' slopes to the deltas of every layer but the inputs."""
+    row = np.empty(sizes.sum(), deltas.dtype)
     for layer in range(len(sizes) - 2, 0, -1):
         w, _ = _layer(weights, sizes, layer)
-        _pull_back(block(deltas, sizes, layer + 1, n), w, block(deltas, sizes, layer, n))
+        _pull_back(block(deltas, sizes, layer + 1, n), w, block(deltas, sizes, layer, n), row)
 
 
 @njit(cache=True)
@@ -183,6 +192,16 @@ def add_gradient_sum(target, sizes, n, factor, values, deltas, scratch):
         w, b = _layer(target, sizes, layer)
         a = block(values, sizes, layer, n)
         _add_weight_gradient(block(deltas, sizes, layer + 1, n), a, factor, w, b, scratch)
+
+
+@njit(cache=True)
+def add_gradient_parts(target, sizes, n, start, stop, values, deltas, scratch):
+    """target += sum of the gradients of the samples from ``start`` to ``stop`` of n."""
+    one = target.dtype.type(1)
+    for layer in range(len(sizes) - 1):
+        w, b = _layer(target, sizes, layer)
+        a, d = block(values, sizes, layer, n)[start:stop], block(deltas, sizes, layer + 1, n)[start:stop]
+        _add_weight_gradient(d, a, one, w, b, scratch)
 
 
 @njit(cache=True)
@@ -234,15 +253,52 @@ class Buffers(NamedTuple):
     scratch: np.ndarray
 
 
+@njit(cache=True, fastmath=FAST)
+def _delta(outputs, targets, loss_kind, delta):
+    """Derivatives of the losses by the outputs, as of `_losses_and_delta`, without the losses."""
+    n, width = outputs.shape
+    for r in range(n):
+        if loss_kind == SQUARED:
+            for k in range(width):
+                delta[r, k] = outputs[r, k] - targets[r, k]
+        else:
+            top = outputs[r, 0]
+            for k in range(1, width):
+                top = max(top, outputs[r, k])
+            partition = outputs.dtype.type(0)
+            for k in range(width):
+                delta[r, k] = math.exp(outputs[r, k] - top)
+                partition += delta[r, k]
+            for k in range(width):
+                delta[r, k] = delta[r, k] / partition - targets[r, k]
+
+
 @njit(cache=True)
 def train(weights, layers, inputs, targets, order, batch_size, learning_rate, buffers):
     """SGD over ``order`` in minibatches; the weights move in place."""
     sizes, activation, loss_kind = layers
-    values, deltas, losses, scratch = buffers
+    values, deltas, _, scratch = buffers
+    last = len(sizes) - 1
+    parts = [_layer(weights, sizes, layer) for layer in range(last)]  # found once: finding them takes as long as a step
+    n = 0
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        n = len(batch)
-        forward(weights, sizes, activation, inputs, batch, values, deltas)
-        output_losses(sizes, loss_kind, targets, batch, values, deltas, losses)
-        backward(weights, sizes, n, deltas)
-        add_gradient_sum(weights, sizes, n, weights.dtype.type(-learning_rate / n), values, deltas, scratch)
+        if len(batch) != n:
+            n = len(batch)
+            a = [block(values, sizes, layer, n) for layer in range(last + 1)]
+            d = [block(deltas, sizes, layer, n) for layer in range(last + 1)]
+            wanted = np.empty((n, targets.shape[1]), targets.dtype)
+        _gather(inputs, batch, a[0])
+        _gather(targets, batch, wanted)
+        for layer in range(last):
+            w, b = parts[layer]
+            _affine(a[layer], w, b, a[layer + 1])
+            if layer + 1 < last:
+                _activate(a[layer + 1], d[layer + 1], activation)
+        _delta(a[last], wanted, loss_kind, d[last])
+        for layer in range(last - 1, 0, -1):
+            _pull_back(d[layer + 1], parts[layer][0], d[layer], scratch)
+        step = weights.dtype.type(-learning_rate / n)
+        for layer in range(last):
+            w, b = parts[layer]
+            _add_weight_gradient(d[layer + 1], a[layer], step, w, b, scratch)

@@ -5,12 +5,15 @@ Numba's cache on disk knows the tuples below by their names in this module: wher
 caches cannot be read, unless the module is renamed, too.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 from sgdphases.estimators.backends.numba_kernels import (
+    FAST,
+    add_gradient_parts,
     add_gradient_sum,
     backward,
     block,
@@ -68,6 +71,27 @@ def score(weights, layers, inputs, targets, labels, indices, kept, loss, correct
         correct[r] = answer(outputs[r], labels[indices[r]])
 
 
+@njit(cache=True, fastmath=FAST)
+def _losses_of_labels(outputs, found):
+    for r in range(len(outputs)):
+        top = outputs[r, 0]
+        for k in range(1, outputs.shape[1]):
+            top = max(top, outputs[r, k])
+        partition = outputs.dtype.type(0)
+        for k in range(outputs.shape[1]):
+            partition += math.exp(outputs[r, k] - top)
+        whole = math.log(partition)
+        for k in range(outputs.shape[1]):
+            found[r, k] = whole - np.float64(outputs[r, k] - top)
+
+
+@njit(cache=True)
+def label_losses(weights, layers, inputs, indices, kept, found):
+    """A forward pass over some samples: the cross-entropy that each would have under each label, shape (n, K)."""
+    forward(weights, layers.sizes, layers.activation, inputs, indices, kept.values, kept.deltas)
+    _losses_of_labels(block(kept.values, layers.sizes, len(layers.sizes) - 1, len(indices)), found)
+
+
 @njit(cache=True)
 def both_passes(weights, layers, inputs, targets, labels, order, counts, share, measured, kept, found):
     """The first pass over K populations and the second, which takes the layers' values and deltas of the first.
@@ -107,7 +131,8 @@ def both_passes(weights, layers, inputs, targets, labels, order, counts, share, 
             values, deltas = kept.values[start * width : stop * width], kept.deltas[start * width : stop * width]
             projections(mean, sizes, n, values, deltas, along[0, start:stop])
             if len(counts) == 1:
-                along[1] = along[0]
+                for r in range(n):
+                    along[1, r] = along[0, r]
             else:
                 for i in range(len(weights)):
                     of_own[i] = np.float64(gradient[k, i]) / n
@@ -116,22 +141,31 @@ def both_passes(weights, layers, inputs, targets, labels, order, counts, share, 
 
 
 @njit(cache=True)
-def batch_gradients(weights, layers, inputs, targets, batches, parts, kept, losses, out):
-    """Sums of gradients over the parts of minibatches: ``out[k, m]`` over the samples of batch m with ``parts`` 1 at k.
+def batch_gradients(weights, layers, inputs, targets, batches, wrong, kept, losses, counts, out):
+    """Sums of gradients over minibatches: ``out[0, m]`` over that of number m, or over its right and its wrong samples.
 
-    ``batches``: shape (M, B); ``parts``: shape (K, M, B), 1 or 0; ``out``: shape (K, M, W), zero on entry.
+    ``batches``: shape (M, B); ``wrong``: shape (N,), of which a sum over whole minibatches takes no notice;
+    ``counts``: shape (K, M), filled with the samples that each sum is over; ``out``: shape (K, M, W).
     """
     sizes = layers.sizes
     n = batches.shape[1]
-    scaled = np.empty_like(kept.deltas)
+    batch, losses = np.empty_like(batches[0]), losses[:n]
+    out[:] = 0
     for m in range(len(batches)):
-        forward(weights, sizes, layers.activation, inputs, batches[m], kept.values, kept.deltas)
-        output_losses(sizes, layers.loss, targets, batches[m], kept.values, kept.deltas, losses)
+        place = 0
+        for k in range(len(counts)):  # one kind after the other
+            counts[k, m] = -place
+            for sample in batches[m]:
+                if len(counts) == 1 or wrong[sample] == (k == 1):
+                    batch[place] = sample
+                    place += 1
+            counts[k, m] += place
+        forward(weights, sizes, layers.activation, inputs, batch, kept.values, kept.deltas)
+        output_losses(sizes, layers.loss, targets, batch, kept.values, kept.deltas, losses)
         backward(weights, sizes, n, kept.deltas)
-        for k in range(len(parts)):
-            for layer in range(1, len(sizes)):
-                whole, part = block(kept.deltas, sizes, layer, n), block(scaled, sizes, layer, n)
-                for r in range(n):
-                    for j in range(sizes[layer]):
-                        part[r, j] = whole[r, j] * parts[k, m, r]
-            add_gradient_sum(out[k, m], sizes, n, weights.dtype.type(1), kept.values, scaled, kept.scratch)
+        start = 0
+        for k in range(len(counts)):
+            stop = start + counts[k, m]
+            if stop > start:
+                add_gradient_parts(out[k, m], sizes, n, start, stop, kept.values, kept.deltas, kept.scratch)
+            start = stop

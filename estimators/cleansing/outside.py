@@ -73,6 +73,11 @@ class Contradiction:
         return self.agreement - self.given
 
     @property
+    def beyond(self) -> float:
+        """The excess by the networks' agreement: about the share of wrong labels that they do not repeat."""
+        return self.excess / self.agreement if self.agreement else 0.0
+
+    @property
     def has_learnt(self) -> bool:
         """Whether the networks' answers compare with labels: they know more than which classes there are."""
         error = np.sqrt(self.largest * (1 - self.largest) / self.n_samples)
@@ -83,13 +88,24 @@ class Contradiction:
         """Whether they do so by more than chance explains."""
         if self.n_samples < LEAST_ASKED or not self.has_learnt or not self.excess > SEEN * self.error:
             return False
-        return self.excess >= LEAST_EXCESS * self.agreement
+        return self.beyond >= LEAST_EXCESS
 
     @property
     def follows_input(self) -> bool:
         """Whether contradictions, and those that are no hard samples, vanish where networks are surest."""
-        beyond = self.excess / self.agreement if self.agreement else 0.0
-        return self.surest < FOLLOWS * self.disagreed and self.surest < EVEN * beyond
+        return self.surest < FOLLOWS * self.disagreed and self.surest < EVEN * self.beyond
+
+    @property
+    def gives_number(self) -> bool:
+        """Whether the share contradicted among the surest is that of the wrong labels: not if these follow the input.
+
+        So it is where they are contradicted about as often by networks that are sure as by others; or else where that
+        share is what the excess amounts to, few wrong labels among many hard samples. A network's own confusions are
+        contradicted less often where networks are surest, but more often than the excess says.
+        """
+        if self.surest >= FOLLOWS * self.disagreed:
+            return True
+        return not self.follows_input and EVEN * self.surest <= self.beyond
 
     @property
     def fraction(self) -> float:

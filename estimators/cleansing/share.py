@@ -131,16 +131,16 @@ def share_of_wrong(
     return Share(float(np.clip(found.noise_fraction, low, high)), low, high)
 
 
-def explains_little(found: WrongLabels, disagreed: float) -> bool:
+def explains_little(found: WrongLabels, disagreed: float, least: float = EXPLAINED) -> bool:
     """Whether the noise found, if any, is a few of the labels disagreed with: hard samples, just as likely."""
-    return found.noise_fraction < EXPLAINED * disagreed
+    return found.noise_fraction < least * disagreed
 
 
 def _disputed_share(against: Contradiction, high: float) -> Share:
     if against.follows_input:
         return Share(float("nan"), 0.0, high)
     low = min(against.low, high)
-    return Share(float(np.clip(against.surest, low, high)), low, high)
+    return Share(float(np.clip(against.surest, low, high)) if against.gives_number else float("nan"), low, high)
 
 
 def share_from_losses(found: WrongLabels, early_error: float, n: int) -> Share:

@@ -110,11 +110,9 @@ def sampled_alignment(
         drawn = np.array([rng.choice(everyone.total, size=batch_size, replace=replacement) for _ in range(n_batches)])
     else:
         drawn = order[: n_batches * batch_size].reshape(n_batches, batch_size)
-    if workers is None and hasattr(backend, "batch_sums") and batch_size <= backend.chunk_size:
-        parts = np.ones((1, *drawn.shape)) if mask is None else np.stack([~mask[drawn], mask[drawn]]).astype(float)
-        gradients, sizes = backend.batch_sums(drawn, parts), parts.sum(axis=2)
-    else:
-        gradients, sizes = _one_by_one(backend, drawn - everyone.first, mask)
+    if workers is None and hasattr(backend, "alignments") and batch_size <= backend.chunk_size:
+        return SampledAlignment(*(Alignment(*pair) for pair in backend.alignments(drawn, mask).tolist()))
+    gradients, sizes = _one_by_one(backend, drawn - everyone.first, mask)
     sides = len(gradients)
     gradients, present = everyone.add(gradients), everyone.add(sizes) > 0
     flat = gradients.reshape(sides * n_batches, -1)

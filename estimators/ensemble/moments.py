@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from sgdphases.estimators.backend import BothPasses, GradientSource, chunks, frozen_weights, own_copy, to_numpy
+from sgdphases.estimators.backend import GradientSource, chunks, frozen_weights, own_copy, to_numpy
 from sgdphases.estimators.ensemble.workers import Workers
 from sgdphases.theory.ensemble import mixture_variance
 from sgdphases.theory.order_parameters import GradientMoments, PopulationMoments
@@ -85,9 +85,9 @@ def gradient_moments(
     """
     # One population after the other: a chunk of both would need its samples weighted twice, at twice the cost.
     groups = [np.arange(backend.n_samples)] if wrong is None else [np.flatnonzero(~wrong), np.flatnonzero(wrong)]
-    at_once = backend.both_passes(groups) if workers is None and hasattr(backend, "both_passes") else None
+    at_once = backend.moments(groups) if workers is None and hasattr(backend, "moments") else None
     if at_once is not None:
-        return _moments_at_once(at_once, groups)
+        return at_once
     with frozen_weights(backend):
         sums = _merged_over(workers, sum_gradients(backend, groups))
         projected = _merged_over(workers, sum_projections(backend, groups, sums))
@@ -149,34 +149,6 @@ def sum_projections(backend: GradientSource, populations: Sequence[np.ndarray], 
             first[k] += deviations.sum(axis=0)[columns]
             second[k] += (deviations**2).sum(axis=0)[columns]
     return ProjectionSums(first, second)
-
-
-def _moments_at_once(found: BothPasses, groups: Sequence[np.ndarray]) -> GradientMoments:
-    """Moments from what a backend answers for both passes at once, to the bits of those from the sums of each."""
-    counts = [len(indices) for indices in groups]
-    mean = found.gradient.sum(axis=0) / float(sum(counts))
-    means = [gradient / max(count, 1) for gradient, count in zip(found.gradient, counts, strict=True)]
-    populations: list[PopulationMoments | None] = []
-    totals, start = [0.0, 0.0, 0.0], 0
-    for own, count in zip(means, counts, strict=True):
-        if count == 0:
-            populations.append(None)
-            continue
-        part = slice(start, start := start + count)
-        loss, errors, squared_norm = added = found.samples[:, part].sum(axis=1).tolist()
-        totals = [one + other for one, other in zip(totals, added, strict=True)]
-        on_mean, squared_mean = inner(own, mean), inner(own, own)
-        deviations = found.projection[:, part] - np.array([[on_mean], [squared_mean]])
-        drifts = (deviations.sum(axis=1) / count).tolist()
-        squares = ((deviations**2).sum(axis=1) / count).tolist()
-        variances = [square - drift * drift for square, drift in zip(squares, drifts, strict=True)]
-        populations.append(
-            PopulationMoments(
-                count, loss / count, errors / count, squared_norm / count, squared_mean, on_mean + drifts[0],
-                *(variance if not variance < 0 else 0.0 for variance in variances),
-            )
-        )  # fmt: skip
-    return _moments(populations, means, mean, totals)
 
 
 def inner(one: np.ndarray, other: np.ndarray) -> float:

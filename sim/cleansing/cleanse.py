@@ -1,6 +1,6 @@
 """Cleansing: watch a run, find t_c and the wrong labels, then stop there, go on, or begin again without them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from sgdphases.sim.run.schedule import steps_per_epoch
 from sgdphases.sim.run.settings import IMAGE, RunSettings
 
 SUGGESTION_PROBES = 5  # of the window, over which the network's answers are averaged
+MOSTLY = 0.5  # of the labels contradicted where networks are surest, least share that a fitted number accounts for
 MOST_UNLEARNT = 0.6  # of the labels flagged, at the end of a run that has seen enough
 WAYS = ("stop", "continue", "restart")
 Show = Callable[[str, int, int], None]  # takes what is done, and the steps done of all
@@ -101,11 +102,11 @@ def cleanse(
     """Find the wrong labels of a training set.
 
     Trains once on all labels, recording every sample's loss at log-spaced probes, and finds the medoid of the probes.
-    Then trains once more, through the same weights, as far as the window around it: there the network is asked what it
-    would call each sample. No weights but two vectors are kept. Last, three networks trained on a third of the samples
-    each are asked about the other two, where they answer best: what they disagree with bounds the share of wrong
-    labels, and if they agree with one another more often than with the labels, these are flagged even where losses show
-    nothing.
+    Then it goes back to the weights of the window around it, kept in memory or, where they take too much of it or the
+    training was interrupted, trained again: there the network is asked what it would call each sample. Last, three
+    networks trained on a third of the samples each are asked about the other two, where they answer best: what they
+    disagree with bounds the share of wrong labels, and if they agree with one another more often than with the labels,
+    these are flagged even where losses show nothing.
 
     Parameters
     ----------
@@ -158,7 +159,8 @@ def cleanse(
         raise InputError(f"{checkpoint} holds no probe: remove it.")
     agreed = consensus(last.epochs, last.sample_loss)
     found = wrong_labels(agreed.loss, y, kind=kind, per_class=per_class, known_fraction=known_fraction)
-    suggested, weights = _second_look(settings, x, y, n_classes, steps, agreed.medoid, agreed.in_window, show)
+    window = steps, agreed.medoid, agreed.in_window
+    suggested, weights = _second_look(settings, x, y, n_classes, *window, last.kept, show)
     outside = None
     if not found.is_given:
         outside = cross_fitted_probabilities(settings, x, y, n_classes, show)
@@ -202,7 +204,8 @@ def judged(
     if outside is not None:
         against, answers = contradiction(outside, y), outside.mean(axis=0).argmax(axis=1)
         found = confirmed(found, score, y, answers)
-        if against.is_seen and found.is_learnt and (not found.has_noise or explains_little(found, against.surest)):
+        little = not found.has_noise or explains_little(found, against.surest, MOSTLY)
+        if against.is_seen and found.is_learnt and little:
             found = disputed(score, y, against.fraction)
         elif plant is not None and not found.has_noise and found.is_learnt:
             planted = plant(outside)
@@ -227,6 +230,7 @@ def _second_look(
     steps: np.ndarray,
     medoid: int,
     in_window: np.ndarray,
+    kept: Mapping[int, np.ndarray],
     show: Show | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Suggested labels from some probes of the window, and the weights at the medoid."""
@@ -235,7 +239,7 @@ def _second_look(
     asked, wanted = {int(steps[place]) for place in places}, int(steps[medoid])
     total, weights = np.zeros((len(x), n_classes)), np.empty(0)
     stops = sorted(asked | {wanted})
-    for step, backend in revisit(settings, x, y, n_classes, stops):
+    for step, backend in revisit(settings, x, y, n_classes, stops, kept):
         if backend is not None and step == wanted:
             weights = backend.weights
         if backend is not None and step in asked:

@@ -39,8 +39,8 @@ def cleanse_images(
     """Find the wrong labels of a training set of images; the part of `cleanse` for ``network = "image"``.
 
     Trains once on all labels. t_c and its window come from log-spaced epochs, as for other networks, and from losses
-    smoothed over the last eighth of the epochs so far (`recent_loss`), since at a high learning rate those of two epochs
-    differ by chance. A sample's score is its smoothed loss at the end of the window; suggested is the likeliest
+    smoothed over the last eighth of the epochs so far (`recent_loss`), since at a high learning rate those of two
+    epochs differ by chance. A sample's score is its smoothed loss at the end of the window; suggested is the likeliest
     class of the second half of the run, and for labels flagged another than the given one, by the networks of the
     thirds, too, as the one that has seen the labels may have memorised them by then.
 

@@ -24,7 +24,7 @@ def cross_fitted_probabilities(
 
     Their best is where they give most samples the label that they have not seen: with wrong labels in phase II, without
     any near the end. The earliest of log-spaced probes is taken that is not worse than the best by more than two
-    standard errors. Training ends with the run's epochs, or when three probes in a row are worse by twice that.
+    standard errors.
 
     Parameters
     ----------

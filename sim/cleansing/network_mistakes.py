@@ -15,7 +15,14 @@ PARTS = 2
 
 
 def network_mistakes(
-    x: np.ndarray, y: np.ndarray, n_classes: int, fraction: float, *, seed: int = 0, epochs: int | None = None
+    x: np.ndarray,
+    y: np.ndarray,
+    n_classes: int,
+    fraction: float,
+    *,
+    seed: int = 0,
+    epochs: int | None = None,
+    device: str = "cpu",
 ) -> np.ndarray:
     """Labels of images, a share of them replaced by what a network that has not seen the image takes it for.
 
@@ -37,6 +44,8 @@ def network_mistakes(
         Of the networks and of the draws.
     epochs : int, optional
         Of training; the recipe's own number if not given.
+    device : str
+        That the networks are trained on.
 
     Returns
     -------
@@ -52,8 +61,9 @@ def network_mistakes(
         raise UsageError(f"n_classes = {n_classes}: a mistake needs another class; give labels of two at least.")
     count = round(check_fraction(fraction) * len(y))
     rng = stream(seed, "labels")
-    given = {"dataset": "arrays", "network": IMAGE, "seed": seed} | ({} if epochs is None else {"epochs": epochs})
-    settings = recipe_settings(make_settings(given), x.shape[1:], len(x) // PARTS)
+    given = {"dataset": "arrays", "network": IMAGE, "seed": seed, "device": device}
+    own = {} if epochs is None else {"epochs": epochs}
+    settings = recipe_settings(make_settings(given | own), x.shape[1:], len(x) // PARTS)
     part, found = class_balanced_parts(y, PARTS, rng), np.empty((len(y), n_classes))
     for k in range(PARTS):
         asked = part == k

@@ -1,13 +1,14 @@
 """Training with an eye on every sample: the loss of each at log-spaced probes, on disk so that it can go on."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from sgdphases.estimators.backend import Backend
+from sgdphases.estimators.backend import Backend, chunks
 from sgdphases.estimators.backends.registry import backend_class
 from sgdphases.estimators.ensemble.scores import all_scores
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
@@ -24,6 +25,7 @@ from sgdphases.sim.run.settings import (
 from sgdphases.sim.run.training import initial_network
 
 SAVE_SECONDS = 20.0  # at most this much training is lost
+KEPT = 2**28  # bytes of weights that may be kept in memory, so that nothing is trained twice
 LEAST_EPOCHS, LEAST_STEPS = 100, 10_000  # of a run that is to reach phase III, at the usual learning rates
 
 
@@ -41,12 +43,16 @@ class Watched:
         Loss of each training sample, under its given label, in nats.
     weights : ndarray, shape (W,)
         Present ones.
+    kept : dict of ndarray
+        Weights at probes, by their steps: of all that were taken since training began or went on; of none where they
+        would take more than `KEPT` bytes.
     """
 
     step: int
     epochs: np.ndarray
     sample_loss: np.ndarray
     weights: np.ndarray
+    kept: dict[int, np.ndarray]
 
 
 def trainer(settings: RunSettings, x: np.ndarray, y: np.ndarray, n_classes: int) -> Backend:
@@ -149,8 +155,11 @@ def watch(
         backend.load_weights(found.weights)
     per_epoch, saved = steps_per_epoch(len(x), settings.batch_size), time.monotonic()
 
+    size = backend.weights.nbytes
+    kept: dict[int, np.ndarray] = {}
+
     def seen() -> Watched:
-        return Watched(step, marks[: len(losses)] / per_epoch, losses, backend.weights)
+        return Watched(step, marks[: len(losses)] / per_epoch, losses, backend.weights, kept)
 
     def keep() -> None:
         if checkpoint is not None:
@@ -166,6 +175,8 @@ def watch(
                     saved = time.monotonic()
                 yield seen()
         losses = np.concatenate([losses, sample_losses(backend, settings, step)[None]])
+        if size * len(marks) <= KEPT:
+            kept[int(step)] = backend.weights
         if len(losses) == len(marks) or time.monotonic() - saved > SAVE_SECONDS:
             keep()
             saved = time.monotonic()
@@ -186,7 +197,11 @@ def sample_losses(backend: Backend, settings: RunSettings, step: int) -> np.ndar
 
 
 def class_probabilities(backend: Backend, x: np.ndarray, n_classes: int) -> np.ndarray:
-    """The network's probability of every class for every sample, shape (N, K): a forward pass a class."""
+    """The network's probability of every class for every sample, shape (N, K): a forward pass, or one a class."""
+    if hasattr(backend, "label_losses"):
+        asked: Any = backend.on(x, np.zeros(len(x), dtype=np.int64))
+        pieces = chunks(np.arange(len(x)), asked.chunk_size)
+        return np.exp(-np.concatenate([asked.label_losses(piece) for piece in pieces]))
     found = np.empty((len(x), n_classes))
     for k in range(n_classes):
         found[:, k] = np.exp(-all_scores(backend.on(x, np.full(len(x), k))).loss)
@@ -194,14 +209,24 @@ def class_probabilities(backend: Backend, x: np.ndarray, n_classes: int) -> np.n
 
 
 def revisit(
-    settings: RunSettings, x: np.ndarray, y: np.ndarray, n_classes: int, steps: Sequence[int]
+    settings: RunSettings,
+    x: np.ndarray,
+    y: np.ndarray,
+    n_classes: int,
+    steps: Sequence[int],
+    kept: Mapping[int, np.ndarray] | None = None,
 ) -> Iterator[tuple[int, Backend | None]]:
-    """Train again from the start; yields the steps done, with the backend at each of ``steps``, else None.
+    """Go back to some steps; yields the steps done, with the backend at each of ``steps``, else None.
 
-    On a CPU it passes through the weights of the first time, bit by bit; so none had to be kept.
+    To weights that were kept, where all of them were; otherwise it trains again from the start. On a CPU it then passes
+    through the weights of the first time, bit by bit.
     """
     backend, step = trainer(settings, x, y, n_classes), 0
     for target in sorted(steps):
+        if kept is not None and all(each in kept for each in steps):
+            backend.load_weights(kept[target])
+            yield target, backend
+            continue
         start = step
         for step in train_to(backend, settings, start, target):
             if step < target:

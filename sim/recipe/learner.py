@@ -129,8 +129,8 @@ class ImageLearner:
         ----------
         x : ndarray, shape (M, height, width) or (M, channels, height, width)
         view : int
-            Which of many views of the images is asked about, see `sgdphases.sim.recipe.augment.view_moves`. 0: the images
-            as they are.
+            Which of many views of the images is asked about, see `sgdphases.sim.recipe.augment.view_moves`. 0: the
+            images as they are.
 
         Raises
         ------

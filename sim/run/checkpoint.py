@@ -63,7 +63,8 @@ class Rows:
         """Add what was measured at a checkpoint; only what the rows before have, if there are any."""
         if not self._tables:
             self._tables = {name: self._table(value, self._most) for name, value in row.items()}
-        self._tables = {name: table for name, table in self._tables.items() if name in row}
+        if self._tables.keys() != row.keys():
+            self._tables = {name: table for name, table in self._tables.items() if name in row}
         for name, table in self._tables.items():
             table[self.n] = row[name]
         self.n += 1
@@ -71,6 +72,10 @@ class Rows:
     def arrays(self) -> dict[str, np.ndarray]:
         """All of them by name, the first axis that of checkpoints; what is appended later does not change these."""
         return {name: table[: self.n] for name, table in self._tables.items()}
+
+    def some(self, *names: str) -> dict[str, np.ndarray]:
+        """Those of `arrays` that have these names."""
+        return {name: self._tables[name][: self.n] for name in names if name in self._tables}
 
     @staticmethod
     def _table(value: Any, most: int) -> np.ndarray:

@@ -1,12 +1,12 @@
 """When to measure, and which samples each step sees."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from sgdphases.sim.run.streams import stream, streams
+from sgdphases.sim.run.streams import seed_sequence, stream, stream_words, streams
 
-AT_ONCE = 64  # epochs whose generators are made together
+AT_ONCE = 64  # epochs whose permutations are drawn together,
+SEEDED = 512  # epochs whose generators are seeded together
+DRAWN = 2**17  # as long as they hold no more samples than this
 
 
 def checkpoint_steps(n_steps: int, n_checkpoints: int) -> np.ndarray:
@@ -42,6 +42,20 @@ def sample_order(seed: int, start: int, stop: int, n_samples: int, batch_size: i
     return stream(seed, "order", epoch).permutation(n_samples)[first * batch_size : last * batch_size]
 
 
+def drawn_minibatches(seed: int, step: int, n_samples: int, batch_size: int, count: int) -> np.ndarray:
+    """Samples of the minibatches drawn for the alignments at a step, shape (count, batch_size), by compiled code.
+
+    The same as `sgdphases.estimators.ensemble.alignment.sampled_alignment` draws from the stream of that step.
+    """
+    from sgdphases.sim.run.draws import MOST, are_as_known, minibatches  # only runs by numba wait for it
+
+    if n_samples <= MOST and are_as_known():
+        words = seed_sequence(seed, "alignment", step).generate_state(4, np.uint64)
+        return minibatches(words, n_samples, batch_size, count)
+    rng = stream(seed, "alignment", step)
+    return np.array([rng.choice(n_samples, size=batch_size, replace=False) for _ in range(count)])
+
+
 class Orders:
     """The samples of a run's steps, epoch after epoch: `sample_order` over more than one, each permutation drawn once.
 
@@ -50,14 +64,16 @@ class Orders:
     seed : int
         The run's.
     n_samples, batch_size : int
+    compiled : bool
+        Whether to draw permutations by compiled code: the same, but sooner, once numba is there.
     """
 
-    def __init__(self, seed: int, n_samples: int, batch_size: int):
-        self._seed, self._n, self._batch_size = seed, n_samples, batch_size
+    def __init__(self, seed: int, n_samples: int, batch_size: int, *, compiled: bool = False):
+        self._seed, self._n, self._batch_size, self._compiled = seed, n_samples, batch_size, compiled
         self._per_epoch = steps_per_epoch(n_samples, batch_size)
-        self._epoch, self._drawn = -1, np.empty(0, dtype=np.int64)
-        self._streams: Iterator[np.random.Generator] = iter(())
-        self._next = -1
+        self._at_once = min(AT_ONCE, max(1, DRAWN // n_samples))
+        self._words = range(0), np.empty((0, 4), np.uint64)
+        self._first, self._drawn = 0, np.empty((0, n_samples), dtype=np.int64)
 
     def epochs_at_once(self, most: int) -> int:
         """Epochs that may follow one another in one order: where their last minibatch is a whole one."""
@@ -65,18 +81,35 @@ class Orders:
 
     def of(self, start: int, stop: int) -> np.ndarray:
         """Samples of the steps ``start`` to ``stop``, which begin and end anywhere in their epochs."""
+        begin, end = (
+            each // self._per_epoch * self._n + each % self._per_epoch * self._batch_size for each in (start, stop)
+        )
         pieces = []
-        while start < stop:
-            epoch, first = divmod(start, self._per_epoch)
-            last = min(self._per_epoch, first + stop - start)
-            if epoch != self._epoch:
-                self._epoch, self._drawn = epoch, self._stream(epoch).permutation(self._n)
-            pieces.append(self._drawn[first * self._batch_size : last * self._batch_size])
-            start += last - first
+        while begin < end:
+            epoch, skipped = divmod(begin, self._n)
+            if not self._first <= epoch < self._first + len(self._drawn):
+                self._draw(epoch)
+            found = self._drawn[epoch - self._first :].reshape(-1)[skipped : skipped + end - begin]
+            pieces.append(found)
+            begin += len(found)
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
-    def _stream(self, epoch: int) -> np.random.Generator:
-        if epoch != self._next or epoch % AT_ONCE == 0:
-            self._streams = streams(self._seed, "order", range(epoch, epoch - epoch % AT_ONCE + AT_ONCE))
-        self._next = epoch + 1
-        return next(self._streams)
+    def _draw(self, epoch: int) -> None:
+        """Permutations of some epochs from this one on."""
+        epochs = range(epoch, epoch - epoch % self._at_once + self._at_once)
+        self._first = epoch
+        if self._compiled:
+            from sgdphases.sim.run.draws import are_as_known, permutations  # only runs by numba wait for it
+
+            if are_as_known():
+                self._drawn = permutations(self._words_of(epochs), self._n)
+                return
+        self._drawn = np.array([each.permutation(self._n) for each in streams(self._seed, "order", epochs)])
+
+    def _words_of(self, epochs: range) -> np.ndarray:
+        known, words = self._words
+        if epochs[0] not in known or epochs[-1] not in known:
+            known = range(epochs[0], epochs[0] + SEEDED)
+            words = stream_words(self._seed, "order", known)
+            self._words = known, words
+        return words[epochs[0] - known[0] : epochs[-1] - known[0] + 1]

@@ -25,8 +25,12 @@ def stream(seed: int, purpose: str, *position: int) -> np.random.Generator:
     *position : int
         The epoch for "order" and "augment", the step for "alignment".
     """
-    key = (_PURPOSES.index(purpose), *position)
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+    return np.random.default_rng(seed_sequence(seed, purpose, *position))
+
+
+def seed_sequence(seed: int, purpose: str, *position: int) -> np.random.SeedSequence:
+    """What the generator of `stream` is seeded with."""
+    return np.random.SeedSequence(seed, spawn_key=(_PURPOSES.index(purpose), *position))
 
 
 def streams(seed: int, purpose: str, positions: Sequence[int]) -> Iterator[np.random.Generator]:
@@ -44,6 +48,13 @@ def streams(seed: int, purpose: str, positions: Sequence[int]) -> Iterator[np.ra
         return
     for state in _states(seed, purpose, np.asarray(positions, dtype=np.uint32)):
         yield np.random.Generator(np.random.PCG64(_Ready(state)))  # type: ignore[arg-type]  # numpy takes any of these
+
+
+def stream_words(seed: int, purpose: str, positions: Sequence[int]) -> np.ndarray:
+    """What fixes the generators of `streams`: the four words that each begins from, shape (positions, 4), uint64."""
+    if _is_as_known():
+        return _states(seed, purpose, np.asarray(positions, dtype=np.uint32))
+    return np.array([seed_sequence(seed, purpose, each).generate_state(4, np.uint64) for each in positions])
 
 
 class _Ready(ISeedSequence):

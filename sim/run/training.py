@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,7 +14,7 @@ from sgdphases.estimators.backends.mlp import initial_mlp
 from sgdphases.estimators.backends.registry import backend_class, make_backend
 from sgdphases.estimators.curvature.hessian import check_sharp_directions, leading_curvature
 from sgdphases.estimators.curvature.sharp_floor import sharp_and_floor
-from sgdphases.estimators.ensemble.order_parameters import OrderParameters
+from sgdphases.estimators.ensemble.order_parameters import OrderParameters, describe
 from sgdphases.estimators.ensemble.scores import all_scores
 from sgdphases.estimators.ensemble.spectrum import noise_spectrum
 from sgdphases.estimators.errors import InputError, TrainingDiverged, UsageError
@@ -25,10 +25,11 @@ from sgdphases.sim.data.datasets.registry import load_dataset
 from sgdphases.sim.data.label_noise.add import add_label_noise, load_labels, load_transition
 from sgdphases.sim.data.scaling import scaling_problem, standardized
 from sgdphases.sim.run.checkpoint import Checkpoint, Rows, fingerprint
-from sgdphases.sim.run.schedule import Orders, checkpoint_steps, steps_per_epoch
+from sgdphases.sim.run.schedule import Orders, checkpoint_steps, drawn_minibatches, steps_per_epoch
 from sgdphases.sim.run.settings import RunSettings, check_batch_size, check_fixed, check_plain_sgd, fixed_settings
 from sgdphases.sim.run.streams import stream
-from sgdphases.sim.run.trajectory import error_sizes, lost_samples
+from sgdphases.sim.run.trajectory import TEST_RIGHT, error_sizes, lost_samples
+from sgdphases.theory.order_parameters import GradientMoments
 
 if TYPE_CHECKING:  # few runs are compared with a theory, and all would wait for its libraries
     from sgdphases.sim.run.theory_curves import Curves
@@ -38,6 +39,7 @@ KEEP_SECONDS = 1.0  # at most this much of training and measurements together, i
 PUBLISH_SECONDS = 5.0  # how old trajectory.nc may grow while a run goes on
 PIECE = 2**23  # samples times weights that are trained on at once, if an epoch is less: some hundredths of a second
 MOST_EIGENVALUES = 1_000  # of a noise spectrum that are kept
+BEFORE = ("test_error", TEST_RIGHT)  # what a checkpoint must know of those before it
 FULL_SPECTRUM = 10_000  # samples up to which so many are affordable whatever the number of parameters
 
 
@@ -268,13 +270,15 @@ def advance(experiment: Experiment, folder: Keeper, start: Checkpoint | None = N
         _check_start(experiment, folder, start, data_mark)
         step, rows = start.step, Rows(start.rows, len(marks))
         experiment.train.load_weights(start.weights)
-    orders = Orders(settings.seed, experiment.data.n_samples, settings.batch_size)
+    compiled = settings.backend == "numba"
+    orders = Orders(settings.seed, experiment.data.n_samples, settings.batch_size, compiled=compiled)
+    measuring = Measuring(experiment, _at_once(experiment) if compiled else None)
     room = max(1, PIECE // (experiment.data.n_samples * len(experiment.train.weights)))
     saved, published = float("-inf"), time.monotonic()
     while True:
         patience = SAVE_SECONDS
         if rows.n < len(marks) and step == marks[rows.n]:
-            rows.append({"step": float(step), **_row(experiment, step, rows.arrays())})
+            rows.append({"step": float(step), **measuring.row(step, rows.some(*BEFORE))})
             patience = KEEP_SECONDS
         if step == n_steps or time.monotonic() - saved > patience:
             folder.save(Checkpoint(step, experiment.train.weights, rows.arrays(), data_mark, fixed))
@@ -317,32 +321,92 @@ def _check_start(experiment: Experiment, folder: Keeper, start: Checkpoint, data
         )
 
 
-def _row(experiment: Experiment, step: int, rows: dict[str, np.ndarray]) -> dict[str, Any]:
+def _at_once(experiment: Experiment) -> Any:
+    """What measures a checkpoint of the numba backend in one call, or None where the samples are too many for that."""
     settings = experiment.settings
-    found = measure_backend(
-        experiment.train,
-        batch_size=settings.batch_size,
-        wrong=experiment.wrong,
-        alignment_batches=settings.alignment_batches,
-        rng=stream(settings.seed, "alignment", step) if settings.alignment_batches else None,
-    )
-    if not (math.isfinite(found.loss) and math.isfinite(found.activity)):
-        raise TrainingDiverged(
-            f"at step {step} the loss is {found.loss} and the activity {found.activity}: training diverged; "
-            f"lower the learning rate (now {settings.learning_rate}){_or_scale(experiment)}."
+    train: Any = experiment.train
+    common = dict(batch_size=settings.batch_size, wrong=experiment.wrong, n_batches=settings.alignment_batches)
+    return train.checkpoints(experiment.test, **common)
+
+
+class Measuring:
+    """Measures an experiment at its present weights.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    at_once : Checkpoints or None
+        Of `sgdphases.estimators.backends.numba_backend`, where order parameters and test come from one call.
+    """
+
+    def __init__(self, experiment: Experiment, at_once: Any = None):
+        self._experiment, self._at_once = experiment, at_once
+
+    def row(self, step: int, rows: dict[str, np.ndarray]) -> dict[str, Any]:
+        """All that the settings ask for at this step, by name; ``rows`` holds `BEFORE` of the checkpoints before.
+
+        Raises
+        ------
+        TrainingDiverged
+            If loss or gradient are no longer finite.
+        """
+        experiment = self._experiment
+        scalars, right, found = self._in_pieces(step) if self._at_once is None else self._in_one_call(step)
+        _check_finite(experiment, step, scalars["loss"], scalars["activity"])
+        predicted = {} if experiment.theory is None else experiment.theory(step, found())
+        return {
+            **scalars,
+            **self._lost(rows, right),
+            **(_parts(experiment, found()) if experiment.settings.sharp_directions else {}),
+            **predicted,
+            **_spectrum(experiment, step),
+            **_sample_losses(experiment),
+        }
+
+    def _in_pieces(self, step: int) -> tuple[dict[str, float], np.ndarray, Callable[[], OrderParameters]]:
+        """Scalars by name, which test samples are right, and the order parameters."""
+        experiment, settings = self._experiment, self._experiment.settings
+        found = measure_backend(
+            experiment.train,
+            batch_size=settings.batch_size,
+            wrong=experiment.wrong,
+            alignment_batches=settings.alignment_batches,
+            rng=stream(settings.seed, "alignment", step) if settings.alignment_batches else None,
         )
-    tested = all_scores(experiment.test)
-    predicted = {} if experiment.theory is None else experiment.theory(step, found)
-    return {
-        **found.scalars(),
-        "test_loss": float(tested.loss.mean()),
-        "test_error": float(1.0 - tested.correct.mean()),
-        **lost_samples(rows, tested.correct),
-        **_parts(experiment, found),
-        **predicted,
-        **_spectrum(experiment, step),
-        **_sample_losses(experiment),
-    }
+        tested = all_scores(experiment.test)
+        test = {"test_loss": float(tested.loss.mean()), "test_error": float(1.0 - tested.correct.mean())}
+        return {**found.scalars(), **test}, tested.correct, lambda: found
+
+    def _in_one_call(self, step: int) -> tuple[dict[str, float], np.ndarray, Callable[[], OrderParameters]]:
+        """The same, to the same bits but for the mean over the test, which may be added up in another order."""
+        experiment, settings = self._experiment, self._experiment.settings
+        size, count, batches = settings.batch_size, settings.alignment_batches, None
+        if count:
+            batches = drawn_minibatches(settings.seed, step, experiment.data.n_samples, size, count)
+        scalars = self._at_once.measure(batches)
+        return scalars, self._at_once.correct, lambda: _record(scalars, size, self._at_once.moments())
+
+    def _lost(self, rows: dict[str, np.ndarray], right: np.ndarray) -> dict[str, Any]:
+        """As `lost_samples`."""
+        if self._at_once is None or not len(right) or np.isnan(right[0]) or not rows or TEST_RIGHT not in rows:
+            return lost_samples(rows, right)
+        lost, bits = self._at_once.lost(rows["test_error"], rows[TEST_RIGHT])
+        return {"test_lost": lost, TEST_RIGHT: bits}
+
+
+def _record(scalars: dict[str, float], batch_size: int, moments: GradientMoments) -> OrderParameters:
+    errors = {name: scalars.get(f"{name}_standard_error") for name in describe()}
+    sampled = {name: error for name, error in errors.items() if error is not None}
+    values = {name: scalars[name] for name in describe()}
+    return OrderParameters(batch_size, False, "plain", moments, **values, standard_errors=sampled)
+
+
+def _check_finite(experiment: Experiment, step: int, loss: float, activity: float) -> None:
+    if not (math.isfinite(loss) and math.isfinite(activity)):
+        raise TrainingDiverged(
+            f"at step {step} the loss is {loss} and the activity {activity}: training diverged; "
+            f"lower the learning rate (now {experiment.settings.learning_rate}){_or_scale(experiment)}."
+        )
 
 
 def _or_scale(experiment: Experiment) -> str:
@@ -353,10 +417,8 @@ def _or_scale(experiment: Experiment) -> str:
 
 
 def _parts(experiment: Experiment, whole: OrderParameters) -> dict[str, float]:
-    """Sharpness, and the scalars of the sharp and floor parts, where the settings ask for them."""
+    """Sharpness, and the scalars of the sharp and floor parts."""
     settings, train = experiment.settings, experiment.train
-    if not settings.sharp_directions:
-        return {}
     curvature = leading_curvature(train, settings.sharp_directions, seed=settings.seed)
     split = sharp_and_floor(train, curvature, batch_size=settings.batch_size, wrong=experiment.wrong, whole=whole)
     return {"sharpness": float(curvature.eigenvalues[0]), **split.parts()}

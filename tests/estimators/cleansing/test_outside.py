@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sgdphases import InputError, find_wrong_labels
-from sgdphases.estimators.cleansing.outside import LEAST_ASKED, SEEN, contradiction
+from sgdphases.estimators.cleansing.outside import LEAST_ASKED, SEEN, Contradiction, contradiction
 from sgdphases.estimators.cleansing.planted import PlantedShare
 from sgdphases.estimators.cleansing.share import share_of_wrong
 from sgdphases.estimators.cleansing.wrong_labels import disputed, wrong_labels
@@ -79,6 +79,27 @@ def test_contradictions_that_vanish_where_networks_are_sure_prove_nothing():
     even = contradiction(probability, wrongly(truth, 0.3, rng)[0])
     share = share_of_wrong(flagged, labels, truth, answers, even)
     assert share.is_known and share.low == even.low > 0.1 and share.fraction == even.surest
+
+
+@pytest.mark.parametrize(
+    ("agreement", "given", "disagreed", "surest", "expected"),
+    [
+        (0.376, 0.340, 0.609, 0.418, 0.418),  # contradicted nearly as often where networks are sure: 40 % wrong
+        (0.800, 0.776, 0.230, 0.030, 0.030),  # as few as the excess amounts to, among many hard samples
+        (0.582, 0.553, 0.410, 0.116, np.nan),  # neither: a network's own confusions, 40 % wrong
+        (0.700, 0.600, 0.350, 0.010, np.nan),  # vanish where networks are sure
+    ],
+)
+def test_there_is_a_number_only_where_contradictions_give_one(agreement, given, disagreed, surest, expected):
+    n = 5000
+    against = Contradiction(agreement, given, 0.005, disagreed, surest, 0.8 * surest, 0.02, 0.11, n)
+    assert against.is_seen
+    labels, rng = np.arange(n) % 10, np.random.default_rng(0)
+    outside = np.where(rng.random(n) < disagreed, (labels + 1) % 10, labels)
+    found = disputed(rng.random(n), labels, against.fraction)
+    said = share_of_wrong(found, labels, labels, outside, against)
+    np.testing.assert_equal(said.fraction, expected)
+    assert (said.low > 0) == (surest > 0.02) and said.low <= disagreed <= said.high
 
 
 def test_a_fitted_share_loses_its_lower_bound_where_contradictions_vanish():

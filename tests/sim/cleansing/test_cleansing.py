@@ -255,6 +255,27 @@ def test_going_back_passes_through_the_same_weights(digits):
         train_cleansed(DIGITS, data.x_train, data.y_train, 10, found, "guess")
 
 
+def test_weights_that_were_kept_are_those_that_training_again_comes_to(monkeypatch):
+    short = DIGITS.model_copy(update={"epochs": 6, "checkpoints": 5})
+    data = noisy_data(short)
+    arrays, steps = (data.x_train, data.y_train, 10), probe_steps(short, data.n_samples).tolist()
+    *_, seen = watch(short, *arrays)
+    assert list(seen.kept) == steps
+    again = {step: backend.weights for step, backend in revisit(short, *arrays, steps[:3]) if backend is not None}
+    assert again.keys() == set(steps[:3])
+    assert all(np.array_equal(weights, seen.kept[step]) for step, weights in again.items())
+    with monkeypatch.context() as patch:
+        patch.setattr("sgdphases.sim.cleansing.sample_losses.train_to", None)  # no training
+        back = {step: backend.weights for step, backend in revisit(short, *arrays, steps[:3], seen.kept)}
+    assert all(np.array_equal(weights, again[step]) for step, weights in back.items())
+    del seen.kept[steps[1]]
+    some = [step for step, backend in revisit(short, *arrays, steps[:3], seen.kept) if backend is None]
+    assert some  # it trained
+    monkeypatch.setattr("sgdphases.sim.cleansing.sample_losses.KEPT", 5 * seen.weights.nbytes - 1)
+    *_, seen = watch(short, *arrays)
+    assert not seen.kept
+
+
 def test_a_watch_that_is_cut_off_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     monkeypatch.setattr("sgdphases.sim.cleansing.sample_losses.SAVE_SECONDS", -1.0)
     short = DIGITS.model_copy(update={"epochs": 6, "checkpoints": 5})

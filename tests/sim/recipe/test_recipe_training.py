@@ -62,7 +62,7 @@ def test_losses_are_those_of_the_network_as_it_answers(short):
 
 def test_another_view_is_another_image(short):
     """Asking about a view of an image is asking about the image moved by hand; view 0 is the image itself."""
-    settings, _, y, _ = short
+    y = short[2]
     x = np.random.default_rng(0).random((5, 3, 16, 24), dtype=np.float32)
     learner = ImageLearner(quick(x.repeat(5, axis=0)), x.repeat(5, axis=0), y[:25], 3)
     as_it_is = learner.log_probabilities(x)
@@ -78,7 +78,8 @@ def test_another_view_is_another_image(short):
 
 def test_improbable_labels_pull_less():
     """The loss is (1 - p^q)/q, and its gradient that of cross-entropy times p^q, for the probable and the hopeless."""
-    answers = torch.tensor([[0.0, 1.0, 2.0], [5.0, 0.0, -5.0], [300.0, 0.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    answers = torch.tensor([[0.0, 1.0, 2.0], [5.0, 0.0, -5.0], [300.0, 0.0, 0.0]], dtype=torch.float64)
+    answers.requires_grad_()
     labels = torch.tensor([2, 2, 1])
     p = torch.softmax(answers, dim=1)[torch.arange(3), labels].detach()
     loss = generalised_cross_entropy(answers, labels)

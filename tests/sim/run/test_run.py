@@ -22,7 +22,7 @@ from sgdphases.sim.run.checkpoint import load_checkpoint
 from sgdphases.sim.run.folder import RunFolder, claim_run, start_folder
 from sgdphases.sim.run.schedule import Orders, checkpoint_steps, sample_order, steps_per_epoch
 from sgdphases.sim.run.settings import make_settings, read_settings, settings_toml
-from sgdphases.sim.run.streams import stream, streams
+from sgdphases.sim.run.streams import stream, stream_words, streams
 from sgdphases.sim.run.training import advance, prepare
 
 
@@ -239,9 +239,16 @@ def test_every_epoch_shows_every_sample_once_however_it_is_cut(n_samples, batch_
     assert np.concatenate(pieces).tolist() == order.tolist()
 
 
-@given(st.integers(1, 30), st.integers(1, 30), st.lists(st.integers(1, 500), max_size=6), st.integers(0, 2**70))
-def test_orders_over_many_epochs_are_those_of_each(n_samples, batch_size, lengths, seed):
-    per_epoch, orders = steps_per_epoch(n_samples, batch_size), Orders(seed, n_samples, batch_size)
+@given(
+    st.integers(1, 30),
+    st.integers(1, 30),
+    st.lists(st.integers(1, 500), max_size=6),
+    st.integers(0, 2**70),
+    st.booleans(),
+)
+def test_orders_over_many_epochs_are_those_of_each(n_samples, batch_size, lengths, seed, compiled):
+    per_epoch = steps_per_epoch(n_samples, batch_size)
+    orders = Orders(seed, n_samples, batch_size, compiled=compiled)
     ends = np.cumsum([0, *lengths]).tolist()
     for first, stop in pairwise(ends):
         cuts = [first, *(cut for cut in range(0, stop, per_epoch) if first < cut), stop]
@@ -260,6 +267,8 @@ def test_many_streams_are_those_of_each_position(seed, monkeypatch):
         patch.setattr(streams_module, "_is_as_known", lambda: False)
         patch.setattr(streams_module, "_states", None)
         assert next(streams(seed, "order", [7])).random() == stream(seed, "order", 7).random()
+        words = stream_words(seed, "order", [7])
+    assert np.array_equal(words, stream_words(seed, "order", [7]))
 
 
 def test_the_settings_survive_toml():
