@@ -41,16 +41,18 @@ class First(nn.Module):
 
 
 class Attention(nn.MultiheadAttention):
-    """Causal, within a sequence."""
+    """Causal, within a sequence; keys and values may be given as tensors of their own."""
 
-    def __init__(self):
+    def __init__(self, apart=False):
         super().__init__(W, 2, batch_first=True)
+        self.apart = apart
         nn.init.normal_(self.in_proj_bias)
         nn.init.normal_(self.in_proj_weight)  # so that it attends to some positions more than to others
 
     def __call__(self, x):
         mask = torch.ones(T, T, dtype=torch.bool).triu(1)
-        return super().__call__(x, x, x, attn_mask=mask, need_weights=False)[0]
+        others = (x.view_as(x), x.view_as(x)) if self.apart else (x, x)
+        return super().__call__(x, *others, attn_mask=mask, need_weights=False)[0]
 
 
 class MeanOverPositions(nn.Module):
@@ -90,6 +92,7 @@ MODELS = {
     "twice": lambda: vectors(Twice(nn.Linear(W, W))),
     "convolution": lambda: images(nn.Conv2d(W, W, 3, stride=2, padding=2, dilation=2, groups=2)),
     "wide convolution": lambda: images(nn.Conv2d(W, 8, 4), channels=8),
+    "wide grouped convolution": lambda: images(nn.Conv2d(W, 8, 4, groups=2), channels=8),
     "embedding": lambda: tokens(),
     "padded embedding": lambda: tokens(padding_idx=0),
     "layer norm": lambda: vectors(scaled(nn.LayerNorm(W, eps=0.3))),
@@ -99,6 +102,7 @@ MODELS = {
     "batch norm": lambda: images(scaled(nn.BatchNorm2d(W, eps=0.3))),
     "lstm": lambda: sequences(First(nn.LSTM(W, W // 2, bidirectional=True, batch_first=True))),
     "attention": lambda: sequences(Attention()),
+    "attention of several inputs": lambda: sequences(Attention(apart=True)),
     "gru": lambda: sequences(First(nn.GRU(W, W, num_layers=2, batch_first=True))),
 }
 
@@ -115,16 +119,18 @@ FAULTS = [
     ("rms norm", layers, "rms_norm", "F.rms_norm", "F.layer_norm"),
     ("group norm", layers, "group_norm", "module.num_groups", "1"),
     ("instance norm", layers, "instance_norm", "eps=module.eps", "eps=0.0"),
-    ("batch norm", layers, "batch_norm", "module.running_var,", "module.running_var**2 + 1,"),
+    ("batch norm", layers, "batch_norm", ", module.running_var\n", ", module.running_var**2 + 1\n"),
     ("sequences", layers, "positions", ".reshape(n, -1,", ".flip(0).reshape(n, -1,"),
     ("lstm", recurrent, "_step", "i, f, g, o", "f, i, g, o"),
     ("gru", recurrent, "_step", "(1 - z) * n", "z * n"),
     ("lstm", recurrent, "layer", "found[::-1]", "found"),
+    ("attention", capture, "from_products", ".transpose(0, 1)", ".transpose(0, 1).flip(0)"),
+    ("attention", capture, "from_products", "Explicit(d_in.sum(dim=1))", "Explicit(d_in[:, 0])"),
     ("attention", attention, "attention", "**-0.5", "**-0.25"),
     ("attention", attention, "attention", "scores + given.bias", "scores"),
     ("attention", attention, "attention", "each.sum(dim=1) for each", "2 * each.sum(dim=1) for each"),
-    ("attention", attention, "_joint", "torch.cat(pulled, dim=2)", "torch.cat(pulled[::-1], dim=2)"),
-    ("wide sequences", factors.Outer, "squared_norms", "self.inputs @ self.inputs.transpose(-1, -2) *", ""),
+    ("attention of several inputs", attention, "_joint", "torch.cat(pulled, dim=2)", "torch.cat(pulled[::-1], dim=2)"),
+    ("wide sequences", factors, "_squares_of_products", "(inputs @ inputs.transpose(-1, -2)) *", ""),
     ("vectors", factors.Outer, "squared_norms", "row_squares(self.inputs) *", ""),
     ("twice", factors.Outer, "joined", "torch.cat([self.inputs, other.inputs], 2)", "torch.cat([self.inputs] * 2, 2)"),
     (
@@ -135,8 +141,14 @@ FAULTS = [
         "repeat(self.positions, 1)",
     ),
     ("wide sequences", factors.Outer, "projections", "sum(dim=(0, 2))", "mean(dim=2).sum(dim=0)"),
-    ("convolution", convolved.Convolved, "projections", ".transpose(0, 1).flatten(0, 2)", ".flatten(0, 2)"),
-    ("convolution", convolved.Convolved, "projections", "sum(dim=1)", "mean(dim=1)"),
+    (
+        "wide grouped convolution",
+        convolved.Convolved,
+        "projections",
+        ".transpose(0, 1).flatten(0, 2)",
+        ".flatten(0, 2)",
+    ),
+    ("wide grouped convolution", convolved.Convolved, "projections", "sum(dim=1)", "mean(dim=1)"),
     ("wide convolution", convolved.Convolved, "projections", "vecdot(pushed, deltas)", "vecdot(pushed, deltas.abs())"),
     ("vectors", factors.Outer, "inner", "(a @ b.T) * (d @ e.T)", "(a @ b.T)"),
     ("embedding", factors.Rows, "squared_norms", "* same", ""),

@@ -1,7 +1,7 @@
 """Any PyTorch module, on any device: per-sample quantities from a forward and a backward pass."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from sgdphases.estimators.backends.torch.check import (
     FEW,
     MOST,
     TOTAL,
+    Run,
     dense,
     moved_at_random,
     widened,
@@ -38,7 +39,8 @@ from sgdphases.estimators.backends.torch.modes import Modes, coupling_layers
 from sgdphases.estimators.errors import InputError, UsageError
 
 CHUNK_NUMBERS = 2**23  # factors held at once on a CPU: small enough for its caches
-MOST_NUMBERS = {"cpu": 2**26, "cuda": 2**28, "mps": 2**26}  # held at once, even where few samples fill them
+MOST_NUMBERS = {"cpu": 2**27, "cuda": 2**28, "mps": 2**26}  # held at once, even where few samples fill them
+CHECKED_NUMBERS = 2**25  # in the samples that a check adds up
 FEW_SAMPLES = 32  # a chunk is no smaller, unless that takes MOST_NUMBERS
 
 
@@ -181,15 +183,34 @@ class TorchBackend:
     def _settle(self) -> None:
         """Decide how each parameter's gradients are captured, and check the loss, at weights moved a little."""
         candidates = varied_samples(self._forward.labels, max(MOST, 2 * sum(SUBSETS)), np.random.default_rng(0))
-        wide = widened(self.module) if self.is_coarse else None
-        if wide is None:
-            with moved_at_random(self.module), self._modes:
-                self._check_mean(candidates)
+        at_first, refused = self._capture.ways, None
+        with moved_at_random(self.module), self._modes:
+            self._check_mean(candidates)
+            try:
                 self._capture.settle(self._forward, candidates, COARSE if self.is_coarse else ALLOWED)
-            return
+            except UsageError as error:
+                refused = error
+        if self.is_coarse or refused is not None or self._capture.ways != at_first:
+            own, self._capture = self._capture, Capture(self.module, self._parameters)
+            found = self._on_copy(lambda capture, run: capture.settle(run, candidates, ALLOWED), moved_at_random)
+            if not found:
+                self._capture = own
+                if refused is not None:
+                    raise refused
+        self._capture.report()
+
+    def _on_copy(self, ask: Callable[[Capture, Run], Any], moved=lambda module: nullcontext()) -> bool:
+        """Ask a copy of the model in a wider dtype, where rounding does not blur the answer, and take over its claims.
+
+        False, and nothing is taken over, where there is no such copy or it does not work.
+        """
+        wide = widened(self.module, torch.float32 if self.is_coarse else torch.float64)
+        if wide is None or self.dtype == torch.float64 or self.device.type == "mps":
+            return False
         names = {p: name for name, p in self.module.named_parameters()}
         own = dict(wide.named_parameters())
         capture = Capture(wide, [own[names[p]] for p in self._parameters])
+        capture.adopt(self._capture)
         modes = Modes(wide, self._modes.batch_norm, self._modes.dropout)
 
         def run(index):
@@ -197,11 +218,16 @@ class TorchBackend:
             modes.put_back_buffers()
             return found
 
-        with moved_at_random(wide), modes:
-            capture.settle(run, candidates, ALLOWED)
-        with moved_at_random(self.module), self._modes:
-            self._check_mean(candidates)
-        self._capture.adopt(capture)
+        try:
+            with moved(wide), modes:
+                answer = ask(capture, run)
+        except UsageError:
+            raise
+        except Exception:  # somebody's module or loss may know one dtype only
+            return False
+        if answer is not False:
+            self._capture.adopt(capture)
+        return answer is not False
 
     def _check_mean(self, candidates: np.ndarray) -> None:
         if callable(self.loss) and self._forward.loss_of is None:
@@ -264,8 +290,15 @@ class TorchBackend:
         """`gradient_sums`, and the class that the model gives each sample, as in `judged`."""
         factors, losses, outputs = self._factors(indices)
         self._forward.check_mean(self._forward.index(indices), losses, outputs)
-        norms = sum((factor.squared_norms() for factor in factors.values()), self._zeros(len(indices)))
-        total = self._gathered(factors, None)[0]
+        norms, pieces = self._zeros(len(indices)), []
+        for parameter in self._parameters:
+            if parameter not in factors:
+                pieces.append(torch.zeros(parameter.numel(), device=self.device))
+                continue
+            squares, piece = factors[parameter].squares_and_sum()
+            norms += squares
+            pieces.append(piece)
+        total = torch.cat(pieces)
         found = SampleGradients(_numpy(losses), self._forward.correct(indices, outputs), _numpy(norms), total)
         return found, self._forward.answers(outputs)
 
@@ -344,16 +377,27 @@ class TorchBackend:
         """
         self._checked += 1
         rng = np.random.default_rng([1, self._checked])
-        samples = varied_samples(self._forward.labels, min(TOTAL, self.chunk_size), rng)
-        allowed = COARSE if self.is_coarse else ALLOWED
+        samples = varied_samples(self._forward.labels, self._checked_at_once, rng)
         with self._modes:
-            if not self._capture.agrees(self._forward, samples.tolist(), allowed):
-                self._capture.settle(self._forward, samples[:FEW], allowed)
-                if not self._capture.agrees(self._forward, samples.tolist(), allowed):
-                    raise UsageError(
-                        "per-sample gradients do not agree with those of autograd at these weights: "
-                        "use estimator='sampled', which needs only minibatch gradients."
-                    )
+            if self._agrees(samples):
+                return
+            if not self._on_copy(lambda capture, run: capture.settle(run, samples[:FEW], ALLOWED)):
+                self._capture.settle(self._forward, samples[:FEW], COARSE if self.is_coarse else ALLOWED)
+            self._capture.report()
+            if not self._agrees(samples):
+                raise UsageError(
+                    "per-sample gradients do not agree with those of autograd at these weights: "
+                    "use estimator='sampled', which needs only minibatch gradients."
+                )
+
+    def _agrees(self, samples: np.ndarray) -> bool:
+        """Whether captured gradients are those of autograd: of two samples alone, and summed over all."""
+        few, allowed = samples[:2].tolist(), COARSE if self.is_coarse else ALLOWED
+        if not self._capture.agrees_in_sum(self._forward, samples.tolist(), allowed):
+            return False
+        return self._capture.agrees_alone(self._forward, few, allowed) or self._on_copy(
+            lambda capture, run: capture.agrees_alone(run, few, ALLOWED)
+        )
 
     def _factors(self, indices: np.ndarray):
         if self.coupled:
@@ -387,9 +431,9 @@ class TorchBackend:
                         row[self._slots[parameter]] = dense(gradient).flatten().to(out.dtype)
         return _numpy(out)
 
-    def _gathered(self, factors, columns: torch.Tensor | None) -> torch.Tensor:
+    def _gathered(self, factors, columns: torch.Tensor) -> torch.Tensor:
         """Weighted sums of all parameters side by side, shape (k, P)."""
-        k = 1 if columns is None else columns.shape[1]
+        k = columns.shape[1]
         pieces = [
             factors[p].weighted_sums(columns) if p in factors else torch.zeros(k, p.numel(), device=self.device)
             for p in self._parameters
@@ -415,7 +459,9 @@ class TorchBackend:
         numbers = max(1, numbers_held(self.module, lambda: self._factors(few)[0]) // len(few))
         most = MOST_NUMBERS.get(self.device.type, 2**26)
         at_once = CHUNK_NUMBERS if self.device.type == "cpu" else most
-        return max(1, at_once // numbers, min(FEW_SAMPLES, most // numbers))
+        chunk = max(1, at_once // numbers, min(FEW_SAMPLES, most // numbers))
+        self._checked_at_once = min(TOTAL, chunk, max(FEW, CHECKED_NUMBERS // numbers))
+        return chunk
 
 
 def _numpy(values: torch.Tensor) -> np.ndarray:

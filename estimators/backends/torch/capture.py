@@ -18,10 +18,21 @@ import torch
 from torch import nn
 from torch.autograd.graph import get_gradient_edge
 
-from sgdphases.estimators.backends.torch.check import COUPLED, Expected, Run, dense, differing, refuse_coupling
+from sgdphases.estimators.backends.torch.check import (
+    COUPLED,
+    Expected,
+    Run,
+    dense,
+    differing,
+    floor_of,
+    refuse_coupling,
+)
 from sgdphases.estimators.backends.torch.factors import joined
 from sgdphases.estimators.backends.torch.rules.any_module import by_torch_func, one_by_one
+from sgdphases.estimators.backends.torch.rules.attention import attention
+from sgdphases.estimators.backends.torch.rules.attention_graph import from_products, products_inside
 from sgdphases.estimators.backends.torch.rules.layers import WHOLE, rule_of
+from sgdphases.estimators.backends.torch.rules.pooling import quick_pools
 from sgdphases.estimators.backends.torch.rules.rule import NotSampleWise, Rule
 from sgdphases.estimators.backends.torch.tensors import floating, rebuilt, tensors_in
 from sgdphases.estimators.errors import UsageError
@@ -52,6 +63,7 @@ class _Call:
     edges: list[Any]
     shapes: list[torch.Tensor]
     autocast: dict[str, Any]
+    rule: Rule | None = None  # in place of the claim's
 
 
 class Capture:
@@ -132,33 +144,48 @@ class Capture:
                 changed: set[str] = set()
                 for parameter, reason in wrong.items():
                     self._raise_claim(parameter, reason, changed)
+
+    @property
+    def ways(self) -> dict[str, tuple]:
+        """How the parameters of which module are answered for."""
+        return {path: (claim.rule, claim.is_slow, *claim.parameters) for path, claim in self.claims.items()}
+
+    def report(self) -> None:
+        """A line in the log for each slow way that gradients go."""
         slow = [claim for claim in self.claims.values() if claim.rule is None]
         for is_slow, way in ((False, "by torch.func, which is slower"), (True, "one after the other, which is slow")):
             names = [f"{c.path or 'the model'} ({type(c.module).__name__})" for c in slow if c.is_slow == is_slow]
             if names:
                 log.warning("per-sample gradients %s: %s", way, ", ".join(names))
 
-    def agrees(self, run: Run, samples: list[int], allowed: float) -> bool:
-        """Whether captured gradients are those of autograd: of the first two samples alone, and summed over all."""
+    def agrees_alone(self, run: Run, samples: list[int], allowed: float) -> bool:
+        """Whether captured gradients are those of autograd for each of a few samples alone."""
         with torch.enable_grad():
-            expected = Expected(run, self.parameters, np.array(samples[:2]))
+            expected = Expected(run, self.parameters, np.array(samples))
+        try:
+            factors, _, _ = self._factors(lambda: run(expected.samples), len(expected.samples))
+        except _Failed:
+            return False
+        return not differing(factors, self.parameters, expected, allowed)
+
+    def agrees_in_sum(self, run: Run, samples: list[int], allowed: float) -> bool:
+        """Whether captured gradients add up to that of autograd for the samples together."""
+        with torch.enable_grad():
             losses, _ = run(samples)
             total = torch.autograd.grad(losses.sum(), self.parameters, allow_unused=True)
         try:
-            if differing(self._factors(lambda: run(expected.samples), len(expected.samples))[0], self.parameters,
-                         expected, allowed):  # fmt: skip
-                return False
             factors, _, _ = self._factors(lambda: run(samples), len(samples))
         except _Failed:
             return False
+        floor = floor_of([total])
         for parameter, gradient in zip(self.parameters, total, strict=True):
             ought = torch.zeros_like(parameter).flatten() if gradient is None else dense(gradient).flatten()
-            found = factors[parameter].weighted_sums(None)[0] if parameter in factors else torch.zeros_like(ought)
-            size = float(factors[parameter].squared_norms().sum().sqrt()) if parameter in factors else 0.0
+            found, size = torch.zeros_like(ought), 0.0
+            if parameter in factors:
+                squares, found = factors[parameter].squares_and_sum()
+                size = float(squares.sum().sqrt())
             scale = max(size, float(ought.abs().max()))
-            if np.isfinite(scale) and float((found.float() - ought.float()).abs().max()) > allowed * max(
-                scale, expected.floor
-            ):
+            if np.isfinite(scale) and float((found.float() - ought.float()).abs().max()) > allowed * max(scale, floor):
                 return False
         return True
 
@@ -185,6 +212,13 @@ class Capture:
             def keep(module, inputs, keywords, output):
                 # Edges of the graph, not tensors: what follows may overwrite the output in place.
                 out = floating(output)
+                inside = products_inside(module, out) if claim.rule is attention else None
+                if inside is not None:
+                    versions = [values._version for values in inside.inputs]
+                    calls.append(
+                        _Call(claim, inside.inputs, {}, versions, inside.edges, inside.answers, {}, from_products)
+                    )
+                    return
                 if claim.rule is None:
                     inputs, keywords = given_to[module].pop()
                 given = tensors_in((inputs, keywords))
@@ -207,7 +241,8 @@ class Capture:
             if claim.parameters and claim.rule is None
         ]
         try:
-            losses, outputs = run()
+            with quick_pools(self.root):
+                losses, outputs = run()
         finally:
             for handle in hooks:
                 handle.remove()
@@ -229,9 +264,10 @@ class Capture:
             raise _Failed(claim, "its input is overwritten in place")
         try:
             with torch.no_grad():
-                if claim.rule is not None:
-                    inputs = _in_order(claim.module, call.inputs, call.keywords)
-                    found = claim.rule(claim.module, inputs, filled if len(filled) > 1 else filled[0], n)
+                rule = call.rule or claim.rule
+                if rule is not None:
+                    inputs = call.inputs if call.rule else _in_order(claim.module, call.inputs, call.keywords)
+                    found = rule(claim.module, inputs, filled if len(filled) > 1 else filled[0], n)
                 else:
                     way = one_by_one if claim.is_slow else by_torch_func
                     with torch.autocast(**call.autocast):

@@ -3,10 +3,14 @@
 It is made where gradients are alive: at weights moved a little at random, on samples of all classes, in float32 or
 better. A last layer that starts at zero, a loss that vanishes for some samples, or half precision would otherwise let
 any rule pass. `TorchBackend` repeats a smaller one, at the present weights, at every measurement.
+
+float32 may be too coarse to decide, too: in a large network of ReLUs some unit stands so close to zero that it is on
+for a sample alone and off for the same sample in a batch, which changes its gradient by up to a per cent. What fails
+in float32 is asked again in float64.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 
@@ -46,10 +50,10 @@ def moved_at_random(module: nn.Module, seed: int = 0) -> Iterator[None]:
                 parameter.copy_(value)
 
 
-def widened(module: nn.Module) -> nn.Module | None:
-    """A copy in float32, for models in half precision; None where the module cannot be copied."""
+def widened(module: nn.Module, dtype: torch.dtype) -> nn.Module | None:
+    """A copy in a wider dtype; None where the module cannot be copied."""
     try:
-        return copy.deepcopy(module).float()
+        return copy.deepcopy(module).to(dtype)
     except (RuntimeError, TypeError, NotImplementedError):
         return None
 
@@ -86,8 +90,13 @@ class Expected:
     @cached_property
     def floor(self) -> float:
         """The least size of a gradient that counts."""
-        sizes = [float(g.abs().max()) for row in self.gradients for g in row if g is not None and g.numel()]
-        return max(FLOOR * max((size for size in sizes if np.isfinite(size)), default=0.0), 1e-30)
+        return floor_of(self.gradients)
+
+
+def floor_of(gradients: Iterable[Sequence[torch.Tensor | None]]) -> float:
+    """The least size of a gradient that counts beside these of one or several samples, by parameter."""
+    sizes = [float(dense(g).abs().max()) for row in gradients for g in row if g is not None and g.numel()]
+    return max(FLOOR * max((size for size in sizes if np.isfinite(size)), default=0.0), 1e-30)
 
 
 def differing(factors: dict, parameters: list[nn.Parameter], expected: Expected, allowed: float) -> list[nn.Parameter]:

@@ -136,8 +136,9 @@ class Forward:
         return torch.from_numpy(np.asarray(indices, dtype=np.int64)).to(self.device)
 
     def outputs(self, index: Index, wide: nn.Module | None = None) -> torch.Tensor:
-        """What the module answers to some samples; ``wide`` is a float32 copy of it to ask instead."""
-        return self._asked(index, wide, lambda module, inputs: self._chosen(call(module, inputs)))
+        """What the module answers to some samples; ``wide`` is a copy of it in a wider dtype to ask instead."""
+        found = self._asked(index, wide, lambda module, inputs: self._chosen(call(module, inputs)))
+        return found.float() if wide is not None and found.is_floating_point() else found
 
     def __call__(self, index: Index, wide: nn.Module | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Losses, shape (n,), and outputs of some samples; ``wide`` as for `outputs`."""
@@ -204,7 +205,8 @@ class Forward:
         inputs = own_rows(self.inputs, index)
         if wide is not None:
             with torch.autocast(self.device.type, enabled=False):
-                return ask(wide, each(inputs, lambda v: v.float() if v.is_floating_point() else v))
+                dtype = next(p.dtype for p in wide.parameters() if p.is_floating_point())
+                return ask(wide, each(inputs, lambda v: v.to(dtype) if v.is_floating_point() else v))
         # No cache: it would hold weights cast at other times, where this runs within somebody's own autocast.
         enabled = self.autocast is not None
         with torch.autocast(self.device.type, self.autocast, enabled=enabled, cache_enabled=False):

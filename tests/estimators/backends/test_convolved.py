@@ -6,7 +6,7 @@ from torch import nn
 
 from sgdphases.estimators.backends.torch.factors import Outer, joined
 from sgdphases.estimators.backends.torch.rules import convolved
-from sgdphases.estimators.backends.torch.rules.convolved import FEW_DIRECTIONS, Convolved, patches_of
+from sgdphases.estimators.backends.torch.rules.convolved import Convolved, patches_of
 from sgdphases.estimators.backends.torch.rules.layers import convolution
 
 LAYERS = {
@@ -39,7 +39,7 @@ def test_every_answer_is_that_of_single_gradients(name):
     torch.manual_seed(0)
     build, shape = LAYERS[name]
     layer = build()
-    for k in (1, 2, FEW_DIRECTIONS, FEW_DIRECTIONS + 1):
+    for k in (1, 2, 40):
         factor, rows = factor_and_gradients(layer, shape)
         directions = torch.randn(k, rows.shape[1], dtype=torch.float64)
         assert isinstance(factor, Convolved)
@@ -66,7 +66,8 @@ def test_patches_are_those_of_unfold(shape, kernel, how):
 
 
 def test_few_directions_lay_out_nothing(monkeypatch):
-    factor, rows = factor_and_gradients(*[part() if callable(part) else part for part in LAYERS["plain"]])
+    build, shape = LAYERS["few pixels of many channels"]
+    factor, rows = factor_and_gradients(build(), shape)
     monkeypatch.setattr(convolved, "patches_of", None)
     directions = torch.randn(2, rows.shape[1], dtype=torch.float64)
     torch.testing.assert_close(factor.projections(directions), rows @ directions.T)

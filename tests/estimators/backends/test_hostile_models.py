@@ -12,6 +12,7 @@ from torch.nn.utils import parametrizations
 
 import sgdphases
 from sgdphases.estimators.backends.torch.backend import TorchBackend
+from sgdphases.estimators.backends.torch.reference import AutogradReference
 from sgdphases.estimators.errors import InputError, UsageError
 
 # --- losses that are no mean over samples -----------------------------------------------------------------------------
@@ -363,3 +364,32 @@ def test_a_model_changed_after_the_backend_was_made_is_refused():
         change(model)
         with pytest.raises(UsageError, match="has changed"):
             sgdphases.exact(backend, batch_size=10)
+
+
+class RoundsWithItsBatch(nn.Module):
+    """Two units at a kink, which in float32 are on in a batch and off alone, as some in large networks of ReLUs are."""
+
+    def forward(self, x):
+        kinked = x[:, :2] - (x[:, :2].detach() + 1e-9) + (len(x) > 1) * torch.finfo(x.dtype).eps
+        return torch.relu(torch.cat([kinked, x[:, 2:]], dim=1))
+
+
+def test_what_only_rounding_couples_is_asked_in_float64_and_measured():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 6), RoundsWithItsBatch(), nn.Linear(6, 2))
+    x, y = torch.randn(20, 3).numpy(), torch.randint(0, 2, (20,)).numpy()
+    backend = TorchBackend(model, x, y)
+    assert sgdphases.exact(backend, batch_size=5).directed_activity > 0
+    assert all(claim.rule is not None for claim in backend._capture.claims.values())
+    one, other = backend.gradient_sums(np.arange(20)), AutogradReference(model, x, y).gradient_sums(np.arange(20))
+    assert not np.allclose(one.squared_norm, other.squared_norm, rtol=1e-3)  # so the kink is there
+
+
+def test_what_is_coupled_beyond_rounding_is_refused_after_the_second_question():
+    class Coupled(nn.Module):
+        def forward(self, x):
+            return x + 0.01 * x.mean(dim=0)
+
+    model = nn.Sequential(nn.Linear(3, 6), Coupled(), nn.Linear(6, 2))
+    with pytest.raises(UsageError, match="with the others in its batch"):
+        TorchBackend(model, np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 2)
