@@ -23,7 +23,7 @@ from sgdphases.estimators.errors import InputError
 from sgdphases.theory.proportions import share_at_least
 
 SEEN = 3.0  # standard errors of the excess: 0.1 % of sets whose labels behave like one more network's answers
-LEAST_EXCESS = 0.02  # of it, by the networks' agreement: so few contradictions may be of other origin
+LEAST_EXCESS = 0.015  # of it, by the networks' agreement: so few contradictions may be of other origin
 MOST_SHIFTED = 0.15  # total variation between the classes given and the labels: beyond, the networks are no annotators
 LEAST_ASKED = 100  # samples to say so
 SUREST = 0.2  # share of the samples that counts as those about which the networks are surest
