@@ -184,9 +184,10 @@ def test_two_populations_that_account_for_the_disagreement_stay_as_they_are():
     found = judge(labels, answers_of(truth, 0.1, rng), None, losses)
     assert found["found"].is_fitted and np.mean(~found["keep"] == wrong) > 0.99
     assert found["share"].fraction == pytest.approx(wrong.mean(), abs=0.02)
-    few = wrong & (np.cumsum(wrong) < 60)  # a small population of many that are contradicted, by sure networks too
-    losses = np.log1p(np.exp(np.where(few, 4.0, -4.0) + rng.normal(size=1000)))
-    assert judge(labels, answers_of(truth, 0.1, rng), None, losses)["found"].is_disputed
+    for count, is_little in ((60, True), (125, True), (180, False)):  # of 300 that sure networks contradict
+        few = wrong & (np.cumsum(wrong) < count)
+        losses = np.log1p(np.exp(np.where(few, 4.0, -4.0) + rng.normal(size=1000)))
+        assert judge(labels, answers_of(truth, 0.1, rng), None, losses)["found"].is_disputed == is_little, count
 
 
 def test_a_few_wrong_labels_among_many_hard_samples_are_no_reason_to_flag_these():

@@ -26,6 +26,12 @@ def test_exactly_as_many_labels_are_wrong_as_asked_for_and_the_same_each_time():
     assert np.array_equal(network_mistakes(x, y, 3, 0.0, epochs=1), y)
 
 
+def test_a_device_that_is_not_there_is_named():
+    x, y = striped(60)
+    with pytest.raises(UsageError, match="device = 'cuda:99'"):
+        network_mistakes(x, y, 3, 0.25, epochs=1, device="cuda:99")
+
+
 def test_mistakes_are_made_between_the_classes_that_look_alike():
     x, y = striped(240)
     wrong = network_mistakes(x, y, 3, 0.2, epochs=12)
