@@ -50,6 +50,7 @@ def test_one_small_step_lowers_what_it_should_and_the_check_can_fail(monkeypatch
     assert not losses_experiment(6, 0).holds
 
 
+@pytest.mark.slow
 def test_reshuffled_epochs_follow_the_corrected_flow_and_no_other(monkeypatch):
     assert reshuffling_experiment(0, n_batches=3).holds
     monkeypatch.setattr(finite_rate, "_activity_slope", lambda backend, weights, batches: 0 * weights)
@@ -71,6 +72,7 @@ def test_the_sampler_decides_how_the_spread_goes_with_flatness(monkeypatch):
     assert not flatness_experiment(0).holds  # with independent minibatches throughout
 
 
+@pytest.mark.slow
 def test_reshuffled_epochs_hold_a_network_together_and_independent_minibatches_do_not(monkeypatch):
     """As on MNIST, in small: variances once an epoch fall fastest with flatness, and are by far the smallest."""
     for name, value in (("BEFORE", 400), ("EPOCHS", 160), ("WATCHED", 30), ("HIDDEN", (20, 20))):

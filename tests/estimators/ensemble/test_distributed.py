@@ -39,6 +39,7 @@ def problem():
     return module, rng.normal(size=(50, 6)), rng.integers(0, 3, 50), np.arange(50) < 20
 
 
+@pytest.mark.slow
 def test_two_gloo_processes_give_what_one_gives():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

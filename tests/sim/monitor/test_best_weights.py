@@ -78,6 +78,7 @@ def test_the_weights_of_phase_two_are_given_back_bit_by_bit(trained):
     assert accuracy(model) > last + 0.6 * (best - last)  # of the best of all steps, chosen by the test samples
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_given_back_unless_asked_otherwise_and_do_better():
     model, single, _, _ = train(40, average=False)
     _, averaged, states, _ = train(40)

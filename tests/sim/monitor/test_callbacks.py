@@ -128,6 +128,7 @@ def transformer_trained(watched, folder, accumulation=1):
     return model, callback.monitor, text
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_small_gpt_trains_as_without_it(tmp_path):
     model, monitor, text = transformer_trained(True, tmp_path, accumulation=2)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from command_line import PROGRAM, QUICK, call, call_process
+from two_lengths import slow
 
 from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.sim.run.folder import RunFolder
@@ -60,7 +61,7 @@ def test_of_three_that_want_the_same_folder_at_once_one_gets_it(tmp_path, comman
     assert not [path for path in tmp_path.rglob(".*") if path.name == LOCK or ".part" in path.name]
 
 
-@pytest.mark.parametrize("out", ["", "same"])
+@pytest.mark.parametrize("out", ["", slow("same")])
 def test_many_processes_that_start_at_the_same_moment(tmp_path, out):
     start = time.time() + 2.5
     processes = [hold(out, start, 1.0, cwd=tmp_path) for _ in range(8)]

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joblib.externals.loky.backend.utils import kill_process_tree
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from two_lengths import slow
 
 from sgdphases.estimators.errors import UsageError
 from sgdphases.estimators.phases.find import find_phases
@@ -146,6 +147,7 @@ def test_a_member_that_is_not_there_is_refused(whole):
         member_trajectory(sweep, noise_fraction=0.5, learning_rate=0.2, seed=0, rate=1)
 
 
+@pytest.mark.slow
 def test_processes_give_the_bits_of_one_process_and_a_second_call_runs_failures_only(whole, tmp_path):
     folder, plan, _, _ = whole
     other, _ = swept(tmp_path / "other", plan.axes)
@@ -280,7 +282,7 @@ def test_a_member_that_kills_its_process_is_found_out_and_the_others_end(tmp_pat
         (["--seeds", "2", "--seed", "1,2"], "one or the other"),
         ([], "nothing is swept"),
         (["--seeds", "2", "--preset", "x", "--config", "y.toml"], "give one of them"),
-        (["--seeds", "2", "--dask", "tcp://127.0.0.1:9"], "no Dask scheduler answers"),
+        slow(["--seeds", "2", "--dask", "tcp://127.0.0.1:9"], "no Dask scheduler answers"),  # it waits for ten seconds
     ],
 )
 def test_mistakes_on_the_command_line_get_one_message(arguments, named, tmp_path):
