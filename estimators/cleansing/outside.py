@@ -103,9 +103,8 @@ class Contradiction:
         share is what the excess amounts to, few wrong labels among many hard samples. A network's own confusions are
         contradicted less often where networks are surest, but more often than the excess says.
         """
-        if self.surest >= FOLLOWS * self.disagreed:
-            return True
-        return not self.follows_input and EVEN * self.surest <= self.beyond
+        is_excess = EVEN * self.beyond <= self.surest and EVEN * self.surest <= self.beyond
+        return self.surest >= FOLLOWS * self.disagreed or is_excess
 
     @property
     def fraction(self) -> float:

@@ -137,8 +137,6 @@ def explains_little(found: WrongLabels, disagreed: float, least: float = EXPLAIN
 
 
 def _disputed_share(against: Contradiction, high: float) -> Share:
-    if against.follows_input:
-        return Share(float("nan"), 0.0, high)
     low = min(against.low, high)
     return Share(float(np.clip(against.surest, low, high)) if against.gives_number else float("nan"), low, high)
 

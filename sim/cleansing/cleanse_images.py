@@ -310,7 +310,7 @@ def recent_loss(sample_loss: np.ndarray, epoch: int) -> np.ndarray:
     -------
     ndarray, shape (N,)
     """
-    recent = sample_loss[epoch - max(1, -(-epoch // RECENT)) : epoch].astype(float)
+    recent = sample_loss[epoch - -(-epoch // RECENT) : epoch].astype(float)
     return np.asarray(-np.log(np.maximum(np.exp(-recent).mean(axis=0), 1e-300)))
 
 
