@@ -197,7 +197,7 @@ def ours(problem: Problem, *, given: bool = False) -> Found | None:
 
     ways = ("restart",) if problem.settings.network == IMAGE else ("restart", "continue")
     said = (found.share.fraction, found.share.low, found.share.high)
-    return Found(~found.keep, found.consensus.loss, {how: lambda how=how: then(how) for how in ways}, said)
+    return Found(~found.keep, found.score, {how: lambda how=how: then(how) for how in ways}, said)
 
 
 def confident_learning(problem: Problem, epochs: int | None = None) -> Found:

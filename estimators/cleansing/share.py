@@ -105,7 +105,7 @@ def share_of_wrong(
     """
     if not len(labels) == len(inside) == len(outside):
         raise InputError(f"{len(labels)} labels, {len(inside)} and {len(outside)} answers do not fit: give one each.")
-    if found.is_given:
+    if found.found_by == "given":
         return Share(found.noise_fraction, found.noise_fraction, found.noise_fraction)
     n, disagree = len(labels), outside != labels
     high = share_at_most(int(disagree.sum()), n, TAIL)
@@ -113,10 +113,10 @@ def share_of_wrong(
         high = min(1.0, high / (1 - LEARNT))
     if planted is not None:
         high = min(high, planted.high)
-    if found.is_disputed and against is not None:
+    if found.found_by == "contradictions" and against is not None:
         return _disputed_share(against, high)
     agreed = share_at_least(int((disagree & (inside == outside)).sum()), n, TAIL)
-    if found.is_planted:
+    if found.found_by == "planted mistakes":
         high = max(high, found.noise_fraction)
         return Share(found.noise_fraction, min((1 - LEARNT) * agreed, found.noise_fraction), high)
     if not found.has_noise:
@@ -159,7 +159,7 @@ def share_from_losses(found: WrongLabels, early_error: float, n: int) -> Share:
         The fitted one and its sampling error, widened to what losses cannot tell: NaN where no noise is seen and many
         labels were not learnt in the first epoch.
     """
-    if found.is_given:
+    if found.found_by == "given":
         return Share(found.noise_fraction, found.noise_fraction, found.noise_fraction)
     high = share_at_most(round(n * early_error), n, TAIL)
     if not found.has_noise:

@@ -1,6 +1,7 @@
 """Which labels are wrong: a probability for each sample, from its loss around t_c."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -13,6 +14,10 @@ HARD_CLASSES = 0.2  # share above which classes that are hard to learn may form 
 CLEAR_SEPARATION = 4.0  # Ashman's D from which on two components count as noise even then
 LEAST_CONFIRMED = 0.1  # weight of an upper component that may be confirmed: hard samples form smaller ones
 CONFIRMED = 0.5  # share of an upper component that a network which has not seen it disagrees with, if it is noise
+FoundBy = Literal["losses", "losses confirmed", "contradictions", "planted mistakes", "given"]
+"""Two populations of losses (`wrong_labels`); the same, taken for hard classes until networks that have not seen the
+labels disagreed (`confirmed`); such networks alone (`disputed`); mistakes planted on purpose (`from_planted`); the user
+who gave the share."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,14 +39,8 @@ class WrongLabels:
     label_share : float
         How much of the variance of the log-odds lies between the given labels; NaN where they were not given. Where
         most of it does, the network has learnt some classes and not others, and wrong labels cannot be found.
-    is_given : bool
-        Whether the share of wrong labels was given, not estimated.
-    is_confirmed : bool
-        Whether networks that have not seen the labels took part: see `confirmed`.
-    is_disputed : bool
-        Whether labels are flagged because networks that have not seen them go against them: see `disputed`.
-    is_planted : bool
-        Whether the share was read off planted mistakes: see `from_planted`.
+    found_by : str
+        What the share of wrong labels, and so the labels flagged, come from: one of `FoundBy`.
     """
 
     probability: np.ndarray
@@ -50,21 +49,17 @@ class WrongLabels:
     noise_fraction: float
     noise_interval: tuple[float, float]
     label_share: float
-    is_given: bool = False
-    is_confirmed: bool = False
-    is_disputed: bool = False
-    is_planted: bool = False
+    found_by: FoundBy = "losses"
 
     @property
     def has_noise(self) -> bool:
         """Whether label noise is found, by whatever way, or its share was given."""
-        known = self.is_given or self.is_confirmed or self.is_disputed or self.is_planted
-        return known or _is_noise(self.mixture, self.label_share, bool(self.per_class))
+        return self.found_by != "losses" or _is_noise(self.mixture, self.label_share, bool(self.per_class))
 
     @property
     def is_fitted(self) -> bool:
         """Whether the components are those that fit the losses, not cut where a share demands."""
-        return not (self.is_given or self.is_disputed or self.is_planted)
+        return self.found_by in ("losses", "losses confirmed")
 
     @property
     def is_clear(self) -> bool:
@@ -133,7 +128,7 @@ def wrong_labels(
             )
         weighted = mixture.crossing_at(_loss_exceeded_by(losses, known_fraction))
         interval = (known_fraction, known_fraction)
-        return WrongLabels(weighted.posterior(losses), weighted, {}, known_fraction, interval, share, is_given=True)
+        return WrongLabels(weighted.posterior(losses), weighted, {}, known_fraction, interval, share, "given")
     known: dict[int, LossMixture] = {}
     if per_class and _is_noise(mixture, share, per_class):
         known = _of_each_class(losses, np.asarray(labels), kind)
@@ -177,7 +172,7 @@ def confirmed(found: WrongLabels, losses: np.ndarray, labels: np.ndarray, outsid
         probability=found.mixture.wrong_probability(losses),
         noise_fraction=found.mixture.fraction,
         noise_interval=fraction_interval(losses, found.mixture),
-        is_confirmed=True,
+        found_by="losses confirmed",
     )
 
 
@@ -202,7 +197,7 @@ def disputed(losses: np.ndarray, labels: np.ndarray, fraction: float) -> WrongLa
     InputError
         As `wrong_labels` does where a share is given.
     """
-    return replace(_as_many(losses, labels, fraction), noise_interval=(0.0, 1.0), is_given=False, is_disputed=True)
+    return replace(_as_many(losses, labels, fraction), noise_interval=(0.0, 1.0), found_by="contradictions")
 
 
 def from_planted(losses: np.ndarray, labels: np.ndarray, fraction: float, outside: np.ndarray) -> WrongLabels:
@@ -225,7 +220,31 @@ def from_planted(losses: np.ndarray, labels: np.ndarray, fraction: float, outsid
         Its ``noise_interval`` is (0, ``fraction``).
     """
     found = _as_many(losses, labels, min(fraction, float((outside != labels).mean())))
-    return replace(found, noise_interval=(0.0, fraction), is_given=False, is_planted=True)
+    return replace(found, noise_interval=(0.0, fraction), found_by="planted mistakes")
+
+
+def in_order_of(found: WrongLabels, score: np.ndarray, labels: np.ndarray) -> WrongLabels:
+    """The same probabilities, and as many labels flagged, given to the samples in the order of another score.
+
+    Losses say how many labels are wrong; another score may say better which.
+
+    Parameters
+    ----------
+    found : WrongLabels
+    score : ndarray, shape (N,)
+        The higher, the more suspect.
+    labels : ndarray of int, shape (N,)
+        As given: where classes have mixtures of their own, each class keeps its own probabilities.
+
+    Returns
+    -------
+    WrongLabels
+    """
+    probability = found.probability.copy()
+    for group in np.unique(labels) if found.per_class else [None]:
+        own = np.flatnonzero(np.ones(len(score), bool) if group is None else labels == group)
+        probability[own[np.argsort(score[own], kind="stable")]] = np.sort(found.probability[own])
+    return replace(found, probability=probability)
 
 
 def _as_many(losses: np.ndarray, labels: np.ndarray, fraction: float) -> WrongLabels:

@@ -45,8 +45,8 @@ def write_cleansing_report(folder: CleansingFolder, labelled: LabelledData, foun
         (
             "Losses",
             loss_figure(found.consensus, found.found, wrong),
-            "Loss of the mean prediction over the window, under the given label; beyond the dotted line "
-            "a label is more probably wrong than right.",
+            "Loss of the mean prediction over the window, under the given label; as many labels are flagged as lie "
+            "beyond the dotted line.",
             "losses",
         ),
         (
@@ -66,7 +66,7 @@ def write_cleansing_report(folder: CleansingFolder, labelled: LabelledData, foun
         order = most_suspect(found)[:SUSPECTS]
         names = labelled.classes
         figure = suspects_figure(data.x_train, order, probability, names[data.y_train], names[found.suggested])
-        pictures.append(("Most suspect images", figure, "In the order of their losses.", "suspects"))
+        pictures.append(("Most suspect images", figure, "The most suspect first.", "suspects"))
     drawn = "".join(
         f"<h2>{html.escape(title)}</h2>{saved_picture(figure, folder.figures / f'{name}.png', title)}{note(text)}"
         for title, figure, text, name in pictures
@@ -83,8 +83,8 @@ def write_cleansing_report(folder: CleansingFolder, labelled: LabelledData, foun
 
 
 def most_suspect(found: Cleansing) -> np.ndarray:
-    """All samples: first those not kept, then the others, each by falling loss."""
-    return np.lexsort((-found.consensus.loss, found.keep))
+    """All samples: first those not kept, then the others, each by falling score."""
+    return np.lexsort((-found.score, found.keep))
 
 
 def suspect_rows(labelled: LabelledData, found: Cleansing) -> tuple[list[str], list[list[str]]]:
@@ -112,7 +112,7 @@ FOLLOWING = (
 def _disputed(removed: int, n: int, share: Share, against: Contradiction) -> str:
     """Why labels are flagged that form no population of their own."""
     begin = (
-        f"{removed} of {n} labels are flagged, those with the highest losses. Two networks that have not seen a sample "
+        f"{removed} of {n} labels are flagged, the most suspect ones. Two networks that have not seen a sample "
         f"agree on its class in {against.agreement:.0%} of cases, but either gives the label in {against.given:.0%} "
         "only"
     )
@@ -129,16 +129,16 @@ def _disputed(removed: int, n: int, share: Share, against: Contradiction) -> str
 def _flagged(found: Cleansing, removed: int, n: int) -> str:
     """How many labels are flagged, and why so many."""
     labels = found.found
-    if labels.is_given:
+    if labels.found_by == "given":
         return (
-            f"{removed} of {n} labels are flagged, those with the highest losses: a share of "
+            f"{removed} of {n} labels are flagged, the most suspect ones: a share of "
             f"{labels.noise_fraction:.1%} was given."
         )
-    if labels.is_disputed and found.against is not None:
+    if labels.found_by == "contradictions" and found.against is not None:
         return _disputed(removed, n, found.share, found.against)
-    if labels.is_planted:
+    if labels.found_by == "planted mistakes":
         return (
-            f"{removed} of {n} labels are flagged, those with the highest losses: arbitrary mistakes planted on "
+            f"{removed} of {n} labels are flagged, the most suspect ones: arbitrary mistakes planted on "
             f"purpose score as if so many were wrong. Share of wrong labels: {found.share}. They form no population of "
             "their own, so right labels of hard samples are among them: look at the most suspect (review.html) before "
             "you remove them."
@@ -163,7 +163,10 @@ def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
         lines = [_flagged(found, removed, n), *lines]
         if np.isfinite(labels.mixture.loss_threshold):
             limit = labels.mixture.loss_threshold
-            lines.append(f"With a loss above l_c = {limit:.2f} nats a label is more probably wrong than right.")
+            lines.append(
+                f"With a loss above l_c = {limit:.2f} nats a label is more probably wrong than right; as many as lie "
+                "above it are flagged, the most suspect ones."
+            )
     elif not labels.is_learnt:
         lines = [
             f"Nothing can be said: {labels.label_share:.0%} of the spread of losses lies between labels, so the "
@@ -200,7 +203,7 @@ def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
             "phase III. With more epochs t_c is surer."
         )
     if wrong is not None and wrong.any():
-        score = roc_auc_score(wrong, agreed.loss) if not wrong.all() else float("nan")
+        score = roc_auc_score(wrong, found.score) if not wrong.all() else float("nan")
         lines.append(
             f"Known to be wrong: {wrong.mean():.1%}. Area under the ROC curve {score:.4f}; of the wrong labels "
             f"{(~found.keep[wrong]).mean():.1%} removed, of the right ones {found.keep[~wrong].mean():.1%} kept; Brier "

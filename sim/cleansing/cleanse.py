@@ -9,6 +9,7 @@ import numpy as np
 
 from sgdphases.estimators.backend import Backend
 from sgdphases.estimators.cleansing.consensus import Consensus, consensus
+from sgdphases.estimators.cleansing.margins import margins, suspicion
 from sgdphases.estimators.cleansing.mixture import DISBELIEVED
 from sgdphases.estimators.cleansing.outside import Contradiction, contradiction
 from sgdphases.estimators.cleansing.planted import PlantedShare
@@ -19,6 +20,7 @@ from sgdphases.estimators.cleansing.wrong_labels import (
     confirmed,
     disputed,
     from_planted,
+    in_order_of,
     wrong_labels,
 )
 from sgdphases.estimators.ensemble.scores import mean_scores
@@ -51,7 +53,10 @@ class Cleansing:
     Attributes
     ----------
     consensus : Consensus
-        t_c, the window around it, each sample's loss there.
+        t_c, the window around it, each sample's loss there: what says how many labels are wrong.
+    score : ndarray, shape (N,)
+        What says which: the higher, the more suspect. See `sgdphases.estimators.cleansing.margins`; by the recipe the
+        loss itself.
     found : WrongLabels
         Probabilities, the mixture, the share of wrong labels fitted.
     share : Share
@@ -59,8 +64,8 @@ class Cleansing:
     against : Contradiction or None
         The labels held against networks that have not seen them; None where the share of wrong ones was given.
     suggested : ndarray of int, shape (N,)
-        The class that the network's answers, averaged over probes of the window, hold for the likeliest. By the recipe:
-        over the second half of the run; for labels flagged, another class than the given one, by the networks of the
+        The class that the network's answers, averaged over probes of the window (by the recipe: over the second half of
+        the run), hold for the likeliest; for labels flagged, another class than the given one, by the networks of the
         thirds, too.
     keep : ndarray of bool, shape (N,)
         Samples that stay: those whose label is not flagged.
@@ -76,6 +81,7 @@ class Cleansing:
     """
 
     consensus: Consensus
+    score: np.ndarray
     found: WrongLabels
     share: Share
     against: Contradiction | None
@@ -102,11 +108,11 @@ def cleanse(
     """Find the wrong labels of a training set.
 
     Trains once on all labels, recording every sample's loss at log-spaced probes, and finds the medoid of the probes.
-    Then it goes back to the weights of the window around it, kept in memory or, where they take too much of it or the
-    training was interrupted, trained again: there the network is asked what it would call each sample. Last, three
-    networks trained on a third of the samples each are asked about the other two, where they answer best: what they
-    disagree with bounds the share of wrong labels, and if they agree with one another more often than with the labels,
-    these are flagged even where losses show nothing.
+    Then it goes back to the weights up to the end of the window around it, kept in memory or, where they take too much
+    of it or the training was interrupted, trained again: there the network is asked how probable it finds every class.
+    Last, three networks trained on a third of the samples each are asked about the other two, where they answer best:
+    what they disagree with bounds the share of wrong labels, and if they agree with one another more often than with
+    the labels, these are flagged even where losses show nothing. Losses say how many labels are flagged, margins which.
 
     Parameters
     ----------
@@ -160,37 +166,42 @@ def cleanse(
     agreed = consensus(last.epochs, last.sample_loss)
     found = wrong_labels(agreed.loss, y, kind=kind, per_class=per_class, known_fraction=known_fraction)
     window = steps, agreed.medoid, agreed.in_window
-    suggested, weights = _second_look(settings, x, y, n_classes, *window, last.kept, show)
+    answers, ahead, weights = _second_look(settings, x, y, n_classes, *window, last.kept, show)
     outside = None
-    if not found.is_given:
+    if found.found_by != "given":
         outside = cross_fitted_probabilities(settings, x, y, n_classes, show)
+    score, inside = suspicion(ahead, y, outside), answers.argmax(axis=1)
+    said = judged(found, agreed.loss, y, inside, outside, last.sample_loss[-1], score=score)
     return Cleansing(
         consensus=agreed,
-        suggested=suggested,
+        score=score,
+        suggested=suggestions(answers, outside, y, said["keep"]),
         weights=weights,
         clean_step=int(steps[agreed.medoid]),
         end_weights=last.weights,
-        **judged(found, agreed.loss, y, suggested, outside, last.sample_loss[-1]),
+        **said,
     )
 
 
 def judged(
     found: WrongLabels,
-    score: np.ndarray,
+    loss: np.ndarray,
     y: np.ndarray,
     suggested: np.ndarray,
     outside: np.ndarray | None,
     last_loss: np.ndarray,
     plant: Callable[[np.ndarray], PlantedShare] | None = None,
+    *,
+    score: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """What a `Cleansing` says of labels, once networks that have not seen them were asked: by its names.
 
     Parameters
     ----------
     found : WrongLabels
-        From the scores alone.
-    score : ndarray, shape (N,)
-        Those scores.
+        From the losses alone.
+    loss : ndarray, shape (N,)
+        Those losses.
     y, suggested : ndarray of int, shape (N,)
         Labels given, and what the network that has seen them calls the samples.
     outside : ndarray, shape (2, N, K), or None
@@ -199,18 +210,22 @@ def judged(
         At the end of the run on all labels.
     plant : callable, optional
         Takes ``outside``, plants mistakes and says what they show; called only where no wrong labels are seen.
+    score : ndarray, shape (N,), optional
+        What orders the labels; the losses if not given.
     """
     against, answers, planted = None, y, None
     if outside is not None:
         against, answers = contradiction(outside, y), outside.mean(axis=0).argmax(axis=1)
-        found = confirmed(found, score, y, answers)
+        found = confirmed(found, loss, y, answers)
         little = not found.has_noise or explains_little(found, against.surest, MOSTLY)
         if against.is_seen and found.is_learnt and little:
-            found = disputed(score, y, against.fraction)
+            found = disputed(loss, y, against.fraction)
         elif plant is not None and not found.has_noise and found.is_learnt:
             planted = plant(outside)
             if planted.is_seen:
-                found = from_planted(score, y, planted.fraction, answers)
+                found = from_planted(loss, y, planted.fraction, answers)
+    if score is not None:
+        found = in_order_of(found, score, y)
     keep = ~found.flagged
     learnt = last_loss[~keep] < DISBELIEVED
     return {
@@ -232,21 +247,45 @@ def _second_look(
     in_window: np.ndarray,
     kept: Mapping[int, np.ndarray],
     show: Show | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Suggested labels from some probes of the window, and the weights at the medoid."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean answers at some probes of the window, mean margins up to its end, and the weights at the medoid."""
     inside = np.flatnonzero(in_window)
     places = inside[np.unique(np.rint(np.linspace(0, len(inside) - 1, SUGGESTION_PROBES)).astype(int))]
-    asked, wanted = {int(steps[place]) for place in places}, int(steps[medoid])
-    total, weights = np.zeros((len(x), n_classes)), np.empty(0)
-    stops = sorted(asked | {wanted})
+    counted, wanted = {int(steps[place]) for place in places}, int(steps[medoid])
+    total, ahead, weights = np.zeros((len(x), n_classes)), np.zeros(len(x)), np.empty(0)
+    stops = [int(step) for step in steps[: inside[-1] + 1]]
     for step, backend in revisit(settings, x, y, n_classes, stops, kept):
-        if backend is not None and step == wanted:
-            weights = backend.weights
-        if backend is not None and step in asked:
-            total += class_probabilities(backend, x, n_classes)
+        if backend is not None:
+            answers = class_probabilities(backend, x, n_classes)
+            ahead += margins(answers, y) / len(stops)
+            if step in counted:
+                total += answers / len(counted)
+            if step == wanted:
+                weights = backend.weights
         if show is not None:
             show("going back to phase II", step, stops[-1])
-    return total.argmax(axis=1), weights
+    return total, ahead, weights
+
+
+def suggestions(inside: np.ndarray, outside: np.ndarray | None, y: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """A class for each sample: the likeliest, and for labels flagged the likeliest other than the label.
+
+    Parameters
+    ----------
+    inside : ndarray, shape (N, K)
+        Probabilities by the network that has seen the labels, and may have memorised them.
+    outside : ndarray, shape (2, N, K), or None
+        By networks that have not; asked about labels flagged as well.
+    y : ndarray of int, shape (N,)
+    keep : ndarray of bool, shape (N,)
+
+    Returns
+    -------
+    ndarray of int, shape (N,)
+    """
+    others = inside + (0 if outside is None else outside.mean(axis=0))
+    others[np.arange(len(y)), y] = -1
+    return np.where(keep, inside.argmax(axis=1), others.argmax(axis=1))
 
 
 def train_cleansed(

@@ -1,5 +1,6 @@
 """Cleansing of images by the recipe: what it learns from, and what is trained with what was found."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from sgdphases.estimators.cleansing.consensus import LEAST_PROBES, consensus
 from sgdphases.estimators.cleansing.planted import PlantedShare, planted_share
 from sgdphases.estimators.cleansing.wrong_labels import wrong_labels
 from sgdphases.estimators.errors import InputError, UsageError
-from sgdphases.sim.cleansing.cleanse import Cleansing, Show, judged
+from sgdphases.sim.cleansing.cleanse import Cleansing, Show, judged, suggestions
 from sgdphases.sim.cleansing.cross_fit import PARTS, part_settings, parts, place
 from sgdphases.sim.data.label_noise.input_dependent import LEAST_PROBABILITY, mistakes_from
 from sgdphases.sim.recipe.choose import LEAST_STEPS
@@ -39,7 +40,7 @@ def cleanse_images(
     """Find the wrong labels of a training set of images; the part of `cleanse` for ``network = "image"``.
 
     Trains once on all labels. t_c and its window come from log-spaced epochs, as for other networks, and from losses
-    smoothed over the last eighth of the epochs so far (`recent_loss`), since at a high learning rate those of two
+    smoothed over the last eighth of the epochs so far (`recent`), since at a high learning rate those of two
     epochs differ by chance. A sample's score is its smoothed loss at the end of the window; suggested is the likeliest
     class of the second half of the run, and for labels flagged another than the given one, by the networks of the
     thirds, too, as the one that has seen the labels may have memorised them by then.
@@ -55,36 +56,29 @@ def cleanse_images(
     """
     epochs = probe_epochs(settings)
     last = _to_the_end(settings, x, y, n_classes, "training on all labels", show, checkpoint=checkpoint)
-    smoothed = {epoch: recent_loss(last.sample_loss, epoch) for epoch in map(int, epochs)}
+    smoothed = {epoch: mean_loss(last.sample_loss[recent(epoch) - 1]) for epoch in map(int, epochs)}
     agreed = consensus(epochs, np.stack(list(smoothed.values())))
     chosen = round(agreed.window[1])
     score = smoothed[chosen]
     agreed = replace(agreed, loss=score)
     found = wrong_labels(score, y, kind=kind, per_class=per_class, known_fraction=known_fraction)
     inside, outside = last.probability.argmax(axis=1), None
-    if not found.is_given:
+    if found.found_by != "given":
         outside = probabilities_of_parts(settings, x, y, n_classes, checkpoint, show)
 
     def planted(outside: np.ndarray) -> PlantedShare:
         return ask_planted(settings, x, y, n_classes, outside.mean(axis=0), chosen, checkpoint, show)
 
     said = judged(found, score, y, inside, outside, smoothed[settings.epochs], planted)
-    likely = last.probability + (0 if outside is None else outside.mean(axis=0))
     return Cleansing(
         consensus=agreed,
-        suggested=np.where(said["keep"], inside, _likeliest_other(likely, y)),
+        score=score,
+        suggested=suggestions(last.probability, outside, y, said["keep"]),
         weights=np.empty(0),
         clean_step=round(agreed.t_clean) * (last.n_steps // settings.epochs),
         end_weights=last.state,
         **said,
     )
-
-
-def _likeliest_other(probability: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The most probable class of each sample but for its label, shape (N,)."""
-    others = probability.copy()
-    others[np.arange(len(y)), y] = -1
-    return np.asarray(others.argmax(axis=1))
 
 
 def probe_epochs(settings: RunSettings) -> np.ndarray:
@@ -195,8 +189,10 @@ def ask_planted(
     """
     labels, plausible, arbitrary = plant(probability, y, settings.seed)
     place = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-planted.npz")
-    learnt = _to_the_end(settings, x, labels, n_classes, "training with planted mistakes", show, checkpoint=place)
-    return planted_share(recent_loss(learnt.sample_loss, chosen), plausible, arbitrary)
+    learnt = _to_the_end(
+        settings, x, labels, n_classes, "training with planted mistakes", show, epochs=recent(chosen), checkpoint=place
+    )
+    return planted_share(mean_loss(learnt.sample_loss), plausible, arbitrary)
 
 
 def probabilities_of_others(
@@ -232,7 +228,7 @@ def probabilities_of_others(
     Returns
     -------
     ndarray, shape (M, K)
-        Probability of each class, averaged over the epochs of the second half of the run.
+        Probability of each class, averaged over some epochs of the second half of the run.
 
     Raises
     ------
@@ -296,22 +292,24 @@ def image_accuracy(learner: ImageLearner, x: np.ndarray, y: np.ndarray) -> float
     return float((learner.log_probabilities(x).argmax(axis=1) == y).mean())
 
 
-def recent_loss(sample_loss: np.ndarray, epoch: int) -> np.ndarray:
-    """-log of each label's probability, averaged over the last eighth of the epochs so far.
+def recent(epoch: int) -> np.ndarray:
+    """The last eighth of the epochs from the first to this one, counted from 1, rounded up."""
+    return np.arange(epoch - -(-epoch // RECENT), epoch) + 1
+
+
+def mean_loss(sample_loss: np.ndarray) -> np.ndarray:
+    """-log of each label's mean probability.
 
     Parameters
     ----------
     sample_loss : ndarray, shape (T, N)
-        After each epoch, in nats.
-    epoch : int
-        How many epochs have passed, from 1 to T.
+        In nats.
 
     Returns
     -------
     ndarray, shape (N,)
     """
-    recent = sample_loss[epoch - -(-epoch // RECENT) : epoch].astype(float)
-    return np.asarray(-np.log(np.maximum(np.exp(-recent).mean(axis=0), 1e-300)))
+    return np.asarray(-np.log(np.maximum(np.exp(-sample_loss.astype(float)).mean(axis=0), 1e-300)))
 
 
 def _to_the_end(
@@ -323,10 +321,11 @@ def _to_the_end(
     show: Show | None,
     *,
     asked: np.ndarray | None = None,
+    epochs: Sequence[int] | None = None,
     checkpoint: Path | None = None,
 ) -> Learnt:
     last: Learnt | None = None
-    with closing(learn(settings, x, y, n_classes, asked=asked, checkpoint=checkpoint)) as pieces:
+    with closing(learn(settings, x, y, n_classes, asked=asked, epochs=epochs, checkpoint=checkpoint)) as pieces:
         for last in pieces:
             if show is not None:
                 show(what, last.step, last.n_steps)

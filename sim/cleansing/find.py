@@ -37,14 +37,15 @@ class FoundLabels:
     wrong_probability : ndarray, shape (N,)
         That the given label is wrong; all 0 where no label noise is seen.
     flagged : ndarray of bool, shape (N,)
-        Labels that are more probably wrong than right; where the share of wrong labels was given, or networks that
-        have not seen them go against so many, those with the highest score.
+        The labels with the highest score: as many as losses around t_c, networks that have not seen them, or the share
+        that was given, say.
     suggested_labels : ndarray, shape (N,)
         What the network would call each sample in phase II, in the labels given; by the recipe for images another
         class than the given one for labels flagged.
     score : ndarray, shape (N,)
-        The loss of the mean prediction over the window around t_c, in nats: the higher, the more suspect. It ranks
-        samples even where no label noise is seen.
+        The higher, the more suspect: how far another class is ahead of the label on average, from -1 to 1 (see
+        `sgdphases.estimators.cleansing.margins`); by the recipe the loss around t_c, in nats. It ranks samples even
+        where no label noise is seen.
     noise_fraction : float
         Estimated share of wrong labels; NaN where they cannot be told from right ones of hard samples.
     noise_interval : tuple of float
@@ -146,7 +147,7 @@ def find_wrong_labels(
         wrong_probability=found.found.probability,
         flagged=~found.keep,
         suggested_labels=classes[found.suggested],
-        score=found.consensus.loss,
+        score=found.score,
         noise_fraction=found.share.fraction,
         noise_interval=(found.share.low, found.share.high),
         has_noise=found.found.has_noise,

@@ -24,7 +24,7 @@ from sgdphases.sim.storage.text import read_text, write_json
 from sgdphases.sim.sweep.folder import SweepFolder
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-HEADING = ("index", "given", "probability_wrong", "suggested", "loss", "kept")
+HEADING = ("index", "given", "probability_wrong", "suggested", "loss", "kept", "score")
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,7 @@ class CleansingFolder(ReportFolder):
             map(label_cell, classes[found.suggested]),
             (f"{value:.6g}" for value in found.consensus.loss),
             keep.astype(int),
+            (f"{value:.6g}" for value in found.score),
             strict=True,
         )
         heading: tuple[str, ...] = HEADING
@@ -189,9 +190,7 @@ def summary(found: Cleansing) -> dict[str, Any]:
     known = labels.has_noise and np.isfinite(mixture.loss_threshold)
     return {
         "has_noise": labels.has_noise,
-        "is_given": labels.is_given,
-        "is_disputed": labels.is_disputed,
-        "is_planted": labels.is_planted,
+        "found_by": labels.found_by if labels.has_noise else None,
         "is_learnt": labels.is_learnt,
         "n_samples": len(found.keep),
         "n_flagged": int((~found.keep).sum()),

@@ -142,7 +142,7 @@ def _judged(found: Cleansing, wrong: np.ndarray) -> dict[str, float]:
         low, high = sorted((mixture.loss_threshold, mixture.midpoint))
         known |= {"loss_threshold": mixture.loss_threshold, "between_thresholds": ((low < loss) & (loss < high)).mean()}
     if wrong.any():
-        known |= {"roc_area": roc_auc_score(wrong, loss), "wrong_removed": 1 - keep[wrong].mean()}
+        known |= {"roc_area": roc_auc_score(wrong, found.score), "wrong_removed": 1 - keep[wrong].mean()}
     return {name: float(value) for name, value in known.items()}
 
 

@@ -24,7 +24,7 @@ WEIGHT_DECAY, PLAIN_WEIGHT_DECAY = 5e-3, 5e-4
 LOSS_POWER = 0.5  # q of the loss: 0 would be cross-entropy, 1 the probability of another class than the label
 _MOMENT_SAMPLES = 5_000  # from which mean and deviation of each channel are taken
 _SMALL = 1e-30  # deviations below which single precision would not do
-_PIXELS_AT_ONCE = 500 * 32 * 32  # in one forward pass without gradients
+_PIXELS_AT_ONCE = 100 * 32 * 32  # in one forward pass without gradients
 
 
 class ImageLearner:

@@ -1,7 +1,7 @@
 """Training by the recipe with every sample's loss recorded after each epoch, on disk so that it can go on."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from sgdphases.sim.run.settings import RunSettings, check_fixed, fixed_settings
 from sgdphases.sim.storage.arrays import read_npz
 from sgdphases.sim.storage.atomic import write_whole
 
-RECIPE = 2  # raised whenever the recipe learns otherwise: a run that another one began is not gone on with
+RECIPE = 3  # raised whenever the recipe learns otherwise: a run that another one began is not gone on with
 SAVE_SECONDS = 20.0  # at most this much training is lost if the process is killed
+ASKED = 12  # epochs of the second half, at most, after which others than the samples learnt are asked about
 PIECE_STEPS = 16  # between two reports of progress; at most this much is lost by Ctrl-C
 
 
@@ -29,13 +30,13 @@ class Learnt:
     step, n_steps : int
         SGD steps done, and those of the whole run.
     sample_loss : ndarray, shape (T, N), float32
-        -log of the probability of each training sample's given label after each of the T epochs so far, in nats: by the
-        network as it answers, with running means for BatchNorm, of another view of the image after each epoch (see
-        `ImageLearner.log_probabilities`), and of two in the second half of the run. Shape (0, N) where others were
-        asked about.
+        -log of the probability of each training sample's given label after each of the T epochs asked at so far, in
+        nats: by the network as it answers, with running means for BatchNorm, of another view of the image after each
+        epoch (see `ImageLearner.log_probabilities`), and of two in the second half of the run. Shape (0, N) where
+        others were asked about.
     probability : ndarray, shape (M, K)
-        Mean over the second half of the run of the probability of each class: of the training samples in both views,
-        or of the samples asked about as they are. All 0 before.
+        Mean over the epochs asked at in the second half of the run of the probability of each class: of the training
+        samples in both views, or of the samples asked about as they are. All 0 before the end.
     state : ndarray, shape (W,)
         Weights and running means at present.
     """
@@ -70,6 +71,7 @@ def learn(
     n_classes: int,
     *,
     asked: np.ndarray | None = None,
+    epochs: Sequence[int] | None = None,
     checkpoint: Path | None = None,
 ) -> Generator[Learnt, None, None]:
     """Train by the recipe, and record how probable the network finds each class of each sample.
@@ -86,6 +88,9 @@ def learn(
     asked : ndarray, shape (M, ...), optional
         Other samples that the network is asked about, instead of those that it learns; it is a plain one then, see
         `ImageLearner`.
+    epochs : sequence of int, increasing, optional
+        After which, counted from 1, samples are asked about; the run ends with the last. If not given, every one, or
+        for ``asked`` `ASKED` of the second half.
     checkpoint : Path, optional
         A file to go on from, if it is there, and to be kept up to date: on a CPU, with as many threads, a run that is
         continued ends in the same bits.
@@ -106,28 +111,38 @@ def learn(
     """
     learner = ImageLearner(settings, x, y, n_classes, is_plain=asked is not None)
     others = x if asked is None else asked
+    at = _epochs_asked_at(settings.epochs, asked is None) if epochs is None else np.asarray(epochs)
+    n_steps = int(at[-1]) * learner.per_epoch
     point = _start(learner, len(others), n_classes, asked is None)
     mark = "" if checkpoint is None else fingerprint(Dataset("labels", x, y, others, y[:1], n_classes))
     if checkpoint is not None and checkpoint.exists():
-        point = _read(checkpoint, settings, mark, point, learner)
+        point = _read(checkpoint, settings, mark, point, learner, at)
         learner.load(point.step, point.state, point.momentum)
     saved = time.monotonic()
-    counted = settings.epochs - first_counted(settings.epochs) + 1
+    counted = max(1, int((at >= first_counted(settings.epochs)).sum()))
     try:
         while True:
-            done = point.step == learner.n_steps
+            done = point.step == n_steps
             if checkpoint is not None and (done or time.monotonic() - saved > SAVE_SECONDS):
                 _write(checkpoint, settings, mark, point)
                 saved = time.monotonic()
             share = point.total / counted if done else np.zeros_like(point.total)
-            yield Learnt(point.step, learner.n_steps, point.sample_loss, share, point.state)
+            yield Learnt(point.step, n_steps, point.sample_loss, share, point.state)
             if done:
                 return
-            point = _next(learner, point, others, None if asked is not None else y)
+            point = _next(learner, point, others, None if asked is not None else y, at)
     except (KeyboardInterrupt, GeneratorExit):  # the last point still stands, even if training was cut off within
         if checkpoint is not None:
             _write(checkpoint, settings, mark, point)
         raise
+
+
+def _epochs_asked_at(n_epochs: int, is_own: bool) -> np.ndarray:
+    """Every epoch for the samples learnt; for others some of the second half, the last among them."""
+    if is_own:
+        return np.arange(1, n_epochs + 1)
+    first = first_counted(n_epochs)
+    return np.unique(np.rint(np.linspace(first, n_epochs, min(ASKED, n_epochs - first + 1))).astype(int))
 
 
 def _start(learner: ImageLearner, n_asked: int, n_classes: int, is_own: bool) -> _Point:
@@ -135,23 +150,24 @@ def _start(learner: ImageLearner, n_asked: int, n_classes: int, is_own: bool) ->
     return _Point(0, learner.state, learner.momentum, losses, np.zeros((n_asked, n_classes)))
 
 
-def _next(learner: ImageLearner, point: _Point, others: np.ndarray, labels: np.ndarray | None) -> _Point:
-    """A piece of training; at the end of an epoch, what the network thinks of every sample."""
+def _next(
+    learner: ImageLearner, point: _Point, others: np.ndarray, labels: np.ndarray | None, at: np.ndarray
+) -> _Point:
+    """A piece of training; at the end of some epochs, what the network thinks of every sample."""
     end = point.step - point.step % learner.per_epoch + learner.per_epoch
     learner.advance(min(point.step + PIECE_STEPS, end))
     losses, total = point.sample_loss, point.total
-    if learner.step == end:
-        epoch = end // learner.per_epoch
+    epoch = end // learner.per_epoch
+    if learner.step == end and epoch in at:
         counts = epoch >= first_counted(learner.settings.epochs)
-        if labels is not None or counts:
-            views = [0] if labels is None else [2 * epoch, 2 * epoch + 1] if counts else [epoch]
-            answers = np.logaddexp.reduce([learner.log_probabilities(others, view) for view in views])
-            answers -= np.float32(np.log(len(views)))
-            if counts:
-                total = total + np.exp(answers, dtype=np.float64)
-            if labels is not None:
-                own = -answers[np.arange(len(labels)), labels]
-                losses = np.concatenate([losses, own[None]])
+        views = [0] if labels is None else [2 * epoch, 2 * epoch + 1] if counts else [epoch]
+        answers = np.logaddexp.reduce([learner.log_probabilities(others, view) for view in views])
+        answers -= np.float32(np.log(len(views)))
+        if counts:
+            total = total + np.exp(answers, dtype=np.float64)
+        if labels is not None:
+            own = -answers[np.arange(len(labels)), labels]
+            losses = np.concatenate([losses, own[None]])
     return _Point(learner.step, learner.state, learner.momentum, losses, total)
 
 
@@ -173,7 +189,9 @@ def _write(path: Path, settings: RunSettings, mark: str, point: _Point) -> None:
     write_whole(path, write)
 
 
-def _read(path: Path, settings: RunSettings, mark: str, start: _Point, learner: ImageLearner) -> _Point:
+def _read(
+    path: Path, settings: RunSettings, mark: str, start: _Point, learner: ImageLearner, at: np.ndarray
+) -> _Point:
     """The point kept in a file, once it is sure that it belongs to this very run."""
     remedy = "restore it from a copy, or remove it to start again"
     stored = read_npz(path, "checkpoint", remedy)
@@ -189,11 +207,11 @@ def _read(path: Path, settings: RunSettings, mark: str, start: _Point, learner: 
         raise InputError(f"{path} was made by another version of sgdphases, which learnt images otherwise: {remedy}.")
     if found != mark:
         raise InputError(f"the data differ from those {path} was made with: restore them, or start again.")
-    rows = step // learner.per_epoch if start.sample_loss.shape[1] else 0
+    rows = int((at <= step // learner.per_epoch).sum()) if start.sample_loss.shape[1] else 0
     shapes = (start.state.shape, start.momentum.shape, (rows, start.sample_loss.shape[1]), start.total.shape)
     arrays = (point.state, point.momentum, point.sample_loss, point.total)
     fits = all(each.shape == shape for each, shape in zip(arrays, shapes, strict=True))
-    if not 0 <= step <= learner.n_steps or not fits or not all(np.isfinite(each).all() for each in arrays):
+    if not 0 <= step <= at[-1] * learner.per_epoch or not fits or not all(np.isfinite(each).all() for each in arrays):
         raise InputError(
             f"{path} does not go with these settings: put back those it was made with, or remove it to start again."
         )

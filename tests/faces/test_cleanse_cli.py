@@ -148,7 +148,7 @@ def test_where_the_share_is_known_so_many_are_removed(tmp_path):
     done = call("digits", *QUICK, "--epochs", "40", "--known-fraction", "0.1", "--out", tmp_path / "out")
     assert done.returncode == 0 and "a share of 10.0% was given" in done.stdout, done.stderr
     summary = json.loads((tmp_path / "out" / "cleansing.json").read_text(encoding="utf-8"))
-    assert summary["is_given"] and summary["n_flagged"] == 130 and summary["noise_fraction"] == 0.1
+    assert summary["found_by"] == "given" and summary["n_flagged"] == 130 and summary["noise_fraction"] == 0.1
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_contradictions_that_vanish_where_networks_are_sure_prove_nothing():
     assert found.fraction == found.disagreed > 0.2
     scores = rng.random(2000) + (labels != truth)
     flagged = disputed(scores, labels, found.fraction)
-    assert flagged.has_noise and flagged.is_disputed and not flagged.is_given and not flagged.is_fitted
+    assert flagged.has_noise and flagged.found_by == "contradictions" and not flagged.is_fitted
     assert flagged.flagged.sum() == round(found.fraction * 2000)
     answers = probability.mean(axis=0).argmax(axis=1)
     share = share_of_wrong(flagged, labels, truth, answers, found)
@@ -170,9 +170,9 @@ def test_mistakes_are_planted_where_nothing_is_seen_and_only_there():
     found = judge(truth, outside, plant)
     assert asked[0] is outside and len(asked) == 1 and found["share"].high == 0.004 and found["keep"].all()
     seen = judge(truth, outside, lambda _: PlantedShare(0.005, 0.3, 1.0, 0.9, True))
-    assert seen["found"].is_planted and (~seen["keep"]).sum() == 5
+    assert seen["found"].found_by == "planted mistakes" and (~seen["keep"]).sum() == 5
     against = judge(wrongly(truth, 0.4, rng)[0], outside, plant)
-    assert len(asked) == 1 and against["found"].is_disputed and against["share"].is_known
+    assert len(asked) == 1 and against["found"].found_by == "contradictions" and against["share"].is_known
     assert (~against["keep"]).sum() == round(against["against"].surest * 1000)
 
 
@@ -187,7 +187,8 @@ def test_two_populations_that_account_for_the_disagreement_stay_as_they_are():
     for count, is_little in ((60, True), (125, True), (180, False)):  # of 300 that sure networks contradict
         few = wrong & (np.cumsum(wrong) < count)
         losses = np.log1p(np.exp(np.where(few, 4.0, -4.0) + rng.normal(size=1000)))
-        assert judge(labels, answers_of(truth, 0.1, rng), None, losses)["found"].is_disputed == is_little, count
+        found_by = judge(labels, answers_of(truth, 0.1, rng), None, losses)["found"].found_by
+        assert found_by == ("contradictions" if is_little else "losses"), count
 
 
 def test_a_few_wrong_labels_among_many_hard_samples_are_no_reason_to_flag_these():

@@ -85,7 +85,7 @@ def test_as_many_labels_are_flagged_as_read_off_and_no_more_than_are_disagreed_w
     labels, inside = np.zeros(1000, dtype=int), np.zeros(1000, dtype=int)
     outside = (np.arange(1000) < 450).astype(int)
     found = from_planted(scores, labels, 0.3, outside)
-    assert found.has_noise and found.is_planted and not found.is_given
+    assert found.has_noise and found.found_by == "planted mistakes"
     assert found.flagged.sum() == 300 and scores[found.flagged].min() > scores[~found.flagged].max()
     assert from_planted(scores, labels, 0.7, outside).flagged.sum() == 450
     inside[:200] = 1

@@ -21,10 +21,11 @@ from sgdphases.sim.cleansing.cleanse import cleanse, train_cleansed
 from sgdphases.sim.cleansing.cleanse_images import (
     ask_planted,
     image_accuracy,
+    mean_loss,
     plant,
     probabilities_of_others,
     probabilities_of_parts,
-    recent_loss,
+    recent,
 )
 from sgdphases.sim.cleansing.cross_fit import part_settings, parts
 from sgdphases.sim.cleansing.data import labelled_data
@@ -88,11 +89,11 @@ def test_the_score_is_the_recent_probability_at_the_end_of_the_window(noisy, pla
     x, _, given, settings, found = noisy
     *_, last = learn(settings, x, given, 3, checkpoint=place)
     end = round(found.consensus.window[1])
-    np.testing.assert_allclose(found.consensus.loss, recent_loss(last.sample_loss, end), rtol=1e-6)
-    losses = np.arange(20.0)[:, None] * np.ones(3)
+    np.testing.assert_allclose(found.consensus.loss, mean_loss(last.sample_loss[recent(end) - 1]), rtol=1e-6)
     for epoch, count in ((1, 1), (8, 1), (9, 2), (16, 2), (17, 3), (20, 3)):  # an eighth, rounded up
-        expected = -np.log(np.exp(-losses[epoch - count : epoch]).mean(axis=0))
-        np.testing.assert_allclose(recent_loss(losses, epoch), expected)
+        assert recent(epoch).tolist() == list(range(1, epoch + 1))[-count:]
+    losses = np.random.default_rng(0).exponential(size=(4, 3)).astype(np.float32)
+    np.testing.assert_allclose(mean_loss(losses), -np.log(np.exp(-losses.astype(float)).mean(axis=0)))
     assert np.array_equal(found.end_weights, last.state)
 
 

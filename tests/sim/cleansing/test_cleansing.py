@@ -177,7 +177,7 @@ def test_where_the_share_is_known_so_many_are_flagged(seed, n, fraction, gap):
     assert found.flagged.sum() == count and losses[found.flagged].min() > losses[~found.flagged].max()
     assert (np.diff(found.probability[np.argsort(losses)]) >= 0).all()
     assert np.array_equal(losses > found.mixture.loss_threshold, found.flagged)
-    assert found.has_noise and found.is_given and found.noise_fraction == fraction
+    assert found.has_noise and found.found_by == "given" and found.noise_fraction == fraction
 
 
 def test_a_known_share_that_makes_no_sense_is_refused():
