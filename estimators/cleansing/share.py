@@ -31,7 +31,7 @@ from sgdphases.estimators.errors import InputError
 from sgdphases.theory.proportions import share_at_least, share_at_most
 
 TAIL = 0.025  # of either bound's sampling error: 95 % together
-LEARNT = 0.3  # of wrong labels that follow the input, at most, in which a network's answers may follow them
+LEARNT = 1 / 3  # of wrong labels that follow the input, at most, in which a network's answers may follow them
 EXPLAINED = 1 / 3  # of the labels that a network disagrees with, least share that a fitted number has to account for
 FEW = 0.15  # share of labels that may be wrong although no noise is seen, at most, for "none" to be an answer
 

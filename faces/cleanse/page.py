@@ -97,10 +97,11 @@ def suspect_rows(labelled: LabelledData, found: Cleansing) -> tuple[list[str], l
             str(names[found.suggested[sample]]),
             f"{found.found.probability[sample]:.3f}",
             f"{found.consensus.loss[sample]:.2f}",
+            f"{found.score[sample]:.2f}",
         ]
         for sample in most_suspect(found)[:20]
     ]
-    return ["sample", "given", "suggested", "probability wrong", "loss (nats)"], rows
+    return ["sample", "given", "suggested", "probability wrong", "loss (nats)", "score"], rows
 
 
 FOLLOWING = (
@@ -161,6 +162,8 @@ def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
     ]
     if labels.has_noise:
         lines = [_flagged(found, removed, n), *lines]
+        if not labels.is_fitted:
+            lines.append("Probabilities hold if as many labels are wrong as are flagged.")
         if np.isfinite(labels.mixture.loss_threshold):
             limit = labels.mixture.loss_threshold
             lines.append(

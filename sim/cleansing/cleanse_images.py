@@ -14,7 +14,6 @@ from sgdphases.estimators.errors import InputError, UsageError
 from sgdphases.sim.cleansing.cleanse import Cleansing, Show, judged, suggestions
 from sgdphases.sim.cleansing.cross_fit import PARTS, part_settings, parts, place
 from sgdphases.sim.data.label_noise.input_dependent import LEAST_PROBABILITY, mistakes_from
-from sgdphases.sim.recipe.choose import LEAST_STEPS
 from sgdphases.sim.recipe.learner import ImageLearner
 from sgdphases.sim.recipe.watch import PIECE_STEPS, Learnt, learn
 from sgdphases.sim.run.schedule import steps_per_epoch
@@ -22,6 +21,7 @@ from sgdphases.sim.run.settings import RunSettings
 from sgdphases.sim.run.streams import stream
 
 RECENT = 8  # losses are averaged over the last 1/8 of the epochs so far
+PART_STEPS = 1_500  # of the networks of the thirds, at least: after 2,000 they agree less often than they are right
 PLANTED = 0.075  # share of the labels that are replaced by known mistakes of each of two kinds
 
 
@@ -131,9 +131,9 @@ def probabilities_of_parts(
 
 
 def _part_epochs(settings: RunSettings, n_samples: int, batch_size: int, n_trained: int) -> int:
-    """As many epochs as on all samples, and as many steps, but of these no more than the recipe does at least."""
+    """As many epochs as on all samples, and as many steps, but of these no more than `PART_STEPS`."""
     steps = settings.epochs * steps_per_epoch(n_samples, settings.batch_size)
-    return max(settings.epochs, -(-min(steps, LEAST_STEPS) // steps_per_epoch(n_trained, batch_size)))
+    return max(settings.epochs, -(-min(steps, PART_STEPS) // steps_per_epoch(n_trained, batch_size)))
 
 
 def plant(probability: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -35,7 +35,8 @@ class FoundLabels:
     Attributes
     ----------
     wrong_probability : ndarray, shape (N,)
-        That the given label is wrong; all 0 where no label noise is seen.
+        That the given label is wrong; all 0 where no label noise is seen. Where losses show no two populations
+        (``details.found.is_fitted`` is False), if as many labels are wrong as are flagged.
     flagged : ndarray of bool, shape (N,)
         The labels with the highest score: as many as losses around t_c, networks that have not seen them, or the share
         that was given, say.
