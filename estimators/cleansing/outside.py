@@ -99,12 +99,10 @@ class Contradiction:
     def gives_number(self) -> bool:
         """Whether the share contradicted among the surest is that of the wrong labels: not if these follow the input.
 
-        So it is where they are contradicted about as often by networks that are sure as by others; or else where that
-        share is what the excess amounts to, few wrong labels among many hard samples. A network's own confusions are
-        contradicted less often where networks are surest, but more often than the excess says.
+        So it is where they are contradicted about as often by networks that are sure as by others. If less often, they
+        may be a few wrong labels among many hard samples, or the few mistakes of many that networks have not learnt.
         """
-        is_excess = EVEN * self.beyond <= self.surest and EVEN * self.surest <= self.beyond
-        return self.surest >= FOLLOWS * self.disagreed or is_excess
+        return self.surest >= FOLLOWS * self.disagreed
 
     @property
     def fraction(self) -> float:

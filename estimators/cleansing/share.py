@@ -5,8 +5,10 @@ it, as people's mistakes do, they resemble right labels of hard samples, and no 
 the two. What can be said without knowing which case it is:
 
 - A wrong label is one that a network trained on *other* samples seldom gives. So the share of labels it disagrees with
-  holds the wrong labels, but for those whose mistake it has learnt (at most `LEARNT` of them, unless the wrong ones
-  stand out clearly: mistakes that can be learnt do not), and hard samples. That bounds their share from above.
+  holds the wrong labels, but for those whose mistake it has learnt, and hard samples. That bounds their share from
+  above: as many again may be learnt (`LEARNT`) as are not, but for those that stand out clearly, since mistakes that
+  can be learnt do not. Where some are, right labels are still a part to be learnt, so this does not raise the bound
+  beyond `MOST_LEARNABLE`: otherwise the mistakes are the task.
 - Where two populations are seen, and the wrong one accounts for much of the disagreement, labels for which this network
   and the one trained on them name the same other class are wrong, or the two share a mistake. Their share, or the lower
   end of the fitted one, bounds it from below; and so does the share of labels that are contradicted where networks are
@@ -31,9 +33,10 @@ from sgdphases.estimators.errors import InputError
 from sgdphases.theory.proportions import share_at_least, share_at_most
 
 TAIL = 0.025  # of either bound's sampling error: 95 % together
-LEARNT = 1 / 3  # of wrong labels that follow the input, at most, in which a network's answers may follow them
+LEARNT = 0.5  # of wrong labels that follow the input, at most, in which a network's answers may follow them
+MOST_LEARNABLE = 0.75  # share of wrong labels, at most, of whose mistakes networks learn some
 EXPLAINED = 1 / 3  # of the labels that a network disagrees with, least share that a fitted number has to account for
-FEW = 0.15  # share of labels that may be wrong although no noise is seen, at most, for "none" to be an answer
+FEW = 0.2  # share of labels that may be wrong although no noise is seen, at most, for "none" to be an answer
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,8 @@ def share_of_wrong(
         return Share(found.noise_fraction, found.noise_fraction, found.noise_fraction)
     n, disagree = len(labels), outside != labels
     high = share_at_most(int(disagree.sum()), n, TAIL)
-    if not found.is_clear:
-        high = min(1.0, high / (1 - LEARNT))
+    apart = min(found.noise_fraction, high) if found.is_clear else 0.0
+    high = max(high, min(apart + (high - apart) / (1 - LEARNT), MOST_LEARNABLE))
     if planted is not None:
         high = min(high, planted.high)
     if found.found_by == "contradictions" and against is not None:

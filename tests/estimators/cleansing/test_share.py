@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sgdphases import InputError, find_wrong_labels
-from sgdphases.estimators.cleansing.share import FEW, LEARNT, Share, share_from_losses, share_of_wrong
+from sgdphases.estimators.cleansing.share import FEW, LEARNT, MOST_LEARNABLE, Share, share_from_losses, share_of_wrong
 from sgdphases.estimators.cleansing.wrong_labels import wrong_labels
 
 
@@ -30,13 +30,31 @@ def test_wrong_labels_that_no_network_repeats_lie_within_the_bounds(fraction, er
     assert share.low <= share.fraction <= share.high
 
 
+@pytest.mark.parametrize("apart", [0, 8])
+@given(st.floats(0.02, 0.7), st.floats(0, 0.9 * LEARNT), st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_mistakes_that_networks_learn_lie_within_the_bounds(apart, fraction, learnt, seed):
+    """Up to 45 % of them are answered as labelled, but for a few that stand out, as arbitrary ones do, or look like it.
+    A bound misses in far fewer than 2.5 % then, here in none of 60."""
+    rng = np.random.default_rng(seed)
+    n = 1000
+    truth, wrong = rng.integers(0, 5, n), rng.random(n) < fraction
+    labels = np.where(wrong, (truth + 1) % 5, truth)
+    few = wrong & (np.cumsum(wrong) < 0.3 * wrong.sum())
+    outside = np.where(~few & (rng.random(n) < learnt), labels, truth)
+    found = wrong_labels(losses_of(few, apart, seed), labels)
+    share = share_of_wrong(found, labels, labels, outside)
+    assert share.high >= wrong.mean() and share.low <= wrong.mean()
+    assert share.high <= max(MOST_LEARNABLE, 1.1 * (outside != labels).mean() + 0.02)
+
+
 def test_where_nothing_stands_out_hard_samples_are_no_noise_and_no_proof_of_none():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 5, 1000)
     found = wrong_labels(losses_of(np.zeros(1000, bool), 0, 0), labels)
     hard = np.where(np.arange(1000) < 400, (labels + 1) % 5, labels)
     share = share_of_wrong(found, labels, labels, hard)
-    assert not share.is_known and share.low == 0 and share.high == pytest.approx(0.43 / (1 - LEARNT), abs=0.01)
+    assert not share.is_known and share.low == 0 and share.high == MOST_LEARNABLE
     assert "cannot be told" in str(share)
     easy = share_of_wrong(found, labels, labels, np.where(np.arange(1000) < 20, hard, labels))
     assert easy.fraction == 0 and 0.02 < easy.high < FEW and "none seen, and at most" in str(easy)

@@ -61,7 +61,7 @@ def test_losses_are_those_of_the_network_as_it_answers(short):
 
 
 def test_asking_after_some_epochs_only_changes_nothing_of_what_is_said_there(short, tmp_path):
-    """Others: some of the second half, the last among them. The samples learnt: those epochs, and no training beyond."""
+    """Others: some of the second half, the last among them. Samples learnt: those epochs, and no training beyond."""
     settings, x, y, last = short
     some = whole(settings, x, y, 3, epochs=[1, 2])
     assert np.array_equal(some.sample_loss, last.sample_loss[:2]) and some.step == some.n_steps == 2 * (last.step // 3)
