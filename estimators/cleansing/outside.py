@@ -112,7 +112,7 @@ class Contradiction:
     @property
     def low(self) -> float:
         """Lower bound of the share of wrong labels at 97.5 %; 0 where right labels of overlapping classes will do."""
-        if self.follows_input or not self.is_seen:
+        if not self.gives_number or not self.is_seen:
             return 0.0
         return max(0.0, min(self.surest_low, (self.excess - DEVIATIONS * self.error) / self.agreement))
 

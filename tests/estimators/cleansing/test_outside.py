@@ -99,7 +99,7 @@ def test_there_is_a_number_only_where_contradictions_give_one(agreement, given, 
     found = disputed(rng.random(n), labels, against.fraction)
     said = share_of_wrong(found, labels, labels, outside, against)
     np.testing.assert_equal(said.fraction, expected)
-    assert (said.low > 0) == (surest > 0.02) and said.low <= disagreed <= said.high
+    assert (said.low > 0) == against.gives_number and said.low <= disagreed <= said.high
 
 
 def test_a_fitted_share_loses_its_lower_bound_where_contradictions_vanish():
