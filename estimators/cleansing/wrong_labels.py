@@ -12,12 +12,10 @@ LEAST_IN_CLASS = 100  # samples that a class needs for a mixture of its own
 MOST_LABEL_SHARE = 0.5  # share of the variance of log-odds between labels above which some classes are not learnt yet
 HARD_CLASSES = 0.2  # share above which classes that are hard to learn may form a component of their own
 CLEAR_SEPARATION = 4.0  # Ashman's D from which on two components count as noise even then
-LEAST_CONFIRMED = 0.1  # weight of an upper component that may be confirmed: hard samples form smaller ones
-CONFIRMED = 0.5  # share of an upper component that a network which has not seen it disagrees with, if it is noise
-FoundBy = Literal["losses", "losses confirmed", "contradictions", "planted mistakes", "given"]
-"""Two populations of losses (`wrong_labels`); the same, taken for hard classes until networks that have not seen the
-labels disagreed (`confirmed`); such networks alone (`disputed`); mistakes planted on purpose (`from_planted`); the user
-who gave the share."""
+FoundBy = Literal["nothing", "losses", "losses confirmed", "contradictions", "planted mistakes", "given"]
+"""No label noise is seen; two populations of losses (`wrong_labels`); the same, taken for hard classes until networks
+that have not seen the labels disagreed (`sgdphases.estimators.cleansing.confirmed`); such networks alone (`disputed`);
+mistakes planted on purpose (`from_planted`); the user who gave the share."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,17 +47,22 @@ class WrongLabels:
     noise_fraction: float
     noise_interval: tuple[float, float]
     label_share: float
-    found_by: FoundBy = "losses"
+    found_by: FoundBy
 
     @property
     def has_noise(self) -> bool:
         """Whether label noise is found, by whatever way, or its share was given."""
-        return self.found_by != "losses" or _is_noise(self.mixture, self.label_share, bool(self.per_class))
+        return self.found_by != "nothing"
 
     @property
     def is_fitted(self) -> bool:
         """Whether the components are those that fit the losses, not cut where a share demands."""
-        return self.found_by in ("losses", "losses confirmed")
+        return self.found_by in ("nothing", "losses", "losses confirmed")
+
+    @property
+    def is_refuted(self) -> bool:
+        """Whether two populations are seen, but networks that have not seen it give many of the upper one's labels."""
+        return not self.has_noise and _is_noise(self.mixture, self.label_share, bool(self.per_class))
 
     @property
     def is_clear(self) -> bool:
@@ -133,47 +136,13 @@ def wrong_labels(
     if per_class and _is_noise(mixture, share, per_class):
         known = _of_each_class(losses, np.asarray(labels), kind)
     if not _is_noise(mixture, share, bool(known)):
-        return WrongLabels(np.zeros(len(losses)), mixture, {}, 0.0, (0.0, 0.0), share)
+        return WrongLabels(np.zeros(len(losses)), mixture, {}, 0.0, (0.0, 0.0), share, "nothing")
     probability = mixture.wrong_probability(losses)
     for label, fitted in known.items():
         own = np.asarray(labels) == label
         probability[own] = fitted.wrong_probability(losses[own])
     fraction = float(probability.mean()) if known else mixture.fraction
-    return WrongLabels(probability, mixture, known, fraction, fraction_interval(losses, mixture), share)
-
-
-def confirmed(found: WrongLabels, losses: np.ndarray, labels: np.ndarray, outside: np.ndarray) -> WrongLabels:
-    """Take two components for wrong and right labels where networks that have not seen them say so, too.
-
-    Two components may be hard and easy classes. But samples of a class that is merely learnt late are given their label
-    by a network trained on others; wrong labels are not.
-
-    Parameters
-    ----------
-    found : WrongLabels
-    losses : ndarray, shape (N,)
-        Those it was found from.
-    labels, outside : ndarray of int, shape (N,)
-        As given, and what a network answers that was trained on other samples.
-
-    Returns
-    -------
-    WrongLabels
-        The same, unless two components were found and taken for hard and easy classes, the upper one holds a tenth of
-        the samples, and half of it or more is disagreed with.
-    """
-    if found.has_noise or not found.mixture.is_two or not found.is_learnt or found.mixture.fraction < LEAST_CONFIRMED:
-        return found
-    upper = found.mixture.posterior(losses) > 0.5
-    if not upper.any() or (outside != labels)[upper].mean() < CONFIRMED:
-        return found
-    return replace(
-        found,
-        probability=found.mixture.wrong_probability(losses),
-        noise_fraction=found.mixture.fraction,
-        noise_interval=fraction_interval(losses, found.mixture),
-        found_by="losses confirmed",
-    )
+    return WrongLabels(probability, mixture, known, fraction, fraction_interval(losses, mixture), share, "losses")
 
 
 def disputed(losses: np.ndarray, labels: np.ndarray, fraction: float) -> WrongLabels:

@@ -177,6 +177,12 @@ def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
             "another network.",
             *lines,
         ]
+    elif labels.is_refuted:
+        lines = [
+            "No label is flagged: the losses form two populations, but networks that have not seen it give many labels "
+            "of the upper one, too. It holds hard samples.",
+            *lines,
+        ]
     elif labels.mixture.is_two:
         lines = [
             "No label is flagged: the losses form two populations, but "

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sgdphases.estimators.backend import Backend
+from sgdphases.estimators.cleansing.confirmed import confirmed
 from sgdphases.estimators.cleansing.consensus import Consensus, consensus
 from sgdphases.estimators.cleansing.margins import margins, suspicion
 from sgdphases.estimators.cleansing.mixture import DISBELIEVED
@@ -17,7 +18,6 @@ from sgdphases.estimators.cleansing.share import Share, explains_little, share_o
 from sgdphases.estimators.cleansing.wrong_labels import (
     WrongLabels,
     check_known_fraction,
-    confirmed,
     disputed,
     from_planted,
     in_order_of,
@@ -216,7 +216,7 @@ def judged(
     against, answers, planted = None, y, None
     if outside is not None:
         against, answers = contradiction(outside, y), outside.mean(axis=0).argmax(axis=1)
-        found = confirmed(found, loss, y, answers)
+        found = confirmed(found, loss, y, outside)
         little = not found.has_noise or explains_little(found, against.surest, MOSTLY)
         if against.is_seen and found.is_learnt and little:
             found = disputed(loss, y, against.fraction)

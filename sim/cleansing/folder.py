@@ -190,7 +190,7 @@ def summary(found: Cleansing) -> dict[str, Any]:
     known = labels.has_noise and np.isfinite(mixture.loss_threshold)
     return {
         "has_noise": labels.has_noise,
-        "found_by": labels.found_by if labels.has_noise else None,
+        "found_by": labels.found_by,
         "is_learnt": labels.is_learnt,
         "n_samples": len(found.keep),
         "n_flagged": int((~found.keep).sum()),
