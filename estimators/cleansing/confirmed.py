@@ -1,13 +1,11 @@
 """Two populations of losses, held against networks that have not seen the labels: wrong and right, or hard and easy?
 
 Samples that are merely hard, or of a class that is learnt late, are given their label by networks trained on others.
-Wrong labels are not, and about their samples such networks agree with one another as they do about any. So an upper
-component is taken for wrong labels only if they disagree with most of it, and not with one another; then even if its
-labels are those of few classes, which may be hard. Where classes differ so much that some may not have been learnt at
-all, those networks must also answer what they answer elsewhere. Of a class that they have not learnt they take all
-samples for one other class, or for the most frequent ones if they have learnt little; where classes are of very unequal
-size and labels are wrong at random, most labels of the small ones are wrong, and what is answered is what is answered
-to all.
+Wrong labels are not. So an upper component is taken for wrong labels only if such networks disagree with most of it,
+even if its labels are those of few classes, which may be hard. Where classes differ so much that some may not have been
+learnt at all, those networks must also answer as they do elsewhere. About samples of a class that they have not learnt
+they disagree with one another, or take all of them for one other class; where classes are of very unequal size and
+labels are wrong at random, most labels of the small ones are wrong, and what is answered is what is answered to all.
 """
 
 from dataclasses import replace
@@ -18,8 +16,8 @@ from sgdphases.estimators.cleansing.mixture import fraction_interval
 from sgdphases.estimators.cleansing.wrong_labels import CLEAR_SEPARATION, WrongLabels
 
 LEAST_CONFIRMED = 0.1  # weight of an upper component that may be confirmed: hard samples form smaller ones
-CONFIRMED = 0.6  # share of an upper component that networks which have not seen it disagree with, if it is noise
-AGREED = 0.65  # of their agreement elsewhere, how much there is in the upper component, if its samples are no harder
+CONFIRMED = 0.65  # share of an upper component that networks which have not seen it disagree with, if it is noise
+AGREED = 0.65  # of their agreement elsewhere, how much there is at least about samples that are no harder
 SCATTERED = 0.15  # total variation, at most, between their answers there, label by label, and those to everybody
 
 
@@ -40,16 +38,16 @@ def confirmed(found: WrongLabels, losses: np.ndarray, labels: np.ndarray, outsid
     Returns
     -------
     WrongLabels
-        With noise where there are two components, and the networks disagree with `CONFIRMED` of the upper one, and
-        agree with one another about it to `AGREED` of what they do elsewhere; but where classes may be hard, it must
-        hold a tenth of the samples, and where they may not be learnt, lie clearly apart and be `scattered`, too. What
-        lies clearly apart and is no matter of classes is left as it is.
+        With noise where there are two components, and the networks disagree with `CONFIRMED` of the upper one; but
+        where classes may be hard, it must hold a tenth of the samples, and where they may not be learnt, lie clearly
+        apart and be `scattered`, too. What lies clearly apart and is no matter of classes is left as it is.
     """
     clear = found.mixture.separation > CLEAR_SEPARATION
     if not found.mixture.is_two or (found.has_noise and clear):
         return found
     upper = found.mixture.posterior(losses) > 0.5
-    against = _go_against(outside, labels, upper)
+    disagreed = outside.mean(axis=0).argmax(axis=1) != labels
+    against = bool(upper.any() and disagreed[upper].mean() >= CONFIRMED)
     if found.has_noise:
         nothing = {"probability": np.zeros(len(losses)), "noise_fraction": 0.0, "noise_interval": (0.0, 0.0)}
         return found if against else replace(found, found_by="nothing", **nothing)
@@ -80,23 +78,19 @@ def scattered(outside: np.ndarray, labels: np.ndarray, chosen: np.ndarray) -> bo
     Returns
     -------
     bool
-        Whether, of the chosen samples that they do not give the label, those of each label are given the other classes
-        about as often as all samples are.
+        Whether the two agree with one another there to `AGREED` of what they do elsewhere, and of the chosen samples
+        that they do not give the label, those of each label are given the other classes about as often as all samples
+        are. False where all or none are chosen.
     """
-    answers, classes = outside.mean(axis=0).argmax(axis=1), outside.shape[2]
-    against = chosen & (answers != labels)
+    if chosen.all() or not chosen.any():
+        return False
+    agree, answers = outside[0].argmax(axis=1) == outside[1].argmax(axis=1), outside.mean(axis=0).argmax(axis=1)
+    if agree[chosen].mean() < AGREED * agree[~chosen].mean():
+        return False
+    against, classes = chosen & (answers != labels), outside.shape[2]
     counts = np.zeros((classes, classes))  # by label and answer
     np.add.at(counts, (labels[against], answers[against]), 1)
     expected = np.tile(np.bincount(answers, minlength=classes).astype(float), (classes, 1))
     np.fill_diagonal(expected, 0)
     expected *= counts.sum(axis=1, keepdims=True) / np.maximum(expected.sum(axis=1, keepdims=True), 1)
     return bool(np.abs(counts - expected).sum() / 2 <= SCATTERED * max(counts.sum(), 1))
-
-
-def _go_against(outside: np.ndarray, labels: np.ndarray, upper: np.ndarray) -> bool:
-    """Whether two networks contradict most labels of an upper component, and there not one another."""
-    if upper.all() or not upper.any():
-        return False
-    contradicted = outside.mean(axis=0).argmax(axis=1) != labels
-    agree = outside[0].argmax(axis=1) == outside[1].argmax(axis=1)
-    return bool(contradicted[upper].mean() >= CONFIRMED and agree[upper].mean() >= AGREED * agree[~upper].mean())
