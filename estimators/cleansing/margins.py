@@ -11,7 +11,7 @@ import numpy as np
 
 from sgdphases.estimators.errors import InputError
 
-OUTSIDE = 1 / 3  # weight of the networks that have not seen the label: they have learnt from a third of the samples
+OUTSIDE = 0.25  # weight of the networks that have not seen the label, who have learnt from a third of the samples
 
 
 def margins(probability: np.ndarray, labels: np.ndarray) -> np.ndarray:
