@@ -49,8 +49,7 @@ def confirmed(found: WrongLabels, losses: np.ndarray, labels: np.ndarray, outsid
     disagreed = outside.mean(axis=0).argmax(axis=1) != labels
     against = bool(upper.any() and disagreed[upper].mean() >= CONFIRMED)
     if found.has_noise:
-        nothing = {"probability": np.zeros(len(losses)), "noise_fraction": 0.0, "noise_interval": (0.0, 0.0)}
-        return found if against else replace(found, found_by="nothing", **nothing)
+        return found if against else _refuted(found)
     if not against or found.mixture.fraction < LEAST_CONFIRMED:
         return found
     if not found.is_learnt and not (clear and scattered(outside, labels, upper)):
@@ -94,3 +93,8 @@ def scattered(outside: np.ndarray, labels: np.ndarray, chosen: np.ndarray) -> bo
     np.fill_diagonal(expected, 0)
     expected *= counts.sum(axis=1, keepdims=True) / np.maximum(expected.sum(axis=1, keepdims=True), 1)
     return bool(np.abs(counts - expected).sum() / 2 <= SCATTERED * max(counts.sum(), 1))
+
+
+def _refuted(found: WrongLabels) -> WrongLabels:
+    none = np.zeros(len(found.probability))
+    return replace(found, probability=none, noise_fraction=0.0, noise_interval=(0.0, 0.0), found_by="nothing")

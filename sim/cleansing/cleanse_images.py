@@ -1,6 +1,5 @@
 """Cleansing of images by the recipe: what it learns from, and what is trained with what was found."""
 
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -321,7 +320,7 @@ def _to_the_end(
     show: Show | None,
     *,
     asked: np.ndarray | None = None,
-    epochs: Sequence[int] | None = None,
+    epochs: np.ndarray | None = None,
     checkpoint: Path | None = None,
 ) -> Learnt:
     last: Learnt | None = None

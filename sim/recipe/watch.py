@@ -1,7 +1,7 @@
 """Training by the recipe with every sample's loss recorded after each epoch, on disk so that it can go on."""
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def learn(
     n_classes: int,
     *,
     asked: np.ndarray | None = None,
-    epochs: Sequence[int] | None = None,
+    epochs: np.ndarray | None = None,
     checkpoint: Path | None = None,
 ) -> Generator[Learnt, None, None]:
     """Train by the recipe, and record how probable the network finds each class of each sample.
@@ -88,7 +88,7 @@ def learn(
     asked : ndarray, shape (M, ...), optional
         Other samples that the network is asked about, instead of those that it learns; it is a plain one then, see
         `ImageLearner`.
-    epochs : sequence of int, increasing, optional
+    epochs : ndarray of int, increasing, optional
         After which, counted from 1, samples are asked about; the run ends with the last. If not given, every one, or
         for ``asked`` `ASKED` of the second half.
     checkpoint : Path, optional
@@ -111,7 +111,7 @@ def learn(
     """
     learner = ImageLearner(settings, x, y, n_classes, is_plain=asked is not None)
     others = x if asked is None else asked
-    at = _epochs_asked_at(settings.epochs, asked is None) if epochs is None else np.asarray(epochs)
+    at = _epochs_asked_at(settings.epochs, asked is None) if epochs is None else epochs
     n_steps = int(at[-1]) * learner.per_epoch
     point = _start(learner, len(others), n_classes, asked is None)
     mark = "" if checkpoint is None else fingerprint(Dataset("labels", x, y, others, y[:1], n_classes))
@@ -189,9 +189,7 @@ def _write(path: Path, settings: RunSettings, mark: str, point: _Point) -> None:
     write_whole(path, write)
 
 
-def _read(
-    path: Path, settings: RunSettings, mark: str, start: _Point, learner: ImageLearner, at: np.ndarray
-) -> _Point:
+def _read(path: Path, settings: RunSettings, mark: str, start: _Point, learner: ImageLearner, at: np.ndarray) -> _Point:
     """The point kept in a file, once it is sure that it belongs to this very run."""
     remedy = "restore it from a copy, or remove it to start again"
     stored = read_npz(path, "checkpoint", remedy)

@@ -63,21 +63,21 @@ def test_losses_are_those_of_the_network_as_it_answers(short):
 def test_asking_after_some_epochs_only_changes_nothing_of_what_is_said_there(short, tmp_path):
     """Others: some of the second half, the last among them. Samples learnt: those epochs, and no training beyond."""
     settings, x, y, last = short
-    some = whole(settings, x, y, 3, epochs=[1, 2])
+    some = whole(settings, x, y, 3, epochs=np.array([1, 2]))
     assert np.array_equal(some.sample_loss, last.sample_loss[:2]) and some.step == some.n_steps == 2 * (last.step // 3)
     place = tmp_path / "watch.npz"
-    running = learn(settings, x, y, 3, epochs=[1, 3], checkpoint=place)
+    running = learn(settings, x, y, 3, epochs=np.array([1, 3]), checkpoint=place)
     while next(running).step < 3 * last.step // 4:
         pass
     running.close()
-    *_, resumed = learn(settings, x, y, 3, epochs=[1, 3], checkpoint=place)
+    *_, resumed = learn(settings, x, y, 3, epochs=np.array([1, 3]), checkpoint=place)
     assert (
         np.array_equal(resumed.sample_loss, last.sample_loss[[0, 2]])
         and resumed.state.tobytes() == last.state.tobytes()
     )
     long = settings.model_copy(update={"epochs": 60})
     at = [31, 34, 36, 39, 42, 44, 47, 49, 52, 55, 57, 60]  # ASKED of the second half
-    few, chosen = whole(long, x, y, 3, asked=x[:7]), whole(long, x, y, 3, asked=x[:7], epochs=at)
+    few, chosen = whole(long, x, y, 3, asked=x[:7]), whole(long, x, y, 3, asked=x[:7], epochs=np.array(at))
     assert len(at) == watch.ASKED and np.array_equal(few.probability, chosen.probability)
     np.testing.assert_allclose(few.probability.sum(axis=1), 1, rtol=1e-5)
 
