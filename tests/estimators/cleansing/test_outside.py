@@ -205,3 +205,21 @@ def test_a_few_wrong_labels_among_many_hard_samples_are_no_reason_to_flag_these(
     losses = np.log1p(np.exp(np.where(wrong, 4.0, -4.0) + rng.normal(size=8000)))
     kept = judge(labels, outside, None, losses)
     assert kept["found"].is_fitted and np.mean(~kept["keep"] == wrong) > 0.99
+
+
+def test_what_is_contradicted_less_among_the_very_surest_bounds_the_share_from_below():
+    """Of the surest tenth 5 % are contradicted, as many as are wrong; of the next 15 %, with samples beyond a boundary."""
+    n = 2000
+    sureness = np.linspace(1, 0.6, n)
+    both = np.stack([sureness, 1 - sureness], axis=1)
+    labels = np.zeros(n, int)
+    labels[:200:20], labels[200:400:20], labels[200:400:10] = 1, 1, 1
+    labels[np.arange(200, 400)[:10]] = 1
+    found = contradiction(np.stack([both, both]), labels)
+    tenths = labels[:200].mean(), labels[:400].mean()
+    assert found.surest == pytest.approx(tenths[1]) and tenths[1] > 1.5 * tenths[0]
+    assert 0.02 < found.surest_low < tenths[0]
+    even = labels.copy()
+    even[200:400] = even[:200]
+    found = contradiction(np.stack([both, both]), even)
+    assert found.surest == pytest.approx(tenths[0]) and 0.02 < found.surest_low < tenths[0]
