@@ -208,7 +208,7 @@ def test_a_few_wrong_labels_among_many_hard_samples_are_no_reason_to_flag_these(
 
 
 def test_what_is_contradicted_less_among_the_very_surest_bounds_the_share_from_below():
-    """Of the surest tenth 5 % are contradicted, as many as are wrong; of the next 15 %, with samples beyond a boundary."""
+    """Of the surest tenth 5 % are contradicted, as many as are wrong; of the next 15 %, some beyond a boundary."""
     n = 2000
     sureness = np.linspace(1, 0.6, n)
     both = np.stack([sureness, 1 - sureness], axis=1)
