@@ -53,7 +53,7 @@ def done(tmp_path_factory):
 
 def test_from_keys_to_cleaned_data(done, shown, tmp_path):
     page = shown(done.folder.review)
-    order = np.lexsort((-done.found.consensus.loss, done.found.keep))
+    order = np.lexsort((-done.found.score, done.found.keep))
     given = done.labelled.classes[done.labelled.data.y_train]
     suggested = done.labelled.classes[done.found.suggested]
     picked = next(name for name in HOSTILE if name not in (given[order[3]], suggested[order[3]]))
