@@ -209,9 +209,9 @@ def in_order_of(found: WrongLabels, score: np.ndarray, labels: np.ndarray) -> Wr
     -------
     WrongLabels
     """
-    probability = found.probability.copy()
-    for group in np.unique(labels) if found.per_class else [None]:
-        own = np.flatnonzero(np.ones(len(score), bool) if group is None else labels == group)
+    probability, groups = found.probability.copy(), labels if found.per_class else np.zeros(len(score))
+    for group in np.unique(groups):
+        own = np.flatnonzero(groups == group)
         probability[own[np.argsort(score[own], kind="stable")]] = np.sort(found.probability[own])
     return replace(found, probability=probability)
 

@@ -41,8 +41,8 @@ class FoundLabels:
         The labels with the highest score: as many as losses around t_c, networks that have not seen them, or the share
         that was given, say.
     suggested_labels : ndarray, shape (N,)
-        What the network would call each sample in phase II, in the labels given; by the recipe for images another
-        class than the given one for labels flagged.
+        What the network would call each sample in phase II, in the labels given; for labels flagged another class than
+        the given one.
     score : ndarray, shape (N,)
         The higher, the more suspect: how far another class is ahead of the label on average, from -1 to 1 (see
         `sgdphases.estimators.cleansing.margins`); by the recipe the loss around t_c, in nats. It ranks samples even
