@@ -6,6 +6,10 @@ even if its labels are those of few classes, which may be hard. Where classes di
 learnt at all, those networks must also answer as they do elsewhere. About samples of a class that they have not learnt
 they disagree with one another, or take all of them for one other class; where classes are of very unequal size and
 labels are wrong at random, most labels of the small ones are wrong, and what is answered is what is answered to all.
+
+Where the upper component holds most samples, the lower one may be the few that the network has learnt so far. Networks
+that know next to nothing disagree with nearly every label, and are no witnesses then: they must agree with one another
+more often than with the labels.
 """
 
 from dataclasses import replace
@@ -13,10 +17,12 @@ from dataclasses import replace
 import numpy as np
 
 from sgdphases.estimators.cleansing.mixture import fraction_interval
+from sgdphases.estimators.cleansing.outside import contradiction
 from sgdphases.estimators.cleansing.wrong_labels import CLEAR_SEPARATION, WrongLabels
 
 LEAST_CONFIRMED = 0.1  # weight of an upper component that may be confirmed: hard samples form smaller ones
 CONFIRMED = 0.65  # share of an upper component that networks which have not seen it disagree with, if it is noise
+MOST = 0.5  # weight of an upper component beyond which these must agree with one another more often than with labels
 AGREED = 0.65  # of their agreement elsewhere, how much there is at least about samples that are no harder
 SCATTERED = 0.15  # total variation, at most, between their answers there, label by label, and those to everybody
 
@@ -38,9 +44,10 @@ def confirmed(found: WrongLabels, losses: np.ndarray, labels: np.ndarray, outsid
     Returns
     -------
     WrongLabels
-        With noise where there are two components, and the networks disagree with `CONFIRMED` of the upper one; but
-        where classes may be hard, it must hold a tenth of the samples, and where they may not be learnt, lie clearly
-        apart and be `scattered`, too. What lies clearly apart and is no matter of classes is left as it is.
+        With noise where there are two components, and the networks disagree with `CONFIRMED` of the upper one; if it
+        holds more than `MOST` of the samples, they must agree with one another more often than with labels. Where
+        classes may be hard, it must hold a tenth, and where they may not be learnt, lie clearly apart and be
+        `scattered`, too. What lies clearly apart and is no matter of classes is left as it is.
     """
     clear = found.mixture.separation > CLEAR_SEPARATION
     if not found.mixture.is_two or (found.has_noise and clear):
@@ -48,6 +55,8 @@ def confirmed(found: WrongLabels, losses: np.ndarray, labels: np.ndarray, outsid
     upper = found.mixture.posterior(losses) > 0.5
     disagreed = outside.mean(axis=0).argmax(axis=1) != labels
     against = bool(upper.any() and disagreed[upper].mean() >= CONFIRMED)
+    if found.mixture.fraction > MOST:
+        against = against and contradiction(outside, labels).agrees_more
     if found.has_noise:
         return found if against else _refuted(found)
     if not against or found.mixture.fraction < LEAST_CONFIRMED:

@@ -85,11 +85,16 @@ class Contradiction:
         return bool(self.given > self.largest + SEEN * error and self.shifted <= MOST_SHIFTED)
 
     @property
+    def agrees_more(self) -> bool:
+        """Whether they do so by more than chance explains, whatever they have learnt."""
+        return bool(self.excess > SEEN * self.error)
+
+    @property
     def is_seen(self) -> bool:
-        """Whether they do so by more than chance explains."""
-        if self.n_samples < LEAST_ASKED or not self.has_learnt or not self.excess > SEEN * self.error:
+        """Whether that speaks of wrong labels: networks that have learnt something, and not by a little only."""
+        if self.n_samples < LEAST_ASKED or not self.has_learnt:
             return False
-        return self.beyond >= LEAST_EXCESS
+        return self.agrees_more and self.beyond >= LEAST_EXCESS
 
     @property
     def follows_input(self) -> bool:

@@ -105,3 +105,18 @@ def test_what_is_found_anyway_stays_as_it_is():
     losses = np.log1p(np.exp(np.where(wrong, 4, -3) + rng.normal(size=1000)))
     found = wrong_labels(losses, labels)
     assert found.has_noise and confirmed(found, losses, labels, answers(labels)) is found
+
+
+@pytest.mark.parametrize("apart", [3.0, 6.0])
+@pytest.mark.parametrize("know", [True, False])
+def test_most_labels_are_wrong_only_if_networks_that_know_something_say_so(know, apart):
+    """Nine in ten have high losses: wrong, if networks give the same other class; else the network may just begin."""
+    rng = np.random.default_rng(0)
+    labels, upper = rng.integers(0, 10, 3000), rng.random(3000) < 0.85
+    losses = np.log1p(np.exp(np.where(upper, 1.5, 1.5 - apart) + rng.normal(size=3000)))
+    found = wrong_labels(losses, labels)
+    assert found.found_by == "losses" and (found.mixture.separation > 4) == (apart > 4)
+    truth = np.where(upper, (labels + 1) % 10, labels)
+    one, other = (np.where(rng.random(3000) < (0.5 if know else 0.05), truth, rng.integers(0, 10, 3000)) for _ in "12")
+    judged = confirmed(found, losses, labels, answers(one, other))
+    assert judged is found if know or apart > 4 else judged.is_refuted and not judged.flagged.any()
