@@ -47,15 +47,15 @@ def confirmed(found: WrongLabels, losses: np.ndarray, labels: np.ndarray, outsid
         With noise where there are two components, and the networks disagree with `CONFIRMED` of the upper one; if it
         holds more than `MOST` of the samples, they must agree with one another more often than with labels. Where
         classes may be hard, it must hold a tenth, and where they may not be learnt, lie clearly apart and be
-        `scattered`, too. What lies clearly apart and is no matter of classes is left as it is.
+        `scattered`, too. What lies clearly apart, is less than half and no matter of classes is left as it is.
     """
-    clear = found.mixture.separation > CLEAR_SEPARATION
-    if not found.mixture.is_two or (found.has_noise and clear):
+    clear, most = found.mixture.separation > CLEAR_SEPARATION, found.mixture.fraction > MOST
+    if not found.mixture.is_two or (found.has_noise and clear and not most):
         return found
     upper = found.mixture.posterior(losses) > 0.5
     disagreed = outside.mean(axis=0).argmax(axis=1) != labels
     against = bool(upper.any() and disagreed[upper].mean() >= CONFIRMED)
-    if found.mixture.fraction > MOST:
+    if most:
         against = against and contradiction(outside, labels).agrees_more
     if found.has_noise:
         return found if against else _refuted(found)

@@ -10,6 +10,10 @@ right labels lie on either side of it. Such contradictions vanish where networks
 that follow the input: the two cannot be told apart. Wrong labels that have nothing to do with the input are
 contradicted as often where networks are surest as anywhere.
 
+Wrong labels that depend on the class alone, as a 7 that is read for some of the 1s, make networks unsure of all samples
+of this class. Among those that are answered this class the surest are contradicted nearly as often as others, though,
+while right labels of hard samples are not. (But where no input tells two classes apart, they are.)
+
 Networks that have learnt little agree because they give few classes to most samples. So nothing is concluded unless
 they give the label significantly more often than the largest class would be, and each class about as often as it is
 labelled.
@@ -20,15 +24,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from sgdphases.estimators.errors import InputError
-from sgdphases.theory.proportions import share_at_least
+from sgdphases.theory.proportions import share_at_least, share_at_most
 
 SEEN = 3.0  # standard errors of the excess: 0.1 % of sets whose labels behave like one more network's answers
 LEAST_EXCESS = 0.015  # of it, by the networks' agreement: so few contradictions may be of other origin
 MOST_SHIFTED = 0.15  # total variation between the classes given and the labels: beyond, the networks are no annotators
 LEAST_ASKED = 100  # samples to say so
+LEAST_AGREEMENT = 0.6  # of the networks, from which on how sure they are of a class says something
 SUREST = 0.2  # share of the samples that counts as those about which the networks are surest
 FOLLOWS = 0.4  # contradictions among these by those among all, below which they may follow the input
 EVEN = 0.8  # the same by the excess, from which on they do not: few wrong labels among many hard samples
+LEVEL = 0.9  # contradictions among the surest tenth, at most, by those among the surer half, above which they are level
 DEVIATIONS = 1.96  # of a bound at 97.5 %
 
 
@@ -51,6 +57,14 @@ class Contradiction:
     surest_low : float
         Lower bound of it at 97.5 %, or of that among the tenth if it is lower: of overlapping classes right labels are
         contradicted among the fifth, too, but fewer among the tenth.
+    half : float
+        The same among the half about which they are surer.
+    tenth_high : float
+        Upper bound at 97.5 % of the same among the surest tenth.
+    within : float
+        The same among the surest fifth of those answered each class.
+    within_low : float
+        Lower bound of it at 97.5 %.
     shifted : float
         Total variation distance between how often each class is given by them, and is a label.
     largest : float
@@ -64,6 +78,10 @@ class Contradiction:
     disagreed: float
     surest: float
     surest_low: float
+    half: float
+    tenth_high: float
+    within: float
+    within_low: float
     shifted: float
     largest: float
     n_samples: int
@@ -102,18 +120,35 @@ class Contradiction:
         return self.surest < FOLLOWS * self.disagreed and self.surest < EVEN * self.beyond
 
     @property
+    def is_even(self) -> bool:
+        """Whether the surest of each class are contradicted about as often as others.
+
+        It shows even where networks have learnt so many of the wrong labels that they agree with one another no more
+        often than with the labels.
+        """
+        if self.n_samples < LEAST_ASKED or not self.has_learnt or self.agreement < LEAST_AGREEMENT:
+            return False
+        return self.within_low >= FOLLOWS * self.disagreed > 0
+
+    @property
     def gives_number(self) -> bool:
         """Whether the share contradicted among the surest is that of the wrong labels: not if these follow the input.
 
-        So it is where they are contradicted about as often by networks that are sure as by others. If less often, they
-        may be a few wrong labels among many hard samples, or the few mistakes of many that networks have not learnt.
+        So it is where they are contradicted about as often by networks that are sure as by others, and no less the
+        surer these are. Else they may be a few wrong labels among many hard samples, or the few mistakes of many that
+        networks have not learnt, or right labels of classes that overlap everywhere.
         """
-        return self.surest >= FOLLOWS * self.disagreed
+        return self.surest >= FOLLOWS * self.disagreed and self.tenth_high >= LEVEL * self.half
+
+    @property
+    def follows_class(self) -> bool:
+        """Whether that holds in each class only: labels of some are wrong, or the inputs do not tell these apart."""
+        return self.is_even and not self.gives_number
 
     @property
     def fraction(self) -> float:
-        """How many labels count as contradicted: the share among the surest, unless contradictions follow the input."""
-        return self.disagreed if self.follows_input else self.surest
+        """How many labels count as contradicted: the share among the surest, unless that follows the input or class."""
+        return self.disagreed if self.follows_input or self.follows_class else self.surest
 
     @property
     def low(self) -> float:
@@ -154,10 +189,10 @@ def contradiction(probability: np.ndarray, labels: np.ndarray) -> Contradiction:
     first, second = probability.argmax(axis=2)
     given = ((first == labels) + (second == labels).astype(float)) / 2
     excess = (first == second) - given
-    against = both.argmax(axis=1) != labels
-    by_sureness = against[np.argsort(-both.max(axis=1), kind="stable")]
-    parts = [by_sureness[: max(1, round(share * n))] for share in (SUREST, SUREST / 2)]
-    classes = probability.shape[2]
+    answers, classes = both.argmax(axis=1), probability.shape[2]
+    against, order = answers != labels, np.argsort(-both.max(axis=1), kind="stable")
+    half, *parts = (against[_first(order, share)] for share in (0.5, SUREST, SUREST / 2))
+    within = against[np.concatenate([_first(order[answers[order] == k], SUREST) for k in range(classes)])]
     labelled = np.bincount(labels, minlength=classes) / n
     shift = np.bincount(np.concatenate([first, second]), minlength=classes) / (2 * n) - labelled
     return Contradiction(
@@ -167,7 +202,16 @@ def contradiction(probability: np.ndarray, labels: np.ndarray) -> Contradiction:
         disagreed=float(against.mean()),
         surest=float(parts[0].mean()),
         surest_low=min(share_at_least(int(part.sum()), len(part), 0.025) for part in parts),
+        half=float(half.mean()),
+        tenth_high=share_at_most(int(parts[1].sum()), len(parts[1]), 0.025),
+        within=float(within.mean()),
+        within_low=share_at_least(int(within.sum()), len(within), 0.025),
         shifted=float(np.abs(shift).sum() / 2),
         largest=float(labelled.max()),
         n_samples=n,
     )
+
+
+def _first(order: np.ndarray, share: float) -> np.ndarray:
+    """The first of them, at least one if there is any."""
+    return order[: max(1, round(share * len(order)))]

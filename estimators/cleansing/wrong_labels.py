@@ -66,8 +66,8 @@ class WrongLabels:
 
     @property
     def is_clear(self) -> bool:
-        """Whether two components lie so far apart that hard samples are no explanation."""
-        return self.has_noise and self.mixture.separation > CLEAR_SEPARATION
+        """Whether noise is two components of losses so far apart that hard samples are no explanation."""
+        return self.has_noise and self.is_fitted and self.mixture.separation > CLEAR_SEPARATION
 
     @property
     def is_learnt(self) -> bool:

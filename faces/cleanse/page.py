@@ -112,6 +112,17 @@ FOLLOWING = (
 
 def _disputed(removed: int, n: int, share: Share, against: Contradiction) -> str:
     """Why labels are flagged that form no population of their own."""
+    end = (
+        f". Share of wrong labels: {share}. Right labels of hard samples are among those flagged: look at the most "
+        "suspect (review.html) before you remove them."
+    )
+    if against.follows_class:
+        return (
+            f"{removed} of {n} labels are flagged, the most suspect ones. Two networks that have not seen a sample "
+            f"contradict {against.disagreed:.0%} of the labels, and {against.within:.0%} where they are surest of a "
+            "class: either some classes have many wrong labels, whatever the input, or the inputs do not tell these "
+            f"classes apart, and labels are right{end}"
+        )
     begin = (
         f"{removed} of {n} labels are flagged, the most suspect ones. Two networks that have not seen a sample "
         f"agree on its class in {against.agreement:.0%} of cases, but either gives the label in {against.given:.0%} "
@@ -121,10 +132,7 @@ def _disputed(removed: int, n: int, share: Share, against: Contradiction) -> str
         begin += f". Among the samples that they are surest of, they contradict {against.surest:.0%}: {FOLLOWING}"
     else:
         begin += f", and among the samples that they are surest of, {against.surest:.0%} of the labels are contradicted"
-    return (
-        f"{begin}. Share of wrong labels: {share}. Right labels of hard samples are among those flagged: look at the "
-        "most suspect (review.html) before you remove them."
-    )
+    return f"{begin}{end}"
 
 
 def _flagged(found: Cleansing, removed: int, n: int) -> str:

@@ -218,7 +218,7 @@ def judged(
         against, answers = contradiction(outside, y), outside.mean(axis=0).argmax(axis=1)
         found = confirmed(found, loss, y, outside)
         little = not found.has_noise or explains_little(found, against.surest, MOSTLY)
-        if against.is_seen and found.is_learnt and little:
+        if little and (against.is_even or (against.is_seen and found.is_learnt)):
             found = disputed(loss, y, against.fraction)
         elif plant is not None and not found.has_noise and found.is_learnt:
             planted = plant(outside)
