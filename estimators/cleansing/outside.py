@@ -35,7 +35,36 @@ SUREST = 0.2  # share of the samples that counts as those about which the networ
 FOLLOWS = 0.4  # contradictions among these by those among all, below which they may follow the input
 EVEN = 0.8  # the same by the excess, from which on they do not: few wrong labels among many hard samples
 LEVEL = 0.9  # contradictions among the surest tenth, at most, by those among the surer half, above which they are level
-DEVIATIONS = 1.96  # of a bound at 97.5 %
+DEVIATIONS, TAIL = 1.96, 0.025  # of a bound at 97.5 %
+
+
+@dataclass(frozen=True)
+class Surest:
+    """How many labels are contradicted among the samples about which networks are surest.
+
+    Attributes
+    ----------
+    half, fifth : float
+        Share of them among the surer half, and among the surest fifth.
+    fifth_low, tenth_low, tenth_high : float
+        Bounds at 97.5 % of that among the fifth, and among the surest tenth.
+    """
+
+    half: float
+    fifth: float
+    fifth_low: float
+    tenth_low: float
+    tenth_high: float
+
+    @property
+    def low(self) -> float:
+        """Lower bound, by whichever is lower: right labels of overlapping classes are rarer among the tenth."""
+        return min(self.fifth_low, self.tenth_low)
+
+    @property
+    def is_level(self) -> bool:
+        """Whether contradictions do not get rarer the surer networks are, as they do where right labels are hard."""
+        return self.tenth_high >= LEVEL * self.half
 
 
 @dataclass(frozen=True)
@@ -52,19 +81,9 @@ class Contradiction:
         Standard error of the difference of the two.
     disagreed : float
         Share of the labels that both together, by their mean probability, do not give.
-    surest : float
-        The same among the fifth of the samples about which they are surest.
-    surest_low : float
-        Lower bound of it at 97.5 %, or of that among the tenth if it is lower: of overlapping classes right labels are
-        contradicted among the fifth, too, but fewer among the tenth.
-    half : float
-        The same among the half about which they are surer.
-    tenth_high : float
-        Upper bound at 97.5 % of the same among the surest tenth.
-    within : float
-        The same among the surest fifth of those answered each class.
-    within_low : float
-        Lower bound of it at 97.5 %.
+    overall, by_class : Surest
+        The same among the samples about which they are surest, and among those of each class that they answer about
+        which they are surest.
     shifted : float
         Total variation distance between how often each class is given by them, and is a label.
     largest : float
@@ -76,12 +95,8 @@ class Contradiction:
     given: float
     error: float
     disagreed: float
-    surest: float
-    surest_low: float
-    half: float
-    tenth_high: float
-    within: float
-    within_low: float
+    overall: Surest
+    by_class: Surest
     shifted: float
     largest: float
     n_samples: int
@@ -90,6 +105,11 @@ class Contradiction:
     def excess(self) -> float:
         """How much more often networks agree with one another than with the labels."""
         return self.agreement - self.given
+
+    @property
+    def surest(self) -> float:
+        """Share of the labels contradicted among the fifth of the samples about which networks are surest."""
+        return self.overall.fifth
 
     @property
     def beyond(self) -> float:
@@ -128,7 +148,7 @@ class Contradiction:
         """
         if self.n_samples < LEAST_ASKED or not self.has_learnt or self.agreement < LEAST_AGREEMENT:
             return False
-        return self.within_low >= FOLLOWS * self.disagreed > 0
+        return self.by_class.is_level and self.by_class.fifth_low >= FOLLOWS * self.disagreed > 0
 
     @property
     def gives_number(self) -> bool:
@@ -138,7 +158,7 @@ class Contradiction:
         surer these are. Else they may be a few wrong labels among many hard samples, or the few mistakes of many that
         networks have not learnt, or right labels of classes that overlap everywhere.
         """
-        return self.surest >= FOLLOWS * self.disagreed and self.tenth_high >= LEVEL * self.half
+        return self.overall.is_level and self.surest >= FOLLOWS * self.disagreed
 
     @property
     def follows_class(self) -> bool:
@@ -155,7 +175,7 @@ class Contradiction:
         """Lower bound of the share of wrong labels at 97.5 %; 0 where right labels of overlapping classes will do."""
         if not self.gives_number or not self.is_seen:
             return 0.0
-        return max(0.0, min(self.surest_low, (self.excess - DEVIATIONS * self.error) / self.agreement))
+        return max(0.0, min(self.overall.low, (self.excess - DEVIATIONS * self.error) / self.agreement))
 
 
 def contradiction(probability: np.ndarray, labels: np.ndarray) -> Contradiction:
@@ -191,8 +211,7 @@ def contradiction(probability: np.ndarray, labels: np.ndarray) -> Contradiction:
     excess = (first == second) - given
     answers, classes = both.argmax(axis=1), probability.shape[2]
     against, order = answers != labels, np.argsort(-both.max(axis=1), kind="stable")
-    half, *parts = (against[_first(order, share)] for share in (0.5, SUREST, SUREST / 2))
-    within = against[np.concatenate([_first(order[answers[order] == k], SUREST) for k in range(classes)])]
+    groups = [order[answers[order] == k] for k in range(classes)]
     labelled = np.bincount(labels, minlength=classes) / n
     shift = np.bincount(np.concatenate([first, second]), minlength=classes) / (2 * n) - labelled
     return Contradiction(
@@ -200,18 +219,24 @@ def contradiction(probability: np.ndarray, labels: np.ndarray) -> Contradiction:
         given=float(given.mean()),
         error=float(excess.std(ddof=1) / np.sqrt(n)) if n > 1 else float("inf"),
         disagreed=float(against.mean()),
-        surest=float(parts[0].mean()),
-        surest_low=min(share_at_least(int(part.sum()), len(part), 0.025) for part in parts),
-        half=float(half.mean()),
-        tenth_high=share_at_most(int(parts[1].sum()), len(parts[1]), 0.025),
-        within=float(within.mean()),
-        within_low=share_at_least(int(within.sum()), len(within), 0.025),
+        overall=_surest(against, [order]),
+        by_class=_surest(against, [group for group in groups if len(group)]),
         shifted=float(np.abs(shift).sum() / 2),
         largest=float(labelled.max()),
         n_samples=n,
     )
 
 
-def _first(order: np.ndarray, share: float) -> np.ndarray:
-    """The first of them, at least one if there is any."""
-    return order[: max(1, round(share * len(order)))]
+def _surest(against: np.ndarray, groups: list[np.ndarray]) -> Surest:
+    """Of samples in groups, each ordered by sureness: the surest half, fifth and tenth of every group together."""
+    half, fifth, tenth = (
+        against[np.concatenate([group[: max(1, round(share * len(group)))] for group in groups])]
+        for share in (0.5, SUREST, SUREST / 2)
+    )
+    return Surest(
+        half=float(half.mean()),
+        fifth=float(fifth.mean()),
+        fifth_low=share_at_least(int(fifth.sum()), len(fifth), TAIL),
+        tenth_low=share_at_least(int(tenth.sum()), len(tenth), TAIL),
+        tenth_high=share_at_most(int(tenth.sum()), len(tenth), TAIL),
+    )

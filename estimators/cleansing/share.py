@@ -130,7 +130,7 @@ def share_of_wrong(
     if against is not None:
         if against.follows_input:
             return Share(float("nan"), 0.0, high)
-        low = min(low, against.surest_low if against.gives_number or found.is_clear else 0.0)
+        low = min(low, against.overall.low if against.gives_number or found.is_clear else 0.0)
     return Share(float(np.clip(found.noise_fraction, low, high)), low, high)
 
 

@@ -119,9 +119,9 @@ def _disputed(removed: int, n: int, share: Share, against: Contradiction) -> str
     if against.follows_class:
         return (
             f"{removed} of {n} labels are flagged, the most suspect ones. Two networks that have not seen a sample "
-            f"contradict {against.disagreed:.0%} of the labels, and {against.within:.0%} where they are surest of a "
-            "class: either some classes have many wrong labels, whatever the input, or the inputs do not tell these "
-            f"classes apart, and labels are right{end}"
+            f"contradict {against.disagreed:.0%} of the labels, and {against.by_class.fifth:.0%} where they are surest "
+            "of a class: either some classes have many wrong labels, whatever the input, or the inputs do not tell "
+            f"these classes apart, and labels are right{end}"
         )
     begin = (
         f"{removed} of {n} labels are flagged, the most suspect ones. Two networks that have not seen a sample "

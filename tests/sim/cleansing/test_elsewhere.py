@@ -6,7 +6,7 @@ only with the warning that right labels of overlapping classes look like that.
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_breast_cancer, make_classification
+from sklearn.datasets import load_breast_cancer, load_digits, make_classification, make_friedman1
 
 from sgdphases import find_wrong_labels
 from sgdphases.sim.cleansing.find import FoundLabels
@@ -42,6 +42,23 @@ def overlapping():
     return make_classification(3000, 20, random_state=2, **made)
 
 
+def overlapping_everywhere():
+    made = dict(n_informative=5, n_redundant=2, n_classes=8, n_clusters_per_class=2, class_sep=0.6, flip_y=0)
+    return make_classification(1500, 10, random_state=0, **made)
+
+
+def ordered():
+    """Eighths of a quantity that is known up to a deviation of one: next to each class lie two that look like it."""
+    x, t = make_friedman1(2500, 10, noise=1.0, random_state=3)
+    return x, np.digitize(t, np.quantile(t, np.arange(1, 8) / 8))
+
+
+def half_digits():
+    """Handwritten digits of which only the upper half is seen."""
+    x, y = load_digits(return_X_y=True)
+    return x[:, :32], y
+
+
 def cancer():
     return load_breast_cancer(return_X_y=True)
 
@@ -75,6 +92,32 @@ def test_right_labels_of_samples_in_the_midst_of_another_class_may_be_flagged_bu
     assert found.flagged.mean() < 0.1 and found.noise_interval[0] == 0 and not found.noise_fraction > 0.05
     if data is overlapping:
         assert "cannot be told" in str(found.details.share)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", [overlapping_everywhere, ordered, half_digits])
+def test_where_inputs_do_not_determine_classes_no_number_is_given_and_no_label_need_be_wrong(data):
+    x, y = data()
+    found = find_wrong_labels(x, y)
+    assert found.noise_interval[0] == 0 and np.isnan(found.noise_fraction)
+    assert "cannot be told" in str(found.details.share)
+
+
+SOME = {2: 7, 3: 8, 7: 1, 5: 6, 6: 5}  # Patrini and others, 2017
+EACH_OTHER = {4: 9, 9: 4, 3: 5, 5: 3, 7: 1, 1: 7}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("turned", "share"), [(SOME, 0.2), (SOME, 0.4), (EACH_OTHER, 0.35)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_mistakes_that_turn_some_classes_into_others_are_found(turned, share, seed):
+    x, y = load_digits(return_X_y=True)
+    mistaken = np.random.default_rng(seed).random(len(y)) < share
+    given = np.where(mistaken, [turned.get(label, label) for label in y], y)
+    found, wrong = find_wrong_labels(x, given, seed=seed), given != y
+    assert_within(found, wrong)
+    caught = (found.flagged & wrong).sum()
+    assert 2 * caught / (found.flagged.sum() + wrong.sum()) > 0.6
 
 
 @pytest.mark.slow
