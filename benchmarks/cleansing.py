@@ -23,7 +23,7 @@ from sklearn.model_selection import StratifiedKFold
 from sgdphases import add_label_noise
 from sgdphases.sim.storage.atomic import write_whole
 from sgdphases.sim.cleansing.cleanse import cleanse, train_cleansed
-from sgdphases.sim.cleansing.cleanse_images import train_on
+from sgdphases.sim.cleansing.cleanse_images import part_epochs, train_on
 from sgdphases.sim.cleansing.network_mistakes import network_mistakes
 from sgdphases.sim.recipe.choose import recipe_settings, takes_recipe
 from sgdphases.sim.recipe.learner import ImageLearner
@@ -134,6 +134,8 @@ def train(
     n_classes = max(problem.n_classes, int(labels.max()) + 1)
     size = min(problem.settings.batch_size, len(labels))
     settings = problem.settings.model_copy(update={"batch_size": size})
+    if settings.network == IMAGE and epochs is None:
+        epochs = part_epochs(problem.settings, len(problem.y), len(labels))
     if epochs is not None:
         settings = settings.model_copy(update={"epochs": epochs})
     per_epoch = steps_per_epoch(len(labels), size)

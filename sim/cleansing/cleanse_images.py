@@ -20,7 +20,7 @@ from sgdphases.sim.run.settings import RunSettings
 from sgdphases.sim.run.streams import stream
 
 RECENT = 8  # losses are averaged over the last 1/8 of the epochs so far
-PART_STEPS = 1_500  # of the networks of the thirds, at least: after 2,000 they agree less often than they are right
+PART_STEPS = 1_500  # of networks that learn a part, at least: after 2,000 thirds agree less often than they are right
 PLANTED = 0.075  # share of the labels that are replaced by known mistakes of each of two kinds
 
 
@@ -121,7 +121,7 @@ def probabilities_of_parts(
                 show(what, k * last + step, PARTS * last)
 
         made = part_settings(settings, k, len(trained))
-        made = made.model_copy(update={"epochs": _part_epochs(settings, len(y), made.batch_size, len(trained))})
+        made = made.model_copy(update={"epochs": part_epochs(settings, len(y), len(trained))})
         found[place(part[asked], k), asked] = probabilities_of_others(
             made, x[trained], y[trained], n_classes, x[asked], checkpoint=where, show=shown,
             what="asking networks that have not seen a label",
@@ -129,10 +129,19 @@ def probabilities_of_parts(
     return found
 
 
-def _part_epochs(settings: RunSettings, n_samples: int, batch_size: int, n_trained: int) -> int:
-    """As many epochs as on all samples, and as many steps, but of these no more than `PART_STEPS`."""
+def part_epochs(settings: RunSettings, n_samples: int, n_part: int) -> int:
+    """Epochs on a part of the samples: as many as on all, or as make as many steps, but no more than `PART_STEPS`.
+
+    Parameters
+    ----------
+    settings : RunSettings
+        Of a training on all.
+    n_samples, n_part : int
+        All samples, and those of the part.
+    """
     steps = settings.epochs * steps_per_epoch(n_samples, settings.batch_size)
-    return max(settings.epochs, -(-min(steps, PART_STEPS) // steps_per_epoch(n_trained, batch_size)))
+    per_epoch = steps_per_epoch(n_part, min(settings.batch_size, n_part))
+    return max(settings.epochs, -(-min(steps, PART_STEPS) // per_epoch))
 
 
 def plant(probability: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -252,7 +261,7 @@ def train_images_cleansed(
     """The part of `sgdphases.sim.cleansing.cleanse.train_cleansed` for ``network = "image"``.
 
     "stop" trains on all labels once more, as far as t_c: on a CPU, through the same weights. "restart" trains on those
-    kept. There is no "continue": at t_c the learning rate is in the middle of its cycle.
+    kept, for `part_epochs`. There is no "continue": at t_c the learning rate is in the middle of its cycle.
 
     Raises
     ------
@@ -270,7 +279,8 @@ def train_images_cleansed(
         kept = int(found.keep.sum())
         if not kept:
             raise UsageError("no label is kept: there is nothing to train on.")
-        settings = settings.model_copy(update={"batch_size": min(settings.batch_size, kept)})
+        enough = {"batch_size": min(settings.batch_size, kept), "epochs": part_epochs(settings, len(y), kept)}
+        settings = settings.model_copy(update=enough)
         learner = ImageLearner(settings, x[found.keep], y[found.keep], n_classes)
         stop = learner.n_steps
     train_on(learner, stop, f"training without them ({how})", show)

@@ -19,9 +19,11 @@ from sgdphases.faces.cleanse.command import cleanse as command
 from sgdphases.faces.cleanse.command import labelled_and_settings
 from sgdphases.sim.cleansing.cleanse import cleanse, train_cleansed
 from sgdphases.sim.cleansing.cleanse_images import (
+    PART_STEPS,
     ask_planted,
     image_accuracy,
     mean_loss,
+    part_epochs,
     plant,
     probabilities_of_others,
     probabilities_of_parts,
@@ -32,6 +34,7 @@ from sgdphases.sim.cleansing.data import labelled_data
 from sgdphases.sim.recipe.choose import recipe_settings
 from sgdphases.sim.recipe.learner import ImageLearner
 from sgdphases.sim.recipe.watch import learn
+from sgdphases.sim.run.schedule import steps_per_epoch
 from sgdphases.sim.run.settings import make_settings
 
 app = typer.Typer()
@@ -298,3 +301,14 @@ def test_a_folder_of_real_photographs(tmp_path):
     assert code == 0 and "network image, augment shifts+mirror" in text, text
     rows = (tmp_path / "out" / "labels.csv").read_text(encoding="utf-8").splitlines()
     assert len(rows) == 61 and "Area under the ROC curve" in text
+
+
+@pytest.mark.parametrize(
+    ("epochs", "part", "expected"),
+    [(26, 5000, 26), (26, 4000, 26), (26, 775, 116), (26, 20, 1500), (10, 1000, 50), (1, 64, 79)],
+)
+def test_a_part_is_trained_on_for_as_many_steps_as_all_up_to_a_limit(epochs, part, expected):
+    """79 steps are an epoch of 5,000 images."""
+    settings = make_settings({"network": "image", "epochs": epochs, "batch_size": 64})
+    assert part_epochs(settings, 5000, part) == expected
+    assert expected * steps_per_epoch(part, min(64, part)) >= min(79 * epochs, PART_STEPS)
