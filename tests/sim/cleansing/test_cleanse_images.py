@@ -309,6 +309,6 @@ def test_a_folder_of_real_photographs(tmp_path):
 )
 def test_a_part_is_trained_on_for_as_many_steps_as_all_up_to_a_limit(epochs, part, expected):
     """79 steps are an epoch of 5,000 images."""
-    settings = make_settings({"network": "image", "epochs": epochs, "batch_size": 64})
+    settings = make_settings({"dataset": "arrays", "network": "image", "epochs": epochs, "batch_size": 64})
     assert part_epochs(settings, 5000, part) == expected
     assert expected * steps_per_epoch(part, min(64, part)) >= min(79 * epochs, PART_STEPS)
