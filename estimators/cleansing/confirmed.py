@@ -18,11 +18,10 @@ import numpy as np
 
 from sgdphases.estimators.cleansing.mixture import fraction_interval
 from sgdphases.estimators.cleansing.outside import contradiction
-from sgdphases.estimators.cleansing.wrong_labels import CLEAR_SEPARATION, WrongLabels
+from sgdphases.estimators.cleansing.wrong_labels import CLEAR_SEPARATION, MOST, WrongLabels
 
 LEAST_CONFIRMED = 0.1  # weight of an upper component that may be confirmed: hard samples form smaller ones
 CONFIRMED = 0.65  # share of an upper component that networks which have not seen it disagree with, if it is noise
-MOST = 0.5  # weight of an upper component beyond which these must agree with one another more often than with labels
 AGREED = 0.65  # of their agreement elsewhere, how much there is at least about samples that are no harder
 SCATTERED = 0.15  # total variation, at most, between their answers there, label by label, and those to everybody
 

@@ -28,7 +28,7 @@ import numpy as np
 
 from sgdphases.estimators.cleansing.outside import Contradiction
 from sgdphases.estimators.cleansing.planted import PlantedShare
-from sgdphases.estimators.cleansing.wrong_labels import WrongLabels
+from sgdphases.estimators.cleansing.wrong_labels import MOST, WrongLabels
 from sgdphases.estimators.errors import InputError
 from sgdphases.theory.proportions import share_at_least, share_at_most
 
@@ -160,7 +160,7 @@ def share_from_losses(found: WrongLabels, early_error: float, n: int) -> Share:
     -------
     Share
         The fitted one and its sampling error, widened to what losses cannot tell: NaN where no noise is seen and many
-        labels were not learnt in the first epoch.
+        labels were not learnt in the first epoch, or where most would be wrong, as they may be what is not learnt yet.
     """
     if found.found_by == "given":
         return Share(found.noise_fraction, found.noise_fraction, found.noise_fraction)
@@ -168,4 +168,6 @@ def share_from_losses(found: WrongLabels, early_error: float, n: int) -> Share:
     if not found.has_noise:
         return Share(0.0 if high <= FEW else float("nan"), 0.0, high)
     low, fitted = found.noise_interval
+    if found.noise_fraction > MOST:
+        return Share(float("nan"), 0.0, max(fitted, high))
     return Share(found.noise_fraction, low if found.is_clear else 0.0, fitted if found.is_clear else max(fitted, high))

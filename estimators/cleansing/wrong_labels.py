@@ -11,6 +11,7 @@ from sgdphases.estimators.errors import InputError, UsageError
 LEAST_IN_CLASS = 100  # samples that a class needs for a mixture of its own
 MOST_LABEL_SHARE = 0.5  # share of the variance of log-odds between labels above which some classes are not learnt yet
 HARD_CLASSES = 0.2  # share above which classes that are hard to learn may form a component of their own
+MOST = 0.5  # weight of an upper component beyond which it may be what the network has not learnt yet, not wrong labels
 CLEAR_SEPARATION = 4.0  # Ashman's D from which on two components count as noise even then
 FoundBy = Literal["nothing", "losses", "losses confirmed", "contradictions", "planted mistakes", "given"]
 """No label noise is seen; two populations of losses (`wrong_labels`); the same, taken for hard classes until networks

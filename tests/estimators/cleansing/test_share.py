@@ -80,6 +80,9 @@ def test_losses_alone_say_less():
     close = wrong_labels(losses_of(np.arange(1000) < 300, 3.5, 0))
     assert close.has_noise and not close.is_clear
     assert share_from_losses(close, 0.6, 1000).low == 0 and share_from_losses(close, 0.6, 1000).high > 0.6
+    most = wrong_labels(losses_of(np.arange(1000) < 800, 6, 0))  # wrong, or not learnt yet
+    assert most.is_clear and not share_from_losses(most, 0.9, 1000).is_known
+    assert share_from_losses(most, 0.9, 1000).low == 0 and share_from_losses(most, 0.9, 1000).high > 0.9
     none = wrong_labels(losses_of(np.zeros(1000, bool), 0, 0))
     assert not share_from_losses(none, 0.6, 1000).is_known and share_from_losses(none, 0.01, 1000).fraction == 0
 
