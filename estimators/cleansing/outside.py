@@ -173,9 +173,12 @@ class Contradiction:
     @property
     def low(self) -> float:
         """Lower bound of the share of wrong labels at 97.5 %; 0 where right labels of overlapping classes will do."""
-        if not self.gives_number or not self.is_seen:
-            return 0.0
-        return max(0.0, min(self.overall.low, (self.excess - DEVIATIONS * self.error) / self.agreement))
+        return min(self.overall.low, self.low_if_determined) if self.gives_number else 0.0
+
+    @property
+    def low_if_determined(self) -> float:
+        """The same where the inputs determine the class: hard samples alone do not make networks agree more often."""
+        return max(0.0, (self.excess - DEVIATIONS * self.error) / self.agreement) if self.is_seen else 0.0
 
 
 def contradiction(probability: np.ndarray, labels: np.ndarray) -> Contradiction:

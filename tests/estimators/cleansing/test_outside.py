@@ -115,6 +115,7 @@ def test_there_is_a_number_only_where_contradictions_give_one(
     said = share_of_wrong(found, labels, labels, outside, against)
     np.testing.assert_equal(said.fraction, expected)
     assert (said.low > 0) == against.gives_number and said.low <= disagreed <= said.high
+    assert 0 < against.low_if_determined < against.beyond and said.low <= against.low_if_determined
 
 
 @given(st.sampled_from([3, 4, 5]), st.floats(0.15, 0.5), st.integers(0, 10_000))
