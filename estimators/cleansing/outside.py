@@ -167,8 +167,14 @@ class Contradiction:
 
     @property
     def fraction(self) -> float:
-        """How many labels count as contradicted: the share among the surest, unless that follows the input or class."""
-        return self.disagreed if self.follows_input or self.follows_class else self.surest
+        """How many labels count as contradicted.
+
+        The share among the surest if it is a number, all if contradictions follow the input or the class, and else the
+        share among the surest of each class: the surest of all may be of easy classes only.
+        """
+        if self.gives_number:
+            return self.surest
+        return self.disagreed if self.follows_input or self.follows_class else self.by_class.fifth
 
     @property
     def low(self) -> float:
