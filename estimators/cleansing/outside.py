@@ -123,6 +123,11 @@ class Contradiction:
         return bool(self.given > self.largest + SEEN * error and self.shifted <= MOST_SHIFTED)
 
     @property
+    def _is_heard(self) -> bool:
+        """Whether anything is concluded from what they say."""
+        return self.n_samples >= LEAST_ASKED and self.has_learnt
+
+    @property
     def agrees_more(self) -> bool:
         """Whether they do so by more than chance explains, whatever they have learnt."""
         return bool(self.excess > SEEN * self.error)
@@ -130,9 +135,7 @@ class Contradiction:
     @property
     def is_seen(self) -> bool:
         """Whether that speaks of wrong labels: networks that have learnt something, and not by a little only."""
-        if self.n_samples < LEAST_ASKED or not self.has_learnt:
-            return False
-        return self.agrees_more and self.beyond >= LEAST_EXCESS
+        return self._is_heard and self.agrees_more and self.beyond >= LEAST_EXCESS
 
     @property
     def follows_input(self) -> bool:
@@ -146,9 +149,14 @@ class Contradiction:
         It shows even where networks have learnt so many of the wrong labels that they agree with one another no more
         often than with the labels.
         """
-        if self.n_samples < LEAST_ASKED or not self.has_learnt or self.agreement < LEAST_AGREEMENT:
+        if not self._is_heard or self.agreement < LEAST_AGREEMENT:
             return False
         return self.by_class.is_level and self.by_class.fifth_low >= FOLLOWS * self.disagreed > 0
+
+    @property
+    def follows_class(self) -> bool:
+        """Whether that holds in each class only: labels of some are wrong, or the inputs do not tell these apart."""
+        return self.is_even and not self.gives_number
 
     @property
     def gives_number(self) -> bool:
@@ -159,11 +167,6 @@ class Contradiction:
         networks have not learnt, or right labels of classes that overlap everywhere.
         """
         return self.overall.is_level and self.surest >= FOLLOWS * self.disagreed
-
-    @property
-    def follows_class(self) -> bool:
-        """Whether that holds in each class only: labels of some are wrong, or the inputs do not tell these apart."""
-        return self.is_even and not self.gives_number
 
     @property
     def fraction(self) -> float:
