@@ -132,7 +132,7 @@ def _disputed(removed: int, n: int, share: Share, against: Contradiction) -> str
         begin += f". Among the samples that they are surest of, they contradict {against.surest:.0%}: {FOLLOWING}"
     else:
         begin += f", and among the samples that they are surest of, {against.surest:.0%} of the labels are contradicted"
-    if not against.gives_number:
+    if not against.gives_number and against.low_if_determined >= 0.01:
         begin += f". If the inputs determine the class, {against.low_if_determined:.0%} are wrong at least"
     return f"{begin}{end}"
 
