@@ -173,11 +173,14 @@ class Contradiction:
         """How many labels count as contradicted.
 
         The share among the surest if it is a number, all if contradictions follow the input or the class, and else the
-        share among the surest of each class: the surest of all may be of easy classes only.
+        share among the surest of each class, as the surest of all may be of easy classes only, or as many as networks
+        agree on against the labels, if these are more.
         """
         if self.gives_number:
             return self.surest
-        return self.disagreed if self.follows_input or self.follows_class else self.by_class.fifth
+        if self.follows_input or self.follows_class:
+            return self.disagreed
+        return max(self.by_class.fifth, self.beyond)
 
     @property
     def low(self) -> float:
