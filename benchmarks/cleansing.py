@@ -46,6 +46,11 @@ DATASETS = {
 }
 ON_DISK = ("mnist", "cifar10")
 NETWORK = "network"  # the kind of noise drawn from a network's own confusions: for images
+MISREAD = {  # digits read as others: as usual in the literature (Patrini et al. 2017), and both ways
+    "turned": {2: 7, 3: 8, 7: 1, 5: 6, 6: 5},
+    "exchanged": {4: 9, 9: 4, 3: 5, 5: 3, 7: 1, 1: 7},
+}
+OF_DIGITS = ("digits", "mnist")
 NOISE = {
     "none": ("uniform", 0.0),
     "uniform 0.2": ("uniform", 0.2),
@@ -57,6 +62,9 @@ NOISE = {
     "input-dependent 0.1": ("input-dependent", 0.1),
     "input-dependent 0.2": ("input-dependent", 0.2),
     "input-dependent 0.4": ("input-dependent", 0.4),
+    "turned 0.2": ("turned", 0.2),
+    "turned 0.4": ("turned", 0.4),
+    "exchanged 0.35": ("exchanged", 0.35),
     "network 0.2": (NETWORK, 0.2),
     "network 0.4": (NETWORK, 0.4),
 }
@@ -99,12 +107,15 @@ class Found:
 def make_problem(dataset: str, noise: str, seed: int, data_dir: Path | None) -> Problem:
     kind, fraction = NOISE[noise]
     folder = {"data_dir": str(data_dir / dataset)} if dataset in ON_DISK and data_dir else {}
-    by_settings = {} if kind == NETWORK else dict(noise_kind=kind, noise_fraction=fraction)
+    by_settings = {} if kind in (NETWORK, *MISREAD) else dict(noise_kind=kind, noise_fraction=fraction)
     settings = make_settings({**by_settings, "dataset": dataset, "seed": seed, **folder, **DATASETS[dataset]})
     data = noisy_data(settings)
     if kind == NETWORK:
         images = data.x_train, data.y_train, data.n_outputs
         labels = network_mistakes(*images, fraction, seed=seed, device=settings.device)
+        data = add_label_noise(data, kind="given", fraction=None, labels=labels, rng=np.random.default_rng(seed))
+    if kind in MISREAD:
+        labels = misread(data.y_train, MISREAD[kind], fraction, seed)
         data = add_label_noise(data, kind="given", fraction=None, labels=labels, rng=np.random.default_rng(seed))
     shape = data.x_train.shape[1:]
     if takes_recipe(settings, shape):
@@ -119,6 +130,12 @@ def make_problem(dataset: str, noise: str, seed: int, data_dir: Path | None) -> 
         settings, data.x_train, data.y_train, data.n_outputs, data.y_train != clean,
         (data.x_test[held], data.y_test[held]), (data.x_test[rest], data.y_test[rest]),
     )  # fmt: skip
+
+
+def misread(y: np.ndarray, turned: dict[int, int], fraction: float, seed: int) -> np.ndarray:
+    """Labels of some classes turned into those of others, each with the same probability."""
+    chosen = np.random.default_rng(seed).random(len(y)) < fraction
+    return np.where(chosen, [turned.get(label, label) for label in y.tolist()], y)
 
 
 def train(
@@ -395,7 +412,8 @@ def main() -> None:
     datasets = arguments.datasets or [name for name in DATASETS if arguments.data_dir or name not in ON_DISK]
     for dataset in datasets:
         for seed, noise in ((seed, noise) for seed in arguments.seeds for noise in arguments.noise):
-            if NOISE[noise][0] == NETWORK and dataset != "cifar10":
+            kind = NOISE[noise][0]
+            if (kind == NETWORK and dataset != "cifar10") or (kind in MISREAD and dataset not in OF_DIGITS):
                 continue
             missing = [name for name in arguments.methods if (dataset, noise, str(seed), name) not in done]
             problem = make_problem(dataset, noise, seed, arguments.data_dir) if missing else None

@@ -55,8 +55,8 @@ class Cleansing:
     consensus : Consensus
         t_c, the window around it, each sample's loss there: what says how many labels are wrong.
     score : ndarray, shape (N,)
-        What says which: the higher, the more suspect. See `sgdphases.estimators.cleansing.margins`; by the recipe the
-        loss itself.
+        What says which: the higher, the more suspect. See `sgdphases.estimators.cleansing.margins`; by the recipe
+        `sgdphases.sim.cleansing.cleanse_images.image_suspicion`.
     found : WrongLabels
         Probabilities, the mixture, the share of wrong labels fitted.
     share : Share

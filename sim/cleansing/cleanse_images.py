@@ -19,6 +19,7 @@ from sgdphases.sim.run.schedule import steps_per_epoch
 from sgdphases.sim.run.settings import RunSettings
 from sgdphases.sim.run.streams import stream
 
+OTHER = 0.5  # weight of the likeliest other class, beside the label's own probability
 RECENT = 8  # losses are averaged over the last 1/8 of the epochs so far
 PART_STEPS = 1_500  # of networks that learn a part, at least: after 2,000 thirds agree less often than they are right
 PLANTED = 0.075  # share of the labels that are replaced by known mistakes of each of two kinds
@@ -40,9 +41,10 @@ def cleanse_images(
 
     Trains once on all labels. t_c and its window come from log-spaced epochs, as for other networks, and from losses
     smoothed over the last eighth of the epochs so far (`recent`), since at a high learning rate those of two
-    epochs differ by chance. A sample's score is its smoothed loss at the end of the window; suggested is the likeliest
-    class of the second half of the run, and for labels flagged another than the given one, by the networks of the
-    thirds, too, as the one that has seen the labels may have memorised them by then.
+    epochs differ by chance. How many labels are wrong is read off the smoothed losses at the end of the window, which
+    off `image_suspicion`. Suggested is the likeliest class of the second half of the run, and for labels flagged
+    another than the given one, by the networks of the thirds, too, as the one that has seen the labels may have
+    memorised them by then.
 
     Trains once on each third of the samples, and asks about the others: what these networks disagree with bounds the
     share of wrong labels, and if they agree with one another more often than with the labels, these are flagged even
@@ -58,9 +60,9 @@ def cleanse_images(
     smoothed = {epoch: mean_loss(last.sample_loss[recent(epoch) - 1]) for epoch in map(int, epochs)}
     agreed = consensus(epochs, np.stack(list(smoothed.values())))
     chosen = round(agreed.window[1])
-    score = smoothed[chosen]
-    agreed = replace(agreed, loss=score)
-    found = wrong_labels(score, y, kind=kind, per_class=per_class, known_fraction=known_fraction)
+    loss = smoothed[chosen]
+    agreed = replace(agreed, loss=loss)
+    found = wrong_labels(loss, y, kind=kind, per_class=per_class, known_fraction=known_fraction)
     inside, outside = last.probability.argmax(axis=1), None
     if found.found_by != "given":
         outside = probabilities_of_parts(settings, x, y, n_classes, checkpoint, show)
@@ -68,7 +70,8 @@ def cleanse_images(
     def planted(outside: np.ndarray) -> PlantedShare:
         return ask_planted(settings, x, y, n_classes, outside.mean(axis=0), chosen, checkpoint, show)
 
-    said = judged(found, score, y, inside, outside, smoothed[settings.epochs], planted)
+    score = image_suspicion(loss, last.probability, y)
+    said = judged(found, loss, y, inside, outside, smoothed[settings.epochs], planted, score=score)
     return Cleansing(
         consensus=agreed,
         score=score,
@@ -304,6 +307,31 @@ def image_accuracy(learner: ImageLearner, x: np.ndarray, y: np.ndarray) -> float
 def recent(epoch: int) -> np.ndarray:
     """The last eighth of the epochs from the first to this one, counted from 1, rounded up."""
     return np.arange(epoch - -(-epoch // RECENT), epoch) + 1
+
+
+def image_suspicion(loss: np.ndarray, probability: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """How suspect the label of each image is: `OTHER` of the likeliest other class's probability, less the label's own.
+
+    A hard image's label loses to many classes, a wrong one to the right class: of labels exchanged in pairs that tells
+    more than the loss. As what is likeliest is averaged over the second half of the run, when many labels have been
+    memorised, it counts for less.
+
+    Parameters
+    ----------
+    loss : ndarray, shape (N,)
+        -log of the label's probability, averaged over some epochs.
+    probability : ndarray, shape (N, K)
+        Mean over the second half of the run.
+    y : ndarray of int, shape (N,)
+
+    Returns
+    -------
+    ndarray, shape (N,)
+        The higher, the more suspect.
+    """
+    others = probability.copy()
+    others[np.arange(len(y)), y] = -1
+    return np.asarray(OTHER * others.max(axis=1) - np.exp(-loss))
 
 
 def mean_loss(sample_loss: np.ndarray) -> np.ndarray:

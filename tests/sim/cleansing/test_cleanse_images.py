@@ -22,6 +22,7 @@ from sgdphases.sim.cleansing.cleanse_images import (
     PART_STEPS,
     ask_planted,
     image_accuracy,
+    image_suspicion,
     mean_loss,
     part_epochs,
     plant,
@@ -312,3 +313,11 @@ def test_a_part_is_trained_on_for_as_many_steps_as_all_up_to_a_limit(epochs, par
     settings = make_settings({"dataset": "arrays", "network": "image", "epochs": epochs, "batch_size": 64})
     assert part_epochs(settings, 5000, part) == expected
     assert expected * steps_per_epoch(part, min(64, part)) >= min(79 * epochs, PART_STEPS)
+
+
+def test_an_image_is_suspect_where_its_label_is_improbable_and_another_class_is_not():
+    probability = np.array([[0.2, 0.8, 0.0], [0.2, 0.4, 0.4], [0.9, 0.1, 0.0], [0.0, 0.0, 1.0]])
+    loss = -np.log([0.2, 0.2, 0.8, 0.5])  # averaged over other epochs
+    found = image_suspicion(loss, probability, np.array([0, 0, 0, 2]))
+    np.testing.assert_allclose(found, [0.5 * 0.8 - 0.2, 0.5 * 0.4 - 0.2, 0.5 * 0.1 - 0.8, -0.5])
+    assert np.array_equal(probability[0], [0.2, 0.8, 0.0])
