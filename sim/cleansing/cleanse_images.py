@@ -19,7 +19,7 @@ from sgdphases.sim.run.schedule import steps_per_epoch
 from sgdphases.sim.run.settings import RunSettings
 from sgdphases.sim.run.streams import stream
 
-OTHER = 0.5  # weight of the likeliest other class, beside the label's own probability
+OTHER = 0.25  # weight of the likeliest other class, beside the label's own probability
 RECENT = 8  # losses are averaged over the last 1/8 of the epochs so far
 PART_STEPS = 1_500  # of networks that learn a part, at least: after 2,000 thirds agree less often than they are right
 PLANTED = 0.075  # share of the labels that are replaced by known mistakes of each of two kinds

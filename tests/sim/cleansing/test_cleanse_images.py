@@ -19,6 +19,7 @@ from sgdphases.faces.cleanse.command import cleanse as command
 from sgdphases.faces.cleanse.command import labelled_and_settings
 from sgdphases.sim.cleansing.cleanse import cleanse, train_cleansed
 from sgdphases.sim.cleansing.cleanse_images import (
+    OTHER,
     PART_STEPS,
     ask_planted,
     image_accuracy,
@@ -319,5 +320,5 @@ def test_an_image_is_suspect_where_its_label_is_improbable_and_another_class_is_
     probability = np.array([[0.2, 0.8, 0.0], [0.2, 0.4, 0.4], [0.9, 0.1, 0.0], [0.0, 0.0, 1.0]])
     loss = -np.log([0.2, 0.2, 0.8, 0.5])  # averaged over other epochs
     found = image_suspicion(loss, probability, np.array([0, 0, 0, 2]))
-    np.testing.assert_allclose(found, [0.5 * 0.8 - 0.2, 0.5 * 0.4 - 0.2, 0.5 * 0.1 - 0.8, -0.5])
+    np.testing.assert_allclose(found, [OTHER * 0.8 - 0.2, OTHER * 0.4 - 0.2, OTHER * 0.1 - 0.8, -0.5])
     assert np.array_equal(probability[0], [0.2, 0.8, 0.0])
