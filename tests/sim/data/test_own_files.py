@@ -226,8 +226,9 @@ def test_sizes_are_judged_without_overflow():
 @pytest.mark.parametrize("factor", [1e3, 1e300, 1e-300])
 def test_wrong_labels_do_not_depend_on_the_unit(blobs, factor):
     x, right = blobs
-    y = np.where(np.random.default_rng(1).random(150) < 0.3, 0, right)
-    common = dict(standardize=True, hidden=(10,), epochs=40, probes=10, batch_size=10)
+    rng = np.random.default_rng(1)
+    y = np.where(rng.random(150) < 0.3, (right + rng.integers(1, 3, 150)) % 3, right)
+    common = dict(standardize=True, hidden=(10,), epochs=100, probes=10, batch_size=10)
     one, other = (find_wrong_labels(samples, y, **common) for samples in (x, x * factor))
     assert one.has_noise and other.has_noise
     np.testing.assert_allclose(one.wrong_probability, other.wrong_probability, atol=1e-2)
