@@ -110,12 +110,12 @@ def make_problem(dataset: str, noise: str, seed: int, data_dir: Path | None) -> 
     by_settings = {} if kind in (NETWORK, *MISREAD) else dict(noise_kind=kind, noise_fraction=fraction)
     settings = make_settings({**by_settings, "dataset": dataset, "seed": seed, **folder, **DATASETS[dataset]})
     data = noisy_data(settings)
-    if kind == NETWORK:
-        images = data.x_train, data.y_train, data.n_outputs
-        labels = network_mistakes(*images, fraction, seed=seed, device=settings.device)
-        data = add_label_noise(data, kind="given", fraction=None, labels=labels, rng=np.random.default_rng(seed))
-    if kind in MISREAD:
-        labels = misread(data.y_train, MISREAD[kind], fraction, seed)
+    if not by_settings:
+        if kind == NETWORK:
+            images = data.x_train, data.y_train, data.n_outputs
+            labels = network_mistakes(*images, fraction, seed=seed, device=settings.device)
+        else:
+            labels = misread(data.y_train, MISREAD[kind], fraction, seed)
         data = add_label_noise(data, kind="given", fraction=None, labels=labels, rng=np.random.default_rng(seed))
     shape = data.x_train.shape[1:]
     if takes_recipe(settings, shape):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from sgdphases.faces.cleanse.page import most_suspect
 from sgdphases.faces.review.page import write_review
@@ -16,6 +17,8 @@ from sgdphases.sim.run.settings import make_settings
 
 QUICK = dict(hidden=(8,), epochs=12, checkpoints=6, batch_size=10, backend="numpy")
 NAMES = np.array(["ant", "bee", "cow"])
+TURNED = {2: 7, 3: 8, 7: 1, 5: 6, 6: 5}  # Patrini and others, 2017
+EXCHANGED = {4: 9, 9: 4, 3: 5, 5: 3, 7: 1, 1: 7}
 
 
 @dataclass
@@ -31,6 +34,13 @@ def blobs(n=60, seed=0):
     rng = np.random.default_rng(seed)
     y = np.arange(n) % 3
     return np.round(3 * np.eye(3)[y] + 0.5 * rng.normal(size=(n, 3)), 3), y
+
+
+def misread_digits(turned, share, seed=0):
+    """Handwritten digits, what they are, and labels: a share of some classes is read as others."""
+    x, y = load_digits(return_X_y=True)
+    mistaken = np.random.default_rng(seed).random(len(y)) < share
+    return x, y, np.where(mistaken, [turned.get(label, label) for label in y], y)
 
 
 def write_images(folder: Path, labels, *, ending=".png", size=(6, 5), seed=0):

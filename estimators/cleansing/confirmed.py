@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from sgdphases.estimators.cleansing.mixture import fraction_interval
-from sgdphases.estimators.cleansing.outside import contradiction
+from sgdphases.estimators.cleansing.outside import Contradiction
 from sgdphases.estimators.cleansing.wrong_labels import CLEAR_SEPARATION, MOST, WrongLabels
 
 LEAST_CONFIRMED = 0.1  # weight of an upper component that may be confirmed: hard samples form smaller ones
@@ -26,7 +26,9 @@ AGREED = 0.65  # of their agreement elsewhere, how much there is at least about 
 SCATTERED = 0.15  # total variation, at most, between their answers there, label by label, and those to everybody
 
 
-def confirmed(found: WrongLabels, losses: np.ndarray, labels: np.ndarray, outside: np.ndarray) -> WrongLabels:
+def confirmed(
+    found: WrongLabels, losses: np.ndarray, labels: np.ndarray, outside: np.ndarray, against: Contradiction
+) -> WrongLabels:
     """Take two components for wrong and right labels, or not, as networks say that have not seen the labels.
 
     Parameters
@@ -39,6 +41,8 @@ def confirmed(found: WrongLabels, losses: np.ndarray, labels: np.ndarray, outsid
         As given.
     outside : ndarray, shape (2, N, K)
         Probabilities by two networks trained on other samples.
+    against : Contradiction
+        Of these probabilities and labels.
 
     Returns
     -------
@@ -53,12 +57,10 @@ def confirmed(found: WrongLabels, losses: np.ndarray, labels: np.ndarray, outsid
         return found
     upper = found.mixture.posterior(losses) > 0.5
     disagreed = outside.mean(axis=0).argmax(axis=1) != labels
-    against = bool(upper.any() and disagreed[upper].mean() >= CONFIRMED)
-    if most:
-        against = against and contradiction(outside, labels).agrees_more
+    is_against = bool(upper.any() and disagreed[upper].mean() >= CONFIRMED and (against.agrees_more or not most))
     if found.has_noise:
-        return found if against else _refuted(found)
-    if not against or found.mixture.fraction < LEAST_CONFIRMED:
+        return found if is_against else _refuted(found)
+    if not is_against or found.mixture.fraction < LEAST_CONFIRMED:
         return found
     if not found.is_learnt and not (clear and scattered(outside, labels, upper)):
         return found

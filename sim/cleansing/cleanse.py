@@ -216,7 +216,7 @@ def judged(
     against, answers, planted = None, y, None
     if outside is not None:
         against, answers = contradiction(outside, y), outside.mean(axis=0).argmax(axis=1)
-        found = confirmed(found, loss, y, outside)
+        found = confirmed(found, loss, y, outside, against)
         little = not found.has_noise or explains_little(found, against.surest, MOSTLY)
         if little and (against.is_even or (against.is_seen and found.is_learnt)):
             found = disputed(loss, y, against.fraction)

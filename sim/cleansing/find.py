@@ -45,8 +45,8 @@ class FoundLabels:
         the given one.
     score : ndarray, shape (N,)
         The higher, the more suspect: how far another class is ahead of the label on average, from -1 to 1 (see
-        `sgdphases.estimators.cleansing.margins`); by the recipe a quarter of its probability less
-        the label's. It ranks samples even where no label noise is seen.
+        `sgdphases.estimators.cleansing.margins`); by the recipe a quarter of its probability less the label's. It ranks
+        samples even where no label noise is seen.
     noise_fraction : float
         Estimated share of wrong labels; NaN where they cannot be told from right ones of hard samples.
     noise_interval : tuple of float

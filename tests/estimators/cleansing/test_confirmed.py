@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sgdphases.estimators.cleansing.confirmed import CONFIRMED, confirmed, scattered
+from sgdphases.estimators.cleansing.outside import contradiction
 from sgdphases.estimators.cleansing.wrong_labels import wrong_labels
 
 
@@ -22,6 +23,20 @@ def answers(*classes: np.ndarray) -> np.ndarray:
     return np.stack([np.eye(10)[one], np.eye(10)[other]])
 
 
+def held_against(found, losses, labels, outside):
+    return confirmed(found, losses, labels, outside, contradiction(outside, labels))
+
+
+def two_heaps(classes: int, share: float, apart: float):
+    """3,000 labels of which a share has losses that are higher by so many deviations, and what is found."""
+    rng = np.random.default_rng(0)
+    labels, upper = rng.integers(0, classes, 3000), rng.random(3000) < share
+    losses = np.log1p(np.exp(np.where(upper, 1.5, 1.5 - apart) + rng.normal(size=3000)))
+    found = wrong_labels(losses, labels)
+    assert found.found_by == "losses" and (found.mixture.separation > 4) == (apart > 4)
+    return rng, labels, upper, losses, found
+
+
 def unequal(seed: int = 0):
     """Classes of very unequal size, a third of the labels drawn again from all: of the small ones most are wrong."""
     rng = np.random.default_rng(seed)
@@ -38,7 +53,7 @@ def test_a_hard_class_is_answered_by_others_and_wrong_labels_are_not(agreed, exp
     assert found.mixture.is_two and not found.has_noise  # a fifth of the spread lies between labels
     rng = np.random.default_rng(1)
     outside = np.where(upper & (rng.random(3000) > agreed), (labels + 1) % 5, labels)
-    judged = confirmed(found, losses, labels, answers(outside))
+    judged = held_against(found, losses, labels, answers(outside))
     assert judged.has_noise is expected and (judged.found_by == "losses confirmed") is expected
     assert bool(judged.flagged[upper].mean() > 0.8) is expected
     assert judged.noise_fraction == pytest.approx(upper.mean() if expected else 0, abs=0.04)
@@ -47,19 +62,15 @@ def test_a_hard_class_is_answered_by_others_and_wrong_labels_are_not(agreed, exp
 def test_a_small_component_of_hard_samples_is_not_confirmed():
     labels, upper, losses = two_components(0.06)
     found = wrong_labels(losses, labels)
-    assert confirmed(found, losses, labels, answers(np.where(upper, (labels + 1) % 5, labels))) is found
+    assert held_against(found, losses, labels, answers(np.where(upper, (labels + 1) % 5, labels))) is found
 
 
 @pytest.mark.parametrize("apart", [3.0, 6.0])
 @pytest.mark.parametrize("repeated", [0.2, 0.6])
 def test_hard_samples_that_others_answer_are_not_wrong_unless_they_lie_far_apart(apart, repeated):
-    rng = np.random.default_rng(0)
-    labels, upper = rng.integers(0, 5, 3000), rng.random(3000) < 0.3
-    losses = np.log1p(np.exp(np.where(upper, 1.5, 1.5 - apart) + rng.normal(size=3000)))
-    found = wrong_labels(losses, labels)
-    assert found.found_by == "losses" and (found.mixture.separation > 4) == (apart > 4)
+    rng, labels, upper, losses, found = two_heaps(5, 0.3, apart)
     outside = np.where(upper & (rng.random(3000) > repeated), (labels + 1) % 5, labels)
-    judged = confirmed(found, losses, labels, answers(outside))
+    judged = held_against(found, losses, labels, answers(outside))
     if apart > 4 or 1 - repeated > CONFIRMED:
         assert judged is found
     else:
@@ -70,7 +81,7 @@ def test_labels_wrong_at_random_in_classes_of_unequal_size_are_found():
     truth, labels, wrong, losses = unequal()
     found = wrong_labels(losses, labels)
     assert found.mixture.is_two and not found.is_learnt and not found.has_noise
-    judged = confirmed(found, losses, labels, answers(truth))
+    judged = held_against(found, losses, labels, answers(truth))
     assert judged.found_by == "losses confirmed" and np.mean(judged.flagged == wrong) > 0.99
     assert judged.noise_fraction == pytest.approx(wrong.mean(), abs=0.02)
 
@@ -90,7 +101,7 @@ def test_classes_that_are_not_learnt_are_not_wrong_labels(unlearnt):
     if unlearnt == "one class for another":
         one = other = np.where(upper, labels - 2, labels)
     assert scattered(answers(one, other), labels, upper) == (unlearnt == "lies close")
-    assert confirmed(found, losses, labels, answers(one, other)) is found
+    assert held_against(found, losses, labels, answers(one, other)) is found
 
 
 def test_nothing_is_scattered_among_all_or_none():
@@ -104,19 +115,15 @@ def test_what_is_found_anyway_stays_as_it_is():
     labels, wrong = rng.integers(0, 5, 1000), rng.random(1000) < 0.3
     losses = np.log1p(np.exp(np.where(wrong, 4, -3) + rng.normal(size=1000)))
     found = wrong_labels(losses, labels)
-    assert found.has_noise and confirmed(found, losses, labels, answers(labels)) is found
+    assert found.has_noise and held_against(found, losses, labels, answers(labels)) is found
 
 
 @pytest.mark.parametrize("apart", [3.0, 6.0])
 @pytest.mark.parametrize("know", [True, False])
 def test_most_labels_are_wrong_only_if_networks_that_know_something_say_so(know, apart):
     """Nine in ten have high losses: wrong, if networks give the same other class; else the network may just begin."""
-    rng = np.random.default_rng(0)
-    labels, upper = rng.integers(0, 10, 3000), rng.random(3000) < 0.85
-    losses = np.log1p(np.exp(np.where(upper, 1.5, 1.5 - apart) + rng.normal(size=3000)))
-    found = wrong_labels(losses, labels)
-    assert found.found_by == "losses" and (found.mixture.separation > 4) == (apart > 4)
+    rng, labels, upper, losses, found = two_heaps(10, 0.85, apart)
     truth = np.where(upper, (labels + 1) % 10, labels)
     one, other = (np.where(rng.random(3000) < (0.5 if know else 0.05), truth, rng.integers(0, 10, 3000)) for _ in "12")
-    judged = confirmed(found, losses, labels, answers(one, other))
+    judged = held_against(found, losses, labels, answers(one, other))
     assert judged is found if know else judged.is_refuted and not judged.flagged.any()

@@ -6,6 +6,7 @@ only with the warning that right labels of overlapping classes look like that.
 
 import numpy as np
 import pytest
+from cleansed import EXCHANGED, TURNED, misread_digits
 from sklearn.datasets import load_breast_cancer, load_digits, make_classification, make_friedman1
 
 from sgdphases import find_wrong_labels
@@ -103,17 +104,11 @@ def test_where_inputs_do_not_determine_classes_no_number_is_given_and_no_label_n
     assert "cannot be told" in str(found.details.share)
 
 
-SOME = {2: 7, 3: 8, 7: 1, 5: 6, 6: 5}  # Patrini and others, 2017
-EACH_OTHER = {4: 9, 9: 4, 3: 5, 5: 3, 7: 1, 1: 7}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("turned", "share"), [(SOME, 0.2), (SOME, 0.4), (EACH_OTHER, 0.35)])
+@pytest.mark.parametrize(("turned", "share"), [(TURNED, 0.2), (TURNED, 0.4), (EXCHANGED, 0.35)])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_mistakes_that_turn_some_classes_into_others_are_found(turned, share, seed):
-    x, y = load_digits(return_X_y=True)
-    mistaken = np.random.default_rng(seed).random(len(y)) < share
-    given = np.where(mistaken, [turned.get(label, label) for label in y], y)
+    x, y, given = misread_digits(turned, share, seed)
     found, wrong = find_wrong_labels(x, given, seed=seed), given != y
     assert_within(found, wrong)
     caught = (found.flagged & wrong).sum()
