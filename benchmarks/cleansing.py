@@ -51,6 +51,8 @@ MISREAD = {  # digits read as others: as usual in the literature (Patrini et al.
     "exchanged": {4: 9, 9: 4, 3: 5, 5: 3, 7: 1, 1: 7},
 }
 OF_DIGITS = ("digits", "mnist")
+PEOPLE = "given"  # labels of CIFAR-10N (Wei et al. 2022), three people an image; README says where they come from
+PEOPLE_FOLDER = "cifar10n"
 NOISE = {
     "none": ("uniform", 0.0),
     "uniform 0.2": ("uniform", 0.2),
@@ -67,6 +69,9 @@ NOISE = {
     "exchanged 0.35": ("exchanged", 0.35),
     "network 0.2": (NETWORK, 0.2),
     "network 0.4": (NETWORK, 0.4),
+    "people, majority": (PEOPLE, "aggre_label"),
+    "people, one": (PEOPLE, "random_label1"),
+    "people, worst": (PEOPLE, "worse_label"),
 }
 SHORT = 10  # epochs after which a perceptron has learnt the right labels and not yet the wrong ones
 FOLDS = 5
@@ -108,6 +113,8 @@ def make_problem(dataset: str, noise: str, seed: int, data_dir: Path | None) -> 
     kind, fraction = NOISE[noise]
     folder = {"data_dir": str(data_dir / dataset)} if dataset in ON_DISK and data_dir else {}
     by_settings = {} if kind in (NETWORK, *MISREAD) else dict(noise_kind=kind, noise_fraction=fraction)
+    if kind == PEOPLE:
+        by_settings = dict(noise_kind=kind, noisy_labels=str(people_file(noise, data_dir)))
     settings = make_settings({**by_settings, "dataset": dataset, "seed": seed, **folder, **DATASETS[dataset]})
     data = noisy_data(settings)
     if not by_settings:
@@ -130,6 +137,19 @@ def make_problem(dataset: str, noise: str, seed: int, data_dir: Path | None) -> 
         settings, data.x_train, data.y_train, data.n_outputs, data.y_train != clean,
         (data.x_test[held], data.y_test[held]), (data.x_test[rest], data.y_test[rest]),
     )  # fmt: skip
+
+
+def people_file(noise: str, data_dir: Path | None) -> Path:
+    """Labels that people gave all 50,000 images."""
+    return (data_dir or Path()) / PEOPLE_FOLDER / f"{NOISE[noise][1]}.npy"
+
+
+def is_there(dataset: str, noise: str, data_dir: Path | None) -> bool:
+    """Whether a data set can have this kind of wrong labels."""
+    kind = NOISE[noise][0]
+    if kind == PEOPLE:
+        return dataset == "cifar10" and people_file(noise, data_dir).exists()
+    return dataset == "cifar10" if kind == NETWORK else dataset in OF_DIGITS or kind not in MISREAD
 
 
 def misread(y: np.ndarray, turned: dict[int, int], fraction: float, seed: int) -> np.ndarray:
@@ -412,8 +432,7 @@ def main() -> None:
     datasets = arguments.datasets or [name for name in DATASETS if arguments.data_dir or name not in ON_DISK]
     for dataset in datasets:
         for seed, noise in ((seed, noise) for seed in arguments.seeds for noise in arguments.noise):
-            kind = NOISE[noise][0]
-            if (kind == NETWORK and dataset != "cifar10") or (kind in MISREAD and dataset not in OF_DIGITS):
+            if not is_there(dataset, noise, arguments.data_dir):
                 continue
             missing = [name for name in arguments.methods if (dataset, noise, str(seed), name) not in done]
             problem = make_problem(dataset, noise, seed, arguments.data_dir) if missing else None

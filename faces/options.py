@@ -58,7 +58,7 @@ FLAGS = {
         "uniform, uniform-other, pair-flip, input-dependent, transition, given, redraw or sign-flip.", default="uniform"
     ),
     "transition_matrix": Flag("K x K matrix, for noise kind transition."),
-    "noisy_labels": Flag("Training labels, for noise kind given."),
+    "noisy_labels": Flag("Labels of the training set, for noise kind given."),
     "wrong_labels": Flag("Wrong population: labels assigned at random, or actual wrong ones.", default="assigned"),
     "network": Flag("mlp, cnn or resnet; the last two are for images, and need PyTorch.", default="mlp"),
     "augment": Flag("How the network image moves images: shifts, shifts+mirror, or none.", hidden=True, default="auto"),

@@ -25,6 +25,9 @@ class Dataset:
         label noise was added by this program.
     class_names : tuple of str
         Empty when the classes have no names.
+    drawn : ndarray of int, shape (all samples,), or None
+        Where the training samples were drawn from more: the numbers of all of these in an order whose first N are the
+        samples here.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Dataset:
     y_clean: np.ndarray | None = None
     assigned: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
+    drawn: np.ndarray | None = None
 
     @property
     def n_samples(self) -> int:

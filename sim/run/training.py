@@ -219,18 +219,23 @@ def _prepared_data(settings: RunSettings) -> tuple[Dataset, RunSettings]:
 def with_label_noise(settings: RunSettings, data: Dataset) -> Dataset:
     """A data set with the wrong labels that these settings ask for.
 
+    A file of labels may be of these samples, or, where they were drawn from a larger training set, of all of that.
+
     Raises
     ------
     UsageError, InputError
         As `add_label_noise` does.
     """
+    labels = None if settings.noisy_labels is None else load_labels(settings.noisy_labels)
+    if labels is not None and data.drawn is not None and len(labels) == len(data.drawn):
+        labels = labels[data.drawn[: data.n_samples]]
     return add_label_noise(
         data,
         kind=settings.noise_kind,
         fraction=settings.noise_fraction,
         rng=stream(settings.seed, "labels"),
         transition=None if settings.transition_matrix is None else load_transition(settings.transition_matrix),
-        labels=None if settings.noisy_labels is None else load_labels(settings.noisy_labels),
+        labels=labels,
     )
 
 

@@ -205,16 +205,18 @@ def draw_subset(
     """
     kept, tested = np.arange(data.n_samples), np.arange(len(data.x_test))
     if train_size is not None:
-        kept = _draw(data.n_samples, train_size, "train_size", data.name, rng)
+        drawn = _draw(data.n_samples, train_size, "train_size", data.name, rng)
+        kept = drawn[:train_size]
         data = replace(
             data,
+            drawn=drawn,
             x_train=data.x_train[kept],
             y_train=data.y_train[kept],
             y_clean=None if data.y_clean is None else data.y_clean[kept],
             assigned=None if data.assigned is None else data.assigned[kept],
         )
     if test_size is not None:
-        tested = _draw(len(data.x_test), test_size, "test_size", data.name, rng)
+        tested = _draw(len(data.x_test), test_size, "test_size", data.name, rng)[:test_size]
         data = replace(data, x_test=data.x_test[tested], y_test=data.y_test[tested])
     return data, kept, tested
 
@@ -225,4 +227,4 @@ def _draw(available: int, size: int, setting: str, name: str, rng: np.random.Gen
             f"{setting}={size} asks for more than the {available} {setting.split('_')[0]} samples that "
             f"{name} has; give at most {available}, or leave it out for all"
         )
-    return rng.permutation(available)[:size]
+    return rng.permutation(available)

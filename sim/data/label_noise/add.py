@@ -166,8 +166,8 @@ def _check_given(labels: np.ndarray | None, data: Dataset) -> np.ndarray:
     if labels.ndim == 0 or len(labels) != data.n_samples:
         raise UsageError(
             f"the given labels have the shape {labels.shape}, but there are {data.n_samples} training "
-            "samples; give one label for each, in the data's own order (and no train_size, which draws a "
-            "subset)"
+            "samples; give one label for each, in the data's own order, or for each of the whole training set "
+            "that train_size draws them from"
         )
     if labels.dtype.kind not in "biuf":
         raise InputError(f"the given labels have the type {labels.dtype}; give numbers")

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
-from sgdphases.estimators.errors import InputError
+from sgdphases.estimators.errors import InputError, UsageError
+from sgdphases.sim.cleansing.data import labelled_data
 from sgdphases.sim.data.label_noise.add import load_labels, load_transition
+from sgdphases.sim.run.settings import make_settings
+from sgdphases.sim.run.training import noisy_data
 
 
 @pytest.mark.parametrize(
@@ -65,3 +68,26 @@ def test_more_bad_files_are_refused(tmp_path):
     (tmp_path / "d.csv").write_text("0.5,0.5\n")
     with pytest.raises(InputError, match="for 1 classes"):
         load_transition(tmp_path / "d.csv")
+
+
+@pytest.mark.parametrize("size", [1, 17, 40])
+def test_labels_of_all_samples_go_with_those_drawn(tmp_path, size):
+    """Labels of a whole training set are in its order, also where some of it, or all, are drawn."""
+    x, y = np.arange(40.0)[:, None] / 40, np.arange(40) % 3
+    np.savez(tmp_path / "mine.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    other = (y + np.arange(40) % 2) % 3
+    np.save(tmp_path / "labels.npy", other)
+    given = dict(noise_kind="given", noisy_labels=str(tmp_path / "labels.npy"), train_size=size)
+    settings = make_settings({"dataset": str(tmp_path / "mine.npz"), **given})
+    for data in (noisy_data(settings), labelled_data(settings).data):
+        number = np.rint(40 * data.x_train[:, 0]).astype(int)
+        assert len(set(number)) == size
+        assert np.array_equal(data.y_train, other[number]) and np.array_equal(data.wrong, number % 2 == 1)
+
+
+def test_labels_of_some_other_number_of_samples(tmp_path):
+    np.savez(tmp_path / "mine.npz", x=np.arange(40.0)[:, None], y=np.arange(40) % 3)
+    np.save(tmp_path / "labels.npy", np.zeros(30, dtype=int))
+    given = dict(noise_kind="given", noisy_labels=str(tmp_path / "labels.npy"))
+    with pytest.raises(UsageError, match=r"the given labels have the shape \(30,\), but there are 8 training samples"):
+        noisy_data(make_settings({"dataset": str(tmp_path / "mine.npz"), "train_size": 8, **given}))
