@@ -3,9 +3,10 @@
 Samples that are merely hard, or of a class that is learnt late, are given their label by networks trained on others.
 Wrong labels are not. So an upper component is taken for wrong labels only if such networks disagree with most of it,
 even if its labels are those of few classes, which may be hard. Where classes differ so much that some may not have been
-learnt at all, those networks must also answer as they do elsewhere. About samples of a class that they have not learnt
-they disagree with one another, or take all of them for one other class; where classes are of very unequal size and
-labels are wrong at random, most labels of the small ones are wrong, and what is answered is what is answered to all.
+learnt at all, it must not be made of whole classes for the most part, and those networks must also answer as they do
+elsewhere. About samples of a class that they have not learnt they disagree with one another, or take all of them for
+one other class; where classes are of very unequal size and labels are wrong at random, most labels of the small ones
+are wrong, and what is answered is what is answered to all.
 
 Where the upper component holds most samples, the lower one may be the few that the network has learnt so far. Networks
 that know next to nothing disagree with nearly every label, and are no witnesses then: they must agree with one another
@@ -53,7 +54,7 @@ def confirmed(
         `scattered`, too. What lies clearly apart, is less than half and no matter of classes is left as it is.
     """
     clear, most = found.mixture.separation > CLEAR_SEPARATION, found.mixture.fraction > MOST
-    if not found.mixture.is_two or (found.has_noise and clear and not most):
+    if not found.mixture.is_two or found.is_of_classes or (found.has_noise and clear and not most):
         return found
     upper = found.mixture.posterior(losses) > 0.5
     disagreed = outside.mean(axis=0).argmax(axis=1) != labels

@@ -44,22 +44,26 @@ class Surest:
 
     Attributes
     ----------
-    half, fifth : float
-        Share of them among the surer half, and among the surest fifth.
+    half, fifth, tenth : float
+        Share of them among the surer half, the surest fifth and the surest tenth.
     fifth_low, tenth_low, tenth_high : float
         Bounds at 97.5 % of that among the fifth, and among the surest tenth.
     """
 
     half: float
     fifth: float
+    tenth: float
     fifth_low: float
     tenth_low: float
     tenth_high: float
 
     @property
     def low(self) -> float:
-        """Lower bound, by whichever is lower: right labels of overlapping classes are rarer among the tenth."""
-        return min(self.fifth_low, self.tenth_low)
+        """Lower bound, by whichever is lower: right labels of overlapping classes are rarer among the tenth.
+
+        And may be so once more among those that networks would be surer of yet, by as much as from half to tenth.
+        """
+        return max(0.0, min(self.fifth_low, self.tenth_low - max(0.0, self.half - self.tenth)))
 
     @property
     def is_level(self) -> bool:
@@ -251,6 +255,7 @@ def _surest(against: np.ndarray, groups: list[np.ndarray]) -> Surest:
     return Surest(
         half=float(half.mean()),
         fifth=float(fifth.mean()),
+        tenth=float(tenth.mean()),
         fifth_low=share_at_least(int(fifth.sum()), len(fifth), TAIL),
         tenth_low=share_at_least(int(tenth.sum()), len(tenth), TAIL),
         tenth_high=share_at_most(int(tenth.sum()), len(tenth), TAIL),

@@ -47,7 +47,8 @@ class Share:
     ----------
     fraction : float
         The best number; 0 where no noise is seen and few labels could be wrong, NaN where it cannot be told: no noise
-        is seen, or so little that most disagreement is left unexplained, or contradictions vanish with sureness.
+        is seen where many labels, or whole classes, are not learnt, or so little that most disagreement is left
+        unexplained, or contradictions vanish with sureness.
     low, high : float
         Bounds at 95 %: of the sampling error, and of what cannot be known.
     """
@@ -123,7 +124,7 @@ def share_of_wrong(
         high = max(high, found.noise_fraction)
         return Share(found.noise_fraction, min((1 - LEARNT) * agreed, found.noise_fraction), high)
     if not found.has_noise:
-        return Share(0.0 if high <= FEW else float("nan"), 0.0, high)
+        return _none_seen(found, high)
     if explains_little(found, float(disagree.mean())):
         return Share(float("nan"), 0.0, high)
     low = min(found.noise_interval[0], agreed)
@@ -142,6 +143,10 @@ def explains_little(found: WrongLabels, disagreed: float, least: float = EXPLAIN
 def _disputed_share(against: Contradiction, high: float) -> Share:
     low = min(against.low, high)
     return Share(float(np.clip(against.surest, low, high)) if against.gives_number else float("nan"), low, high)
+
+
+def _none_seen(found: WrongLabels, high: float) -> Share:
+    return Share(0.0 if high <= FEW and not found.is_of_classes else float("nan"), 0.0, high)
 
 
 def share_from_losses(found: WrongLabels, early_error: float, n: int) -> Share:
@@ -166,7 +171,7 @@ def share_from_losses(found: WrongLabels, early_error: float, n: int) -> Share:
         return Share(found.noise_fraction, found.noise_fraction, found.noise_fraction)
     high = share_at_most(round(n * early_error), n, TAIL)
     if not found.has_noise:
-        return Share(0.0 if high <= FEW else float("nan"), 0.0, high)
+        return _none_seen(found, high)
     low, fitted = found.noise_interval
     if found.noise_fraction > MOST:
         return Share(float("nan"), 0.0, max(fitted, high))

@@ -12,6 +12,8 @@ LEAST_IN_CLASS = 100  # samples that a class needs for a mixture of its own
 MOST_LABEL_SHARE = 0.5  # share of the variance of log-odds between labels above which some classes are not learnt yet
 HARD_CLASSES = 0.2  # share above which classes that are hard to learn may form a component of their own
 MOST = 0.5  # weight of an upper component beyond which it may be what the network has not learnt yet, not wrong labels
+WHOLE = 0.9  # share of a class's labels in the upper component from which on the class may not be learnt at all
+MOST_WHOLE = 0.5  # share of the upper component, at most, that may be of such classes if it is wrong labels
 CLEAR_SEPARATION = 4.0  # Ashman's D from which on two components count as noise even then
 FoundBy = Literal["nothing", "losses", "losses confirmed", "contradictions", "planted mistakes", "given"]
 """No label noise is seen; two populations of losses (`wrong_labels`); the same, taken for hard classes until networks
@@ -38,6 +40,11 @@ class WrongLabels:
     label_share : float
         How much of the variance of the log-odds lies between the given labels; NaN where they were not given. Where
         most of it does, the network has learnt some classes and not others, and wrong labels cannot be found.
+    whole_classes : tuple of int
+        Classes whose labels lie nearly all (`WHOLE`) in the upper component: the network may not have learnt them, as
+        it may be with rare ones. Empty where labels were not given.
+    whole_share : float
+        How many of the labels in the upper component are theirs.
     found_by : str
         What the share of wrong labels, and so the labels flagged, come from: one of `FoundBy`.
     """
@@ -48,6 +55,8 @@ class WrongLabels:
     noise_fraction: float
     noise_interval: tuple[float, float]
     label_share: float
+    whole_classes: tuple[int, ...]
+    whole_share: float
     found_by: FoundBy
 
     @property
@@ -63,7 +72,13 @@ class WrongLabels:
     @property
     def is_refuted(self) -> bool:
         """Whether two populations are seen, but networks that have not seen it give many of the upper one's labels."""
-        return not self.has_noise and _is_noise(self.mixture, self.label_share, bool(self.per_class))
+        seen = _is_noise(self.mixture, self.label_share, bool(self.per_class))
+        return not self.has_noise and seen and not self.is_of_classes
+
+    @property
+    def is_of_classes(self) -> bool:
+        """Whether two populations are seen, and the upper one is small and mostly made of whole classes."""
+        return self.mixture.is_two and _is_of_classes(self.mixture, self.whole_share)
 
     @property
     def is_clear(self) -> bool:
@@ -123,7 +138,10 @@ def wrong_labels(
         raise UsageError("per_class = True needs the labels, one for each loss.")
     check_known_fraction(known_fraction, kind, per_class)
     mixture = fit_mixture(losses, kind)
-    share = float("nan") if labels is None else _label_share(losses, np.asarray(labels), kind)
+    share, whole = float("nan"), ((), 0.0)
+    if labels is not None:
+        share = _label_share(losses, np.asarray(labels), kind)
+        whole = _whole_classes(mixture.posterior(losses) > 0.5, np.asarray(labels))
     if known_fraction is not None:
         if not mixture.mean_w > mixture.mean_c:
             raise InputError(
@@ -132,18 +150,20 @@ def wrong_labels(
             )
         weighted = mixture.crossing_at(_loss_exceeded_by(losses, known_fraction))
         interval = (known_fraction, known_fraction)
-        return WrongLabels(weighted.posterior(losses), weighted, {}, known_fraction, interval, share, "given")
+        probability = weighted.posterior(losses)
+        return WrongLabels(probability, weighted, {}, known_fraction, interval, share, *whole, "given")
     known: dict[int, LossMixture] = {}
     if per_class and _is_noise(mixture, share, per_class):
         known = _of_each_class(losses, np.asarray(labels), kind)
-    if not _is_noise(mixture, share, bool(known)):
-        return WrongLabels(np.zeros(len(losses)), mixture, {}, 0.0, (0.0, 0.0), share, "nothing")
+    if not _is_noise(mixture, share, bool(known)) or _is_of_classes(mixture, whole[1]):
+        return WrongLabels(np.zeros(len(losses)), mixture, {}, 0.0, (0.0, 0.0), share, *whole, "nothing")
     probability = mixture.wrong_probability(losses)
     for label, fitted in known.items():
         own = np.asarray(labels) == label
         probability[own] = fitted.wrong_probability(losses[own])
     fraction = float(probability.mean()) if known else mixture.fraction
-    return WrongLabels(probability, mixture, known, fraction, fraction_interval(losses, mixture), share, "losses")
+    interval = fraction_interval(losses, mixture)
+    return WrongLabels(probability, mixture, known, fraction, interval, share, *whole, "losses")
 
 
 def disputed(losses: np.ndarray, labels: np.ndarray, fraction: float) -> WrongLabels:
@@ -276,6 +296,20 @@ def _is_noise(mixture: LossMixture, label_share: float, per_class: bool) -> bool
     """
     clear = per_class or mixture.separation > CLEAR_SEPARATION or not label_share > HARD_CLASSES
     return mixture.is_two and clear and not label_share > MOST_LABEL_SHARE
+
+
+def _whole_classes(upper: np.ndarray, labels: np.ndarray) -> tuple[tuple[int, ...], float]:
+    """Classes that lie nearly whole in the upper component, and how many of the samples in it are theirs."""
+    values, places = np.unique(labels, return_inverse=True)
+    inside = np.bincount(places, upper)
+    whole = inside >= WHOLE * np.bincount(places)
+    share = float(inside[whole].sum() / inside.sum()) if upper.any() else 0.0
+    return tuple(int(value) for value in values[whole]), share
+
+
+def _is_of_classes(mixture: LossMixture, whole_share: float) -> bool:
+    """Whether the upper component may be classes that are not learnt; if it holds most samples, it is all of them."""
+    return mixture.fraction <= MOST and whole_share > MOST_WHOLE
 
 
 def _label_share(losses: np.ndarray, labels: np.ndarray, kind: str) -> float:

@@ -180,6 +180,15 @@ def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
                 f"With a loss above l_c = {limit:.2f} nats a label is more probably wrong than right; as many as lie "
                 "above it are flagged, the most suspect ones."
             )
+    elif labels.is_of_classes:
+        names = ", ".join(str(labelled.classes[k]) for k in labels.whole_classes)
+        lines = [
+            f"No label is flagged: the losses form two populations, but {labels.whole_share:.0%} of the labels in the "
+            f"upper one are nearly all those of {names}. Either the network has not learnt these classes, as is often "
+            "so with rare ones, or most of their labels are wrong. Have some of them checked; --known-fraction flags "
+            "as many as you say.",
+            *lines,
+        ]
     elif not labels.is_learnt:
         lines = [
             f"Nothing can be said: {labels.label_share:.0%} of the spread of losses lies between labels, so the "

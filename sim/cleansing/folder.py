@@ -206,6 +206,7 @@ def summary(found: Cleansing) -> dict[str, Any]:
         "gain": mixture.gain,
         "distance": mixture.distance,
         "label_share": labels.label_share,
+        "whole_share": labels.whole_share,
         "outside": None if found.against is None else asdict(found.against),
     }
 

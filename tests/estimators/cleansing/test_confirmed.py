@@ -5,6 +5,7 @@ import pytest
 
 from sgdphases.estimators.cleansing.confirmed import CONFIRMED, confirmed, scattered
 from sgdphases.estimators.cleansing.outside import contradiction
+from sgdphases.estimators.cleansing.share import share_from_losses, share_of_wrong
 from sgdphases.estimators.cleansing.wrong_labels import wrong_labels
 
 
@@ -88,20 +89,42 @@ def test_labels_wrong_at_random_in_classes_of_unequal_size_are_found():
 
 @pytest.mark.parametrize("unlearnt", ["one class for another", "no two alike", "lies close"])
 def test_classes_that_are_not_learnt_are_not_wrong_labels(unlearnt):
-    """The small classes have right labels, high losses, and are never answered."""
+    """The small classes have right labels, most of them high losses, and these are never answered."""
     rng = np.random.default_rng(0)
     labels = rng.choice(5, 6000, p=[0.4, 0.25, 0.2, 0.1, 0.05])
-    upper = labels >= 3
+    upper = (labels >= 3) & (rng.random(6000) < 0.85)
     apart = 1.0 if unlearnt == "lies close" else 4.0
     losses = np.log1p(np.exp(np.where(upper, apart, -apart - 1) + rng.normal(size=6000)))
     found = wrong_labels(losses, labels)
-    assert found.mixture.is_two and not found.is_learnt
+    assert found.mixture.is_two and not found.is_of_classes and found.is_learnt == (unlearnt == "lies close")
     one = np.where(upper, rng.choice(3, 6000, p=[0.47, 0.29, 0.24]), labels)  # as often as these are
     other = np.where(upper, rng.permutation(one), one) if unlearnt == "no two alike" else one
     if unlearnt == "one class for another":
         one = other = np.where(upper, labels - 2, labels)
     assert scattered(answers(one, other), labels, upper) == (unlearnt == "lies close")
     assert held_against(found, losses, labels, answers(one, other)) is found
+
+
+@pytest.mark.parametrize("apart", [3.0, 8.0])
+@pytest.mark.parametrize("rare", [0.03, 0.3])
+def test_a_class_that_is_not_learnt_is_not_taken_for_wrong_labels(rare, apart):
+    """Its labels have high losses, a few others do, too, and networks never answer it.
+
+    False-positive rate of the mixture: none, the two populations are far apart.
+    """
+    rng = np.random.default_rng(0)
+    labels = (rng.random(3000) < rare).astype(int)
+    upper = (labels == 1) | (rng.random(3000) < 0.2 * rare)
+    losses = np.log1p(np.exp(np.where(upper, apart, -apart) + rng.normal(size=3000)))
+    found = wrong_labels(losses, labels)
+    assert found.mixture.is_two and found.is_of_classes and found.whole_classes == (1,) and not found.is_refuted
+    outside = answers(np.zeros(3000, int))
+    against = contradiction(outside, labels)
+    assert confirmed(found, losses, labels, outside, against) is found and not found.flagged.any()
+    said = share_of_wrong(found, labels, labels, np.zeros(3000, int), against)
+    assert np.isnan(said.fraction) and said.low == 0 and said.high > labels.mean()
+    assert np.isnan(share_from_losses(found, upper.mean(), 3000).fraction)
+    assert wrong_labels(losses, labels, known_fraction=upper.mean()).flagged[upper].mean() > 0.99
 
 
 def test_nothing_is_scattered_among_all_or_none():

@@ -105,7 +105,8 @@ def test_there_is_a_number_only_where_contradictions_give_one(
     n = 5000
     against = Contradiction(
         agreement=agreement, given=given, error=0.005, disagreed=disagreed,
-        overall=Surest(half, surest, 0.8 * surest, 0.8 * tenth, tenth + 0.04), by_class=Surest(1.0, 0.0, 0.0, 0.0, 0.0),
+        overall=Surest(half, surest, tenth, 0.8 * surest, 0.8 * tenth, tenth + 0.04),
+        by_class=Surest(1.0, 0.0, 0.0, 0.0, 0.0, 0.0),
         shifted=0.02, largest=0.11, n_samples=n,
     )  # fmt: skip
     assert against.is_seen
