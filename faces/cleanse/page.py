@@ -183,10 +183,10 @@ def verdict_lines(labelled: LabelledData, found: Cleansing) -> list[str]:
     elif labels.is_of_classes:
         names = ", ".join(str(labelled.classes[k]) for k in labels.whole_classes)
         lines = [
-            f"No label is flagged: the losses form two populations, but {labels.whole_share:.0%} of the labels in the "
-            f"upper one are nearly all those of {names}. Either the network has not learnt these classes, as is often "
-            "so with rare ones, or most of their labels are wrong. Have some of them checked; --known-fraction flags "
-            "as many as you say.",
+            f"No label is flagged: the losses form two populations, but {labels.whole_share:.0%} of the upper one are "
+            f"labels of classes that lie in it nearly whole ({names}). Either the network has not learnt these, as is "
+            "often so with rare classes, or most of their labels are wrong. Have some of them checked; "
+            "--known-fraction flags as many as you say.",
             *lines,
         ]
     elif not labels.is_learnt:
