@@ -206,3 +206,18 @@ def test_what_networks_contradict_is_said_with_its_doubts(turned, said, tmp_path
     words = " ".join(done.stdout.split())
     assert done.returncode == 0 and said in words and "cannot be told from right ones" in words, done.stdout
     assert np.isnan(json.loads((tmp_path / "out" / "cleansing.json").read_text())["noise_fraction"] or np.nan)
+
+
+@pytest.mark.usefixtures("pictures")
+def test_a_rare_class_that_is_not_learnt_is_named_and_kept(tmp_path):
+    """Whatever it is, nothing in the inputs tells it from the other class: none of its labels is said to be wrong."""
+    rng = np.random.default_rng(0)
+    y = np.where(np.arange(600) % 30 == 0, "finding", "nothing")
+    np.savez(tmp_path / "rare.npz", x=rng.normal(size=(600, 5)), y=y)
+    done = call(tmp_path / "rare.npz", "--epochs", "20", "--hidden", "10", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "labels of classes that lie in it nearly whole (finding)" in " ".join(done.stdout.split())
+    said = json.loads((tmp_path / "out" / "cleansing.json").read_text(encoding="utf-8"))
+    assert said["whole_share"] > 0.9
+    with np.load(tmp_path / "out" / "cleaned.npz") as data:
+        assert len(data["index"]) == 600
