@@ -138,10 +138,8 @@ def wrong_labels(
         raise UsageError("per_class = True needs the labels, one for each loss.")
     check_known_fraction(known_fraction, kind, per_class)
     mixture = fit_mixture(losses, kind)
-    share, whole = float("nan"), ((), 0.0)
-    if labels is not None:
-        share = _label_share(losses, np.asarray(labels), kind)
-        whole = _whole_classes(mixture.posterior(losses) > 0.5, np.asarray(labels))
+    share = float("nan") if labels is None else _label_share(losses, np.asarray(labels), kind)
+    whole = _whole_classes(mixture.posterior(losses) > 0.5, labels)
     if known_fraction is not None:
         if not mixture.mean_w > mixture.mean_c:
             raise InputError(
@@ -298,8 +296,10 @@ def _is_noise(mixture: LossMixture, label_share: float, per_class: bool) -> bool
     return mixture.is_two and clear and not label_share > MOST_LABEL_SHARE
 
 
-def _whole_classes(upper: np.ndarray, labels: np.ndarray) -> tuple[tuple[int, ...], float]:
+def _whole_classes(upper: np.ndarray, labels: np.ndarray | None) -> tuple[tuple[int, ...], float]:
     """Classes that lie nearly whole in the upper component, and how many of the samples in it are theirs."""
+    if labels is None:
+        return (), 0.0
     values, places = np.unique(labels, return_inverse=True)
     inside = np.bincount(places, upper)
     whole = inside >= WHOLE * np.bincount(places)
