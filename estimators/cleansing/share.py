@@ -165,8 +165,8 @@ def share_from_losses(found: WrongLabels, early_error: float, n: int) -> Share:
     -------
     Share
         The fitted one and its sampling error, widened to what losses cannot tell: NaN where no noise is seen and many
-        labels were not learnt in the first epoch, or whole classes are not, or where most would be wrong, as they may be
-        what is not learnt yet.
+        labels were not learnt in the first epoch, or whole classes are not, or where most would be wrong, as they may
+        be what is not learnt yet.
     """
     if found.found_by == "given":
         return Share(found.noise_fraction, found.noise_fraction, found.noise_fraction)
