@@ -112,9 +112,10 @@ class Found:
 def make_problem(dataset: str, noise: str, seed: int, data_dir: Path | None) -> Problem:
     kind, fraction = NOISE[noise]
     folder = {"data_dir": str(data_dir / dataset)} if dataset in ON_DISK and data_dir else {}
-    by_settings = {} if kind in (NETWORK, *MISREAD) else dict(noise_kind=kind, noise_fraction=fraction)
     if kind == PEOPLE:
         by_settings = dict(noise_kind=kind, noisy_labels=str(people_file(noise, data_dir)))
+    else:
+        by_settings = {} if kind in (NETWORK, *MISREAD) else dict(noise_kind=kind, noise_fraction=fraction)
     settings = make_settings({**by_settings, "dataset": dataset, "seed": seed, **folder, **DATASETS[dataset]})
     data = noisy_data(settings)
     if not by_settings:

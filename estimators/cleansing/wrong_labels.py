@@ -72,8 +72,8 @@ class WrongLabels:
     @property
     def is_refuted(self) -> bool:
         """Whether two populations are seen, but networks that have not seen it give many of the upper one's labels."""
-        seen = _is_noise(self.mixture, self.label_share, bool(self.per_class))
-        return not self.has_noise and seen and not self.is_of_classes
+        seen = _is_noise(self.mixture, self.label_share, self.whole_share, bool(self.per_class))
+        return not self.has_noise and seen
 
     @property
     def is_of_classes(self) -> bool:
@@ -151,9 +151,9 @@ def wrong_labels(
         probability = weighted.posterior(losses)
         return WrongLabels(probability, weighted, {}, known_fraction, interval, share, *whole, "given")
     known: dict[int, LossMixture] = {}
-    if per_class and _is_noise(mixture, share, per_class):
+    if per_class and _is_noise(mixture, share, whole[1], per_class):
         known = _of_each_class(losses, np.asarray(labels), kind)
-    if not _is_noise(mixture, share, bool(known)) or _is_of_classes(mixture, whole[1]):
+    if not _is_noise(mixture, share, whole[1], bool(known)):
         return WrongLabels(np.zeros(len(losses)), mixture, {}, 0.0, (0.0, 0.0), share, *whole, "nothing")
     probability = mixture.wrong_probability(losses)
     for label, fitted in known.items():
@@ -287,13 +287,14 @@ def _loss_exceeded_by(losses: np.ndarray, fraction: float) -> float:
     return float(ordered[place - 1 : place + 1].mean())
 
 
-def _is_noise(mixture: LossMixture, label_share: float, per_class: bool) -> bool:
+def _is_noise(mixture: LossMixture, label_share: float, whole_share: float, per_class: bool) -> bool:
     """Whether two components are wrong and right labels, rather than unlearnt and learnt, or hard and easy, classes.
 
     Hard classes do not matter where each class has a mixture of its own.
     """
     clear = per_class or mixture.separation > CLEAR_SEPARATION or not label_share > HARD_CLASSES
-    return mixture.is_two and clear and not label_share > MOST_LABEL_SHARE
+    unlearnt = label_share > MOST_LABEL_SHARE or _is_of_classes(mixture, whole_share)
+    return mixture.is_two and clear and not unlearnt
 
 
 def _whole_classes(upper: np.ndarray, labels: np.ndarray | None) -> tuple[tuple[int, ...], float]:
